@@ -1,0 +1,163 @@
+//! Cells: what a DATA key says about an aligned range of a file's blocks (STORE.md 1, 3).
+//!
+//! ```text
+//! cell   = tag u8 | body
+//! 1 HOLE     (empty)                                              any level
+//! 2 PAGES    egroup u48 | first_page u16 | checksum u64 × blocks | released bitmap (levels 1, 2 only)
+//!            blocks = 16^level, pages are consecutive; released bit n: block n is not in use through this
+//!            cell any more (shadowed by a newer cell), its page was released
+//! 3 PACKED   egroup u48 | page u16 | byte_offset u16 | length u16 | checksum u64     level 0
+//!            the block is `length` bytes, then zeroes; the checksum is over the `length` bytes
+//! 4 LOGGED   lsn u64 | first_page u16 | checksum u64 × blocks      the op's payload pages, still in the log
+//! 5 PARTIAL  start u16 | bytes                                     level 0; bytes over whatever the block was
+//! ```
+//! LOGGED and PARTIAL live only in the log and in memtables; the drain turns them into PAGES and PACKED.
+
+use crate::ids::{EgroupId, ID48_END, Lsn};
+use crate::limits::{BLOCK_BYTES, CELL_LEVEL_DATA_MAX, CELL_LEVEL_MAX};
+use crate::wire::{DecodeError, Put, Take};
+
+pub const TAG_HOLE: u8 = 1;
+pub const TAG_PAGES: u8 = 2;
+pub const TAG_PACKED: u8 = 3;
+pub const TAG_LOGGED: u8 = 4;
+pub const TAG_PARTIAL: u8 = 5;
+
+/// Blocks that a cell of this level covers.
+pub const fn level_blocks(level: u8) -> u64 {
+    1 << (4 * level as u32)
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Cell {
+    Hole,
+    Pages { egroup: EgroupId, first_page: u16, checksums: Vec<u64>, released: Vec<u8> },
+    Packed { egroup: EgroupId, page: u16, byte_offset: u16, length: u16, checksum: u64 },
+    Logged { lsn: Lsn, first_page: u16, checksums: Vec<u64> },
+    Partial { start: u16, bytes: Vec<u8> },
+}
+
+/// Whether this encoded cell is only a piece that lies over an older version of the block.
+pub fn is_partial(value: &[u8]) -> bool {
+    value.first() == Some(&TAG_PARTIAL)
+}
+
+/// Bytes of the released bitmap of a PAGES cell.
+pub const fn released_bytes(level: u8) -> usize {
+    match level {
+        1 => 2,
+        2 => 32,
+        _ => 0,
+    }
+}
+
+impl Cell {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        match self {
+            Self::Hole => out.put_u8(TAG_HOLE),
+            Self::Pages { egroup, first_page, checksums, released } => {
+                out.reserve(9 + checksums.len() * 8 + released.len());
+                out.put_u8(TAG_PAGES);
+                out.put_u48(egroup.0);
+                out.put_u16(*first_page);
+                checksums.iter().for_each(|sum| out.put_u64(*sum));
+                out.put_bytes(released);
+            }
+            Self::Packed { egroup, page, byte_offset, length, checksum } => {
+                out.put_u8(TAG_PACKED);
+                out.put_u48(egroup.0);
+                out.put_u16(*page);
+                out.put_u16(*byte_offset);
+                out.put_u16(*length);
+                out.put_u64(*checksum);
+            }
+            Self::Logged { lsn, first_page, checksums } => {
+                out.reserve(11 + checksums.len() * 8);
+                out.put_u8(TAG_LOGGED);
+                out.put_u64(lsn.0);
+                out.put_u16(*first_page);
+                checksums.iter().for_each(|sum| out.put_u64(*sum));
+            }
+            Self::Partial { start, bytes } => {
+                out.put_u8(TAG_PARTIAL);
+                out.put_u16(*start);
+                out.put_bytes(bytes);
+            }
+        }
+        out
+    }
+
+    /// Decodes the value of a DATA key of `level`.
+    pub fn decode(level: u8, bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut take = Take::new(bytes);
+        let tag = take.u8()?;
+        if level > CELL_LEVEL_MAX || (tag != TAG_HOLE && level > CELL_LEVEL_DATA_MAX) {
+            return Err(DecodeError::Invalid("cell level"));
+        }
+        let blocks = level_blocks(level) as usize;
+        match tag {
+            TAG_HOLE => {
+                take.end()?;
+                Ok(Self::Hole)
+            }
+            TAG_PAGES => {
+                let egroup = EgroupId(take.u48()?);
+                let first_page = take.u16()?;
+                let checksums = take_checksums(&mut take, blocks)?;
+                let released = take.bytes(released_bytes(level))?.to_vec();
+                take.end()?;
+                Ok(Self::Pages { egroup, first_page, checksums, released })
+            }
+            TAG_PACKED if level == 0 => {
+                let cell = Self::Packed {
+                    egroup: EgroupId(take.u48()?),
+                    page: take.u16()?,
+                    byte_offset: take.u16()?,
+                    length: take.u16()?,
+                    checksum: take.u64()?,
+                };
+                take.end()?;
+                Ok(cell)
+            }
+            TAG_LOGGED => {
+                let lsn = Lsn(take.u64()?);
+                let first_page = take.u16()?;
+                let checksums = take_checksums(&mut take, blocks)?;
+                take.end()?;
+                Ok(Self::Logged { lsn, first_page, checksums })
+            }
+            TAG_PARTIAL if level == 0 => {
+                let start = take.u16()?;
+                let bytes = take.rest();
+                if bytes.is_empty() || start as usize + bytes.len() > BLOCK_BYTES {
+                    return Err(DecodeError::Invalid("partial block range"));
+                }
+                Ok(Self::Partial { start, bytes: bytes.to_vec() })
+            }
+            _ => Err(DecodeError::Invalid("cell tag")),
+        }
+    }
+}
+
+fn take_checksums(take: &mut Take<'_>, count: usize) -> Result<Vec<u64>, DecodeError> {
+    let bytes = take.bytes(count * 8)?;
+    Ok(bytes.chunks_exact(8).map(|sum| u64::from_le_bytes([sum[0], sum[1], sum[2], sum[3], sum[4], sum[5], sum[6], sum[7]])).collect())
+}
+
+const _: () = assert!(ID48_END == 1 << 48);
+
+/// Cuts `[first, first + count)` blocks into the fewest aligned cells of levels `0..=level_max`, in order.
+pub fn cut_range(first: u64, count: u64, level_max: u8, mut emit: impl FnMut(u32, u8)) {
+    let end = first + count;
+    debug_assert!(end <= 1 << 32);
+    let mut at = first;
+    while at < end {
+        let mut level = level_max;
+        while level > 0 && (at % level_blocks(level) != 0 || at + level_blocks(level) > end) {
+            level -= 1;
+        }
+        emit(at as u32, level);
+        at += level_blocks(level);
+    }
+}

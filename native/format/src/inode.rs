@@ -1,0 +1,206 @@
+//! Inode records, directory entries and volume records.
+//!
+//! ```text
+//! inode  = mode u32 | uid u32 | gid u32 | nlink u32 | rdev u32 | flags u32 | size u64 | blocks u64 (4 KiB)
+//!        | dense_until u32 | levels u16 | reserved u16
+//!        | atime, mtime, ctime, btime: each seconds i64, nanoseconds u32
+//!        | parent u64 | parent_cookie u64 | target_len u16 | target bytes
+//! dirent = inode u64 | type u8 (mode >> 12)
+//! volume = next_ino u64 | rf u8 | ack u8 | reserved u16 | quota_bytes u64 | created i64, u32 | name_len u8 | name
+//! ```
+
+use crate::ids::Ino;
+use crate::limits::{NAME_BYTES_MAX, SYMLINK_BYTES_MAX};
+use crate::wire::{DecodeError, Put, Take};
+
+/// Wall time. Seconds may be negative (before 1970).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Time {
+    pub sec: i64,
+    pub nsec: u32,
+}
+
+/// `flags` bit: the inode has (or had) extended attributes; without it a look-up of one costs nothing.
+pub const INODE_HAS_XATTRS: u32 = 1 << 0;
+/// `flags` bit: the inode has more parents than `parent` (LINK records).
+pub const INODE_HAS_LINKS: u32 = 1 << 1;
+/// `flags` bit: blocks may be mapped at or above `dense_until`, so a write there must look before it counts.
+pub const INODE_SPARSE: u32 = 1 << 2;
+
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct InodeRecord {
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub nlink: u32,
+    pub rdev: u32,
+    pub flags: u32,
+    pub size: u64,
+    /// Mapped 4 KiB blocks (st_blocks / 8).
+    pub blocks: u64,
+    /// Every block below is mapped (STORE.md 2).
+    pub dense_until: u32,
+    /// Bit n: a DATA cell of level n was ever written.
+    pub levels: u16,
+    pub atime: Time,
+    pub mtime: Time,
+    pub ctime: Time,
+    pub btime: Time,
+    /// First parent and the cookie of the name there; later parents are LINK records. 0: none (orphan, root).
+    pub parent: Ino,
+    pub parent_cookie: u64,
+    /// Target of a symbolic link, else empty.
+    pub target: Vec<u8>,
+}
+
+fn put_time(out: &mut Vec<u8>, time: Time) {
+    out.put_i64(time.sec);
+    out.put_u32(time.nsec);
+}
+
+fn take_time(take: &mut Take<'_>) -> Result<Time, DecodeError> {
+    let time = Time { sec: take.i64()?, nsec: take.u32()? };
+    if time.nsec >= 1_000_000_000 {
+        return Err(DecodeError::Invalid("nanoseconds"));
+    }
+    Ok(time)
+}
+
+impl InodeRecord {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(114 + self.target.len());
+        for field in [self.mode, self.uid, self.gid, self.nlink, self.rdev, self.flags] {
+            out.put_u32(field);
+        }
+        out.put_u64(self.size);
+        out.put_u64(self.blocks);
+        out.put_u32(self.dense_until);
+        out.put_u16(self.levels);
+        out.put_u16(0);
+        for time in [self.atime, self.mtime, self.ctime, self.btime] {
+            put_time(&mut out, time);
+        }
+        out.put_u64(self.parent.0);
+        out.put_u64(self.parent_cookie);
+        out.put_u16(self.target.len() as u16);
+        out.put_bytes(&self.target);
+        out
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut take = Take::new(bytes);
+        let mode = take.u32()?;
+        let uid = take.u32()?;
+        let gid = take.u32()?;
+        let nlink = take.u32()?;
+        let rdev = take.u32()?;
+        let flags = take.u32()?;
+        let size = take.u64()?;
+        let blocks = take.u64()?;
+        let dense_until = take.u32()?;
+        let levels = take.u16()?;
+        if take.u16()? != 0 {
+            return Err(DecodeError::Invalid("inode reserved field"));
+        }
+        let atime = take_time(&mut take)?;
+        let mtime = take_time(&mut take)?;
+        let ctime = take_time(&mut take)?;
+        let btime = take_time(&mut take)?;
+        let parent = Ino(take.u64()?);
+        let parent_cookie = take.u64()?;
+        let target_len = take.u16()? as usize;
+        if target_len > SYMLINK_BYTES_MAX {
+            return Err(DecodeError::Invalid("symlink target length"));
+        }
+        let target = take.bytes(target_len)?.to_vec();
+        take.end()?;
+        Ok(Self {
+            mode,
+            uid,
+            gid,
+            nlink,
+            rdev,
+            flags,
+            size,
+            blocks,
+            dense_until,
+            levels,
+            atime,
+            mtime,
+            ctime,
+            btime,
+            parent,
+            parent_cookie,
+            target,
+        })
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DirentRecord {
+    pub ino: Ino,
+    /// File type as in `d_type`: mode >> 12.
+    pub kind: u8,
+}
+
+impl DirentRecord {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(9);
+        out.put_u64(self.ino.0);
+        out.put_u8(self.kind);
+        out
+    }
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut take = Take::new(bytes);
+        let record = Self { ino: Ino(take.u64()?), kind: take.u8()? };
+        take.end()?;
+        Ok(record)
+    }
+}
+
+/// What a volume is. Changed by ops like everything else, so a replica and the past know it too.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VolumeRecord {
+    /// Inode numbers below were given out; raised in steps, so that not every create rewrites it.
+    pub next_ino: u64,
+    pub rf: u8,
+    /// 0: `ack: fsync` (default); 1: `ack: write`.
+    pub ack: u8,
+    /// 0: no quota.
+    pub quota_bytes: u64,
+    pub created: Time,
+    pub name: String,
+}
+
+impl VolumeRecord {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(33 + self.name.len());
+        out.put_u64(self.next_ino);
+        out.put_u8(self.rf);
+        out.put_u8(self.ack);
+        out.put_u16(0);
+        out.put_u64(self.quota_bytes);
+        put_time(&mut out, self.created);
+        out.put_u8(self.name.len() as u8);
+        out.put_bytes(self.name.as_bytes());
+        out
+    }
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut take = Take::new(bytes);
+        let next_ino = take.u64()?;
+        let rf = take.u8()?;
+        let ack = take.u8()?;
+        if !(1..=3).contains(&rf) || ack > 1 || take.u16()? != 0 {
+            return Err(DecodeError::Invalid("volume record"));
+        }
+        let quota_bytes = take.u64()?;
+        let created = take_time(&mut take)?;
+        let name_len = take.u8()? as usize;
+        debug_assert!(name_len <= NAME_BYTES_MAX);
+        let name = std::str::from_utf8(take.bytes(name_len)?)
+            .map_err(|_| DecodeError::Invalid("volume name"))?
+            .to_owned();
+        take.end()?;
+        Ok(Self { next_ino, rf, ack, quota_bytes, created, name })
+    }
+}

@@ -1,0 +1,15 @@
+//! Every byte on the drives: one record kind a file, encode and decode side by side. No I/O, no unsafe.
+#![forbid(unsafe_code)]
+
+pub mod cell;
+pub mod checksum;
+pub mod ids;
+pub mod inode;
+pub mod key;
+pub mod limits;
+pub mod op;
+pub mod table;
+pub mod wire;
+
+pub use ids::*;
+pub use wire::DecodeError;

@@ -1,0 +1,60 @@
+//! Every limit of the Rust side, in one place, with the relations between them asserted at compile time (I-9).
+
+/// Unit of checksums, of addresses and of direct I/O.
+pub const BLOCK_BYTES: usize = 4096;
+/// Cells grow by this factor per level.
+pub const CELL_FANOUT: u32 = 16;
+/// Levels 0 (4 KiB), 1 (64 KiB), 2 (1 MiB) hold data or holes; 3 … 8 (16 MiB … 16 TiB) hold only holes.
+pub const CELL_LEVEL_DATA_MAX: u8 = 2;
+pub const CELL_LEVEL_MAX: u8 = 8;
+/// Largest file: 2^32 blocks = 16 TiB; beyond that EFBIG.
+pub const FILE_BYTES_MAX: u64 = (BLOCK_BYTES as u64) << 32;
+
+pub const NAME_BYTES_MAX: usize = 255;
+pub const SYMLINK_BYTES_MAX: usize = 4095;
+pub const XATTR_NAME_BYTES_MAX: usize = 255;
+pub const XATTR_VALUE_BYTES_MAX: usize = 65_535;
+/// Hard links of one file, as ext4's order of magnitude.
+pub const NLINK_MAX: u32 = 1_000_000;
+
+/// Slot = log segment = egroup = table; one size per pool.
+pub const SLOT_BYTES_MIN: u32 = 256 << 10;
+pub const SLOT_BYTES_MAX: u32 = 4 << 20;
+pub const DRIVE_BYTES_MIN: u64 = 64 << 20;
+pub const SLAB_BYTES_MAX: u64 = 1 << 30;
+pub const WRITE_BYTES_MAX: u32 = 1 << 20;
+pub const COPIES_MAX: usize = 3;
+pub const DRIVES_PER_POOL_MAX: usize = 1024;
+
+/// Header bytes of one op (op header and effects) at most. Whole-page payload is not counted.
+pub const OP_BYTES_MAX: usize = 160 << 10;
+/// Key of a record: branch, inode, kind, then at most a cookie and a name.
+pub const KEY_BYTES_MAX: usize = 4 + 8 + 1 + 8 + NAME_BYTES_MAX;
+
+/// Default budgets of one daemon; configurable.
+pub const MEMTABLE_BYTES_DEFAULT: usize = 32 << 20;
+pub const RING_BYTES_DEFAULT: usize = 64 << 20;
+pub const METADATA_CACHE_BYTES_DEFAULT: usize = 128 << 20;
+/// Unflushed log at most.
+pub const UNFLUSHED_BYTES_MAX: usize = 256 << 20;
+
+const _: () = assert!(SLOT_BYTES_MAX as usize / BLOCK_BYTES <= 1024, "a page number fits a u16, a bitmap 128 B");
+const _: () = assert!(OP_BYTES_MAX < SLOT_BYTES_MIN as usize, "an op never spans segments");
+const _: () = assert!(XATTR_VALUE_BYTES_MAX + KEY_BYTES_MAX + 1024 < OP_BYTES_MAX);
+const _: () = assert!(RING_BYTES_DEFAULT >= 4 * WRITE_BYTES_MAX as usize);
+const _: () = assert!(DRIVE_BYTES_MIN / SLOT_BYTES_MIN as u64 >= 256);
+const _: () = assert!((BLOCK_BYTES as u64) << (4 * CELL_LEVEL_MAX as u64) == FILE_BYTES_MAX);
+
+/// Slot size of a pool whose smallest drive has `drive_bytes_min` (STORE.md 22).
+pub const fn slot_bytes_for(drive_bytes_min: u64) -> u32 {
+    let mut slot = SLOT_BYTES_MIN;
+    while slot < SLOT_BYTES_MAX && (slot as u64) * 2 * 256 <= drive_bytes_min {
+        slot *= 2;
+    }
+    slot
+}
+
+/// Largest write op of a pool: an op must fit into a fresh segment several times over.
+pub const fn write_bytes_max_for(slot_bytes: u32) -> u32 {
+    if slot_bytes / 4 < WRITE_BYTES_MAX { slot_bytes / 4 } else { WRITE_BYTES_MAX }
+}

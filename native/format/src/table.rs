@@ -1,0 +1,137 @@
+//! Tables: sealed pieces of sorted runs, one per slot; and their descriptions, which live in the manifest.
+//!
+//! ```text
+//! desc = id u48 | owner u32 (group; 0 = the pool) | tree u8 | level u8 | copies u8 | reserved u8
+//!      | bytes u32 | index_offset u32 | index_bytes u32 | index_checksum u64
+//!      | records u32 | tombstones u32 | stamp_min u64 | stamp_max u64 | death_min u64 | death_max u64
+//!      | first_len u16, first key | last_len u16, last key | cover_len u16, cover_until key
+//!      | copies × (drive u16, slot u32)
+//! ```
+
+use crate::ids::{GroupId, Lsn, TableId};
+use crate::key::Key;
+use crate::limits::{COPIES_MAX, KEY_BYTES_MAX};
+use crate::wire::{DecodeError, Put, Take};
+
+/// Which tree of its owner a table belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[repr(u8)]
+pub enum TreeKind {
+    /// Newest versions.
+    Now = 1,
+    /// Superseded versions, each with birth and death.
+    Then = 2,
+    /// The pool's own records (egroups, shares).
+    Pool = 3,
+}
+
+/// Where one copy of a slot's content lies.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct SlotAddress {
+    pub drive: u16,
+    pub slot: u32,
+}
+
+/// Everything that finding, verifying and overlapping a table needs, without reading it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TableDesc {
+    pub id: TableId,
+    pub owner: GroupId,
+    pub tree: TreeKind,
+    pub level: u8,
+    /// Bytes used of the slot.
+    pub bytes: u32,
+    pub index_offset: u32,
+    pub index_bytes: u32,
+    pub index_checksum: u64,
+    pub records: u32,
+    pub tombstones: u32,
+    pub stamp_min: Lsn,
+    pub stamp_max: Lsn,
+    /// THEN only: range of the deaths; else 0.
+    pub death_min: Lsn,
+    pub death_max: Lsn,
+    pub first: Key,
+    pub last: Key,
+    /// Exclusive end of what the table's records say something about: after `last`, or the end of what a hole covers.
+    pub cover_until: Key,
+    pub copies: Vec<SlotAddress>,
+}
+
+fn put_key(out: &mut Vec<u8>, key: &[u8]) {
+    out.put_u16(key.len() as u16);
+    out.put_bytes(key);
+}
+
+fn take_key(take: &mut Take<'_>) -> Result<Key, DecodeError> {
+    let len = take.u16()? as usize;
+    if len > KEY_BYTES_MAX + 1 {
+        return Err(DecodeError::Invalid("key length"));
+    }
+    Ok(take.bytes(len)?.to_vec())
+}
+
+impl TableDesc {
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.put_u48(self.id.0);
+        out.put_u32(self.owner.0);
+        out.put_u8(self.tree as u8);
+        out.put_u8(self.level);
+        out.put_u8(self.copies.len() as u8);
+        out.put_u8(0);
+        out.put_u32(self.bytes);
+        out.put_u32(self.index_offset);
+        out.put_u32(self.index_bytes);
+        out.put_u64(self.index_checksum);
+        out.put_u32(self.records);
+        out.put_u32(self.tombstones);
+        for lsn in [self.stamp_min, self.stamp_max, self.death_min, self.death_max] {
+            out.put_u64(lsn.0);
+        }
+        put_key(out, &self.first);
+        put_key(out, &self.last);
+        put_key(out, &self.cover_until);
+        for copy in &self.copies {
+            out.put_u16(copy.drive);
+            out.put_u32(copy.slot);
+        }
+    }
+
+    pub fn take(take: &mut Take<'_>) -> Result<Self, DecodeError> {
+        let id = TableId(take.u48()?);
+        let owner = GroupId(take.u32()?);
+        let tree = match take.u8()? {
+            1 => TreeKind::Now,
+            2 => TreeKind::Then,
+            3 => TreeKind::Pool,
+            _ => return Err(DecodeError::Invalid("tree kind")),
+        };
+        let level = take.u8()?;
+        let copies_len = take.u8()? as usize;
+        if take.u8()? != 0 || copies_len == 0 || copies_len > COPIES_MAX {
+            return Err(DecodeError::Invalid("table copies"));
+        }
+        Ok(Self {
+            id,
+            owner,
+            tree,
+            level,
+            bytes: take.u32()?,
+            index_offset: take.u32()?,
+            index_bytes: take.u32()?,
+            index_checksum: take.u64()?,
+            records: take.u32()?,
+            tombstones: take.u32()?,
+            stamp_min: Lsn(take.u64()?),
+            stamp_max: Lsn(take.u64()?),
+            death_min: Lsn(take.u64()?),
+            death_max: Lsn(take.u64()?),
+            first: take_key(take)?,
+            last: take_key(take)?,
+            cover_until: take_key(take)?,
+            copies: (0..copies_len)
+                .map(|_| Ok(SlotAddress { drive: take.u16()?, slot: take.u32()? }))
+                .collect::<Result<_, DecodeError>>()?,
+        })
+    }
+}

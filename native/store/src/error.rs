@@ -1,0 +1,54 @@
+//! Errors say what to do: a kind that a program can act on, and a message with the object's name and the way out.
+
+/// The same kinds as the CLI's exit codes (DESIGN.md, "Command line").
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Internal,
+    Invalid,
+    NotFound,
+    Conflict,
+    Denied,
+    Unavailable,
+    Corrupt,
+    Fenced,
+    NoSpace,
+    Closed,
+}
+
+#[derive(Clone, Debug)]
+pub struct Error {
+    pub kind: Kind,
+    pub message: String,
+}
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+    pub fn corrupt(message: impl Into<String>) -> Self {
+        Self::new(Kind::Corrupt, message)
+    }
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(Kind::Invalid, message)
+    }
+    pub fn no_space(message: impl Into<String>) -> Self {
+        Self::new(Kind::NoSpace, message)
+    }
+    pub fn closed() -> Self {
+        Self::new(Kind::Closed, "the pool is closed")
+    }
+    /// `what` was being read when decoding failed.
+    pub fn decode(what: &str, error: holdfast_format::DecodeError) -> Self {
+        Self::new(Kind::Corrupt, format!("{what}: {error}"))
+    }
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {}

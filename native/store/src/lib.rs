@@ -1,0 +1,11 @@
+//! The engine: log, extents, metadata, volumes, placement. No FUSE, no napi, no async.
+
+pub mod api;
+pub mod error;
+pub mod extent;
+pub mod group;
+pub mod ledger;
+pub mod metadata;
+pub mod oplog;
+pub mod placement;
+pub mod volume;

@@ -1,0 +1,1 @@
+//! See native/DESIGN.md.
