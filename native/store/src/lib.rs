@@ -1,6 +1,7 @@
 //! The engine: log, extents, metadata, volumes, placement. No FUSE, no napi, no async.
 
 pub mod api;
+pub mod engine;
 pub mod error;
 pub mod extent;
 pub mod group;
