@@ -3,6 +3,7 @@
 
 pub mod clock;
 pub mod drive;
+pub mod memory;
 pub mod real;
 pub mod rng;
 pub mod sim;
@@ -10,4 +11,5 @@ pub mod threads;
 
 pub use clock::{Clock, RealClock};
 pub use drive::{Drive, DriveSpace, Durability, FileId, Write};
+pub use memory::SharedMemory;
 pub use rng::Rng;

@@ -3,11 +3,14 @@
 
 pub mod cell;
 pub mod checksum;
+pub mod frame;
 pub mod ids;
 pub mod inode;
 pub mod key;
 pub mod limits;
 pub mod op;
+pub mod point;
+pub mod ring;
 pub mod table;
 pub mod wire;
 
