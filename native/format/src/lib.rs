@@ -3,11 +3,14 @@
 
 pub mod cell;
 pub mod checksum;
+pub mod egroup;
 pub mod ids;
 pub mod inode;
 pub mod key;
 pub mod limits;
+pub mod manifest;
 pub mod op;
+pub mod superblock;
 pub mod table;
 pub mod wire;
 
