@@ -4,13 +4,16 @@
 pub mod cell;
 pub mod checksum;
 pub mod frame;
+pub mod egroup;
 pub mod ids;
 pub mod inode;
 pub mod key;
 pub mod limits;
+pub mod manifest;
 pub mod op;
 pub mod point;
 pub mod ring;
+pub mod superblock;
 pub mod table;
 pub mod wire;
 

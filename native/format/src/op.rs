@@ -49,11 +49,12 @@ pub enum OpKind {
     CopyRange = 32,
     Fsync = 33,
     Point = 40,
+    PointDrop = 42,
     EpochStart = 41,
 }
 
 impl OpKind {
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::VolumeCreate,
         Self::VolumeSet,
         Self::VolumeDestroy,
@@ -76,6 +77,7 @@ impl OpKind {
         Self::CopyRange,
         Self::Fsync,
         Self::Point,
+        Self::PointDrop,
         Self::EpochStart,
     ];
 

@@ -166,7 +166,7 @@ pub fn resolve(
 
 fn resolve_tables(view: &View, (branch, ino): (BranchId, Ino), levels: u16, resolved: &mut Resolved) -> Result<()> {
     let first = resolved.first;
-    let mut offer = |resolved: &mut Resolved, start: u32, level: u8, stamp: Stamp, value: Option<&[u8]>| {
+    let offer = |resolved: &mut Resolved, start: u32, level: u8, stamp: Stamp, value: Option<&[u8]>| {
         let cell = decode(level, value)?;
         resolved.offer(start, level, stamp, &cell, None)
     };

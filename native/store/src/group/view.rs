@@ -2,9 +2,12 @@
 //! layer that answers for a key is right.
 
 use crate::error::Result;
-use crate::metadata::{Levels, Memtable, Version};
+use crate::metadata::io::{PageName, Version};
+use crate::metadata::memtable::Memtable;
+use crate::metadata::tree::Levels;
 use crate::oplog::place::Places;
 use holdfast_format::{Lsn, Stamp};
+use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -15,11 +18,13 @@ const CHUNK_KEYS: usize = 64;
 pub struct Generation {
     pub memtable: Memtable,
     pub places: Places,
+    /// Pages that ops of this memtable share with other records: pinned from the commit to the drain.
+    pub pinned: Mutex<Vec<PageName>>,
 }
 
 impl Generation {
     pub fn new(first: Lsn) -> Self {
-        Self { memtable: Memtable::new(), places: Places::new(first) }
+        Self { memtable: Memtable::new(), places: Places::new(first), pinned: Mutex::default() }
     }
 }
 

@@ -20,7 +20,7 @@ use holdfast_format::{EgroupId, GroupId, Lsn, Row};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
 
 /// A segment that holds part of the log, for the drain to release.
 #[derive(Clone, Debug)]
@@ -128,6 +128,8 @@ pub struct Log {
     writer: Mutex<Writer>,
     durable: AtomicU64,
     waiters: Mutex<Waiters>,
+    /// Wall time of the newest op, for the frame headers.
+    pub wall_sec: AtomicI64,
     pub flushes: AtomicU64,
     pub logged_bytes: AtomicU64,
 }
@@ -164,7 +166,7 @@ impl Log {
             done: used,
             chain: tip.1,
             carried: tip.0,
-            head: SharedMemory::heap(slot_bytes as usize),
+            head: SharedMemory::heap(slot_bytes),
             frame: Vec::new(),
             ops: Vec::new(),
         };
@@ -174,11 +176,12 @@ impl Log {
             ring,
             header_rf: AtomicU8::new(header_rf),
             row,
-            slot_pages: slot_bytes / BLOCK_BYTES as u32,
+            slot_pages: (slot_bytes / BLOCK_BYTES) as u32,
             reservation: Mutex::default(),
             writer: Mutex::new(writer),
             durable: AtomicU64::new(tip.0.0),
             waiters: Mutex::default(),
+            wall_sec: AtomicI64::new(0),
             flushes: AtomicU64::new(0),
             logged_bytes: AtomicU64::new(0),
         }
@@ -476,7 +479,7 @@ impl Log {
             durable_lsn: durable,
             ops_bytes: ops.len() as u32,
             header_rf,
-            wall_sec: self.pool.wall().sec,
+            wall_sec: self.wall_sec.load(Ordering::Relaxed),
             places,
             ops_checksum: 0,
             previous_chain: *chain,
@@ -590,6 +593,13 @@ impl Log {
             reservation.lanes[class].clear();
         }
         unused
+    }
+
+    /// Chain and segments at the end of a sealed log.
+    pub fn end(&self) -> (u64, Vec<UsedSegment>) {
+        let writer = self.writer.lock();
+        debug_assert!(writer.open.iter().all(Option::is_none));
+        (writer.chain, writer.done.clone())
     }
 
     /// Bytes of the segments that still count as log.

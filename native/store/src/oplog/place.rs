@@ -46,6 +46,11 @@ impl Places {
         Self { first, slots: RwLock::new(Vec::new()) }
     }
 
+    /// LSN of the first op, given or to come.
+    pub fn first(&self) -> Lsn {
+        self.first
+    }
+
     /// The next op's place; `None` when it has no payload.
     pub fn push(&self, lsn: Lsn, place: Option<Place>) {
         let mut slots = self.slots.write();
