@@ -4,6 +4,7 @@
 pub mod aligned;
 pub mod clock;
 pub mod drive;
+mod names;
 pub mod real;
 pub mod rng;
 pub mod sim;
@@ -12,4 +13,6 @@ pub mod threads;
 pub use aligned::AlignedBuffer;
 pub use clock::{Clock, RealClock};
 pub use drive::{Drive, DriveSpace, Durability, FileId, Write};
+pub use real::RealDrive;
 pub use rng::Rng;
+pub use sim::{SimClock, SimDrive, SimWorld};

@@ -23,14 +23,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::{Mutex, RwLock};
 
 use crate::drive::{Drive, DriveSpace, Durability, FileId};
+use crate::names::{LOCK_FILE, TEMPORARY_SUFFIX, check_name, is_reserved};
 use directory::{Directory, check, plain_error, stat};
 use file::DriveFile;
 pub use parallel::write_durable;
 
-const LOCK_FILE: &str = "lock";
-const HOST_FOLDER: &str = "lost+found";
-const TEMPORARY_SUFFIX: &str = ".creating";
-const NAME_BYTES_MAX: usize = 255 - TEMPORARY_SUFFIX.len();
 const ZEROES_PIECE_BYTES: usize = 1 << 20;
 /// How often `lock` looks again when the file is swapped under it.
 const LOCK_ATTEMPTS: usize = 8;
@@ -160,18 +157,6 @@ fn allocate(descriptor: &OwnedFd, bytes: u64) -> io::Result<()> {
         let piece = &zeroes[..(bytes - done).min(ZEROES_PIECE_BYTES as u64) as usize];
         file::write_all(descriptor.as_raw_fd(), done, &[piece], 0)?;
         done += piece.len() as u64;
-    }
-    Ok(())
-}
-
-fn is_reserved(name: &str) -> bool {
-    name == LOCK_FILE || name == HOST_FOLDER || name.ends_with(TEMPORARY_SUFFIX)
-}
-
-fn check_name(name: &str) -> io::Result<()> {
-    let odd = name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']);
-    if odd || name.len() > NAME_BYTES_MAX || is_reserved(name) {
-        return Err(io::Error::new(ErrorKind::InvalidInput, format!("{name:?} cannot name a file of a drive")));
     }
     Ok(())
 }

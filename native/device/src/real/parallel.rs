@@ -43,7 +43,7 @@ struct Prepared<'a> {
 
 /// Writes all in parallel, each durable when the call returns; one result per write, in order.
 ///
-/// Simulated drives take the whole set as one event; other drives are written one after the other.
+/// Drives that are not real are written one after the other.
 pub fn write_durable(writes: &[Write<'_>]) -> Vec<io::Result<()>> {
     write_with(writes, |part| run_on_ring(part).unwrap_or_else(|| run_on_threads(part)))
 }
