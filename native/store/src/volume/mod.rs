@@ -17,6 +17,8 @@ mod durability;
 mod listing;
 mod locks;
 mod mode;
+#[cfg(test)]
+mod model;
 mod names;
 mod numbers;
 mod orphans;
@@ -24,6 +26,8 @@ mod policy;
 mod ranges;
 mod references;
 mod rename;
+#[cfg(test)]
+mod tests;
 mod xattr;
 
 use crate::api::{
