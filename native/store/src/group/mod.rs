@@ -33,7 +33,6 @@ pub use points::PointTable;
 #[derive(Clone)]
 pub struct GroupOptions {
     pub memtable_bytes: usize,
-    pub ring_bytes: usize,
     pub retention_s: u64,
     pub clock: Arc<dyn Clock>,
     pub boot_id: [u8; 16],
@@ -270,7 +269,7 @@ impl Ledger for Group {
 
     fn space(&self) -> Result<Space> {
         let space = self.pool.space();
-        let evictable = self.tree.stats().then_bytes;
+        let evictable = self.evictable_bytes();
         Ok(Space {
             total: space.total,
             free: space.free,
@@ -296,6 +295,11 @@ fn internal(message: &str) -> Error {
 }
 
 impl Group {
+    /// Bytes of pages that only history holds.
+    pub fn evictable_bytes(&self) -> u64 {
+        self.tree.stats().then_pages * BLOCK_BYTES as u64
+    }
+
     fn generation_budget(&self) -> usize {
         self.options.memtable_bytes
     }

@@ -120,6 +120,13 @@ impl Group {
         self.drop_points(&expired)
     }
 
+    /// What happens once a second: a tick if anything changed, then a flush, then the floor if nothing is left to flush.
+    pub fn second_now(&self) -> Result<()> {
+        self.tick_now()?;
+        self.flush_now()?;
+        self.flush_floor_now()
+    }
+
     /// Gives up the older part of the kept seconds: the pool is short of space. False when none is left.
     pub fn drop_oldest_ticks(&self) -> Result<bool> {
         let oldest = self.points.lock().oldest_ticks(4);
