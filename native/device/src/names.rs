@@ -18,7 +18,10 @@ pub(crate) fn is_reserved(name: &str) -> bool {
 pub(crate) fn check_name(name: &str) -> io::Result<()> {
     let odd = name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']);
     if odd || name.len() > NAME_BYTES_MAX || is_reserved(name) {
-        return Err(io::Error::new(ErrorKind::InvalidInput, format!("{name:?} cannot name a file of a drive")));
+        return Err(io::Error::new(
+            ErrorKind::InvalidInput,
+            format!("{name:?} cannot name a file of a drive"),
+        ));
     }
     Ok(())
 }

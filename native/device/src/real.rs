@@ -69,7 +69,8 @@ impl RealDrive {
             return Ok(());
         }
         for _ in 0..LOCK_ATTEMPTS {
-            let descriptor = self.directory.open_file(LOCK_FILE, libc::O_RDWR | libc::O_CREAT | libc::O_NONBLOCK)?;
+            let descriptor =
+                self.directory.open_file(LOCK_FILE, libc::O_RDWR | libc::O_CREAT | libc::O_NONBLOCK)?;
             // SAFETY: the descriptor is open.
             match check(unsafe { libc::flock(descriptor.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }) {
                 Ok(_) => {}
@@ -98,7 +99,9 @@ impl RealDrive {
 
     fn file(&self, file: FileId) -> io::Result<Arc<DriveFile>> {
         let found = self.files.read().get(file.0 as usize).cloned().flatten();
-        found.ok_or_else(|| io::Error::new(ErrorKind::NotFound, format!("{}: {file:?} is not open", self.name())))
+        found.ok_or_else(|| {
+            io::Error::new(ErrorKind::NotFound, format!("{}: {file:?} is not open", self.name()))
+        })
     }
 
     fn check_flushed(&self) -> io::Result<()> {
@@ -175,7 +178,9 @@ impl Drive for RealDrive {
             return Err(io::Error::new(ErrorKind::AlreadyExists, format!("{}/{file} exists", self.name())));
         }
         let temporary = format!("{file}{TEMPORARY_SUFFIX}");
-        let made = self.create_temporary(&temporary, bytes).and_then(|()| self.directory.rename_new(&temporary, file));
+        let made = self
+            .create_temporary(&temporary, bytes)
+            .and_then(|()| self.directory.rename_new(&temporary, file));
         if let Err(error) = made {
             // Gives the space back; if even that fails, the next creation of this name removes the leftover.
             let _ = self.directory.unlink(&temporary);

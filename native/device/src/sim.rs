@@ -229,7 +229,8 @@ pub fn write_durable(writes: &[Write<'_>]) -> Vec<io::Result<()>> {
     let mut state = first.world.state.lock();
     let (mut results, mut set, mut failed) = (Vec::with_capacity(writes.len()), Vec::new(), Vec::new());
     for write in writes {
-        let Some(drive) = write.drive.as_sim().filter(|drive| Arc::ptr_eq(&drive.world.state, &first.world.state))
+        let Some(drive) =
+            write.drive.as_sim().filter(|drive| Arc::ptr_eq(&drive.world.state, &first.world.state))
         else {
             let reason = "a parallel set of simulated writes stays in one world";
             results.push(Err(io::Error::new(ErrorKind::InvalidInput, reason)));
@@ -268,7 +269,10 @@ impl Drive for SimDrive {
             let drive = &mut state.drives[index];
             drive.strike(clock, Call::Create, Some((file, &(0..bytes))))?;
             if drive.actual.bytes(file).is_some() {
-                return Err(io::Error::new(ErrorKind::AlreadyExists, format!("{}/{file} exists", drive.label.name)));
+                return Err(io::Error::new(
+                    ErrorKind::AlreadyExists,
+                    format!("{}/{file} exists", drive.label.name),
+                ));
             }
             if drive.actual.used_bytes().saturating_add(bytes) > drive.label.capacity_bytes {
                 return Err(os_error(libc::ENOSPC));

@@ -49,7 +49,8 @@ impl DriveFile {
 
     /// Where a durable write of this shape goes: aligned ones directly, others through the cache.
     pub(super) fn durable_descriptor(&self, offset: u64, total: usize) -> RawFd {
-        let aligned = offset.is_multiple_of(DIRECT_ALIGNMENT as u64) && total.is_multiple_of(DIRECT_ALIGNMENT);
+        let aligned =
+            offset.is_multiple_of(DIRECT_ALIGNMENT as u64) && total.is_multiple_of(DIRECT_ALIGNMENT);
         match &self.direct {
             Some(direct) if aligned => direct.as_raw_fd(),
             _ => self.buffered.as_raw_fd(),
@@ -59,7 +60,8 @@ impl DriveFile {
     /// Whether the slices must be copied to aligned memory before this file takes them in one call.
     pub(super) fn needs_copy(&self, slices: &[&[u8]]) -> bool {
         let odd = |slice: &&[u8]| {
-            !slice.as_ptr().addr().is_multiple_of(DIRECT_ALIGNMENT) || !slice.len().is_multiple_of(DIRECT_ALIGNMENT)
+            !slice.as_ptr().addr().is_multiple_of(DIRECT_ALIGNMENT)
+                || !slice.len().is_multiple_of(DIRECT_ALIGNMENT)
         };
         slices.len() > SLICES_MAX || (self.is_direct() && slices.iter().any(odd))
     }
@@ -162,10 +164,18 @@ fn open_direct(directory: &Directory, name: &str, first: &libc::stat) -> io::Res
 
 /// The kernel's view of slices. Valid while they are.
 pub(super) fn vectors(slices: &[&[u8]]) -> Vec<libc::iovec> {
-    slices.iter().map(|slice| libc::iovec { iov_base: slice.as_ptr() as *mut _, iov_len: slice.len() }).collect()
+    slices
+        .iter()
+        .map(|slice| libc::iovec { iov_base: slice.as_ptr() as *mut _, iov_len: slice.len() })
+        .collect()
 }
 
-pub(super) fn write_all(descriptor: RawFd, offset: u64, slices: &[&[u8]], flags: libc::c_int) -> io::Result<()> {
+pub(super) fn write_all(
+    descriptor: RawFd,
+    offset: u64,
+    slices: &[&[u8]],
+    flags: libc::c_int,
+) -> io::Result<()> {
     let mut vectors = vectors(slices);
     let (mut first, mut at) = (0, offset);
     while first < vectors.len() {

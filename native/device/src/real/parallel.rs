@@ -64,7 +64,10 @@ fn write_with(
     let mut prepared = Vec::with_capacity(writes.len());
     for (index, write) in writes.iter().enumerate() {
         match write.drive.as_real().filter(|_| parallel) {
-            None => results[index] = write.drive.write(write.file, write.offset, write.slices, Durability::Durable),
+            None => {
+                results[index] =
+                    write.drive.write(write.file, write.offset, write.slices, Durability::Durable)
+            }
             Some(drive) => match prepare(index, write, drive, &mut copies) {
                 Ok(ready) => prepared.push(ready),
                 Err(error) => results[index] = Err(error),
@@ -110,7 +113,9 @@ fn run_on_ring(part: &[Prepared<'_>]) -> Option<Vec<io::Result<()>>> {
         if matches!(state, ThreadRing::Untried) {
             *state = match IoUring::new(RING_ENTRIES as u32) {
                 Ok(ring) => ThreadRing::Ready(Box::new(ring)),
-                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EINVAL)) => {
+                Err(error)
+                    if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EINVAL)) =>
+                {
                     ThreadRing::Refused
                 }
                 // Out of memory or descriptors for now: the next call asks again.

@@ -109,7 +109,8 @@ fn both_kinds_of_writes_read_back_from_any_memory() {
     ];
     for durability in [Durability::Cached, Durability::Durable] {
         for (round, (offset, ranges)) in shapes.iter().enumerate() {
-            let slices: Vec<&[u8]> = ranges.iter().map(|&(start, len)| &noise[start + round..][..len]).collect();
+            let slices: Vec<&[u8]> =
+                ranges.iter().map(|&(start, len)| &noise[start + round..][..len]).collect();
             drive.write(file, *offset as u64, &slices, durability).unwrap();
             let bytes = slices.concat();
             shadow[*offset..][..bytes.len()].copy_from_slice(&bytes);
@@ -164,7 +165,9 @@ fn parallel_writes_land_on_every_drive_and_report_their_own_errors() {
     aligned.copy_from_slice(&noise(1, 8192));
     let odd = noise(2, 4097);
     // Direct from aligned memory, then copied from odd memory; the third drive's write does not fit.
-    for (offset, slices) in [(4096, &[&aligned[..4096], &aligned[4096..]]), (32768, &[&odd[1..], &aligned[..4096]])] {
+    for (offset, slices) in
+        [(4096, &[&aligned[..4096], &aligned[4096..]]), (32768, &[&odd[1..], &aligned[..4096]])]
+    {
         let writes: Vec<Write<'_>> = (0..3)
             .map(|at| Write {
                 drive: &drives[at],

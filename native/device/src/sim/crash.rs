@@ -9,7 +9,7 @@
 //! - A durable write settles its range: an older unflushed write never shows through it (the kernel writes such
 //!   pages back, or drops them, before the direct write).
 //! - A state that lacks the call under way was yielded at an earlier position, unless a mark was passed since: only
-//!   then is it yielded again, because the program has promised more.
+//!   then is it yielded again, because the program has promised more. Of marks in a row only the last counts.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -328,7 +328,8 @@ impl CrashStates<'_> {
         // A killed process tears the call under way only.
         let first = if self.options.kind == CrashKind::Kill { self.settled } else { 0 };
         let is_write = |index: &usize| matches!(self.pending[*index].change, Change::Write(_));
-        let mut indices: Vec<usize> = (first..there.len()).filter(|index| there[*index]).filter(is_write).collect();
+        let mut indices: Vec<usize> =
+            (first..there.len()).filter(|index| there[*index]).filter(is_write).collect();
         let limit = self.options.torn_variants_max;
         while indices.len() > limit {
             indices.swap_remove(self.rng.below(indices.len() as u64) as usize);
@@ -400,7 +401,8 @@ fn tears(offset: u64, bytes: u64, kind: CrashKind, rng: &mut Rng) -> Vec<Vec<Ran
         chosen.dedup();
         chosen
     };
-    let mut keeps: Vec<Vec<Range<u64>>> = chosen.iter().map(|cut| std::iter::once(0..*cut).collect()).collect();
+    let mut keeps: Vec<Vec<Range<u64>>> =
+        chosen.iter().map(|cut| std::iter::once(0..*cut).collect()).collect();
     if kind == CrashKind::Power {
         keeps.extend(chosen.iter().map(|cut| std::iter::once(*cut..bytes).collect()));
         if cuts.len() > 1 {

@@ -38,7 +38,10 @@ pub enum Trigger {
     /// The n-th from now, counted from 1, and no other.
     Nth(u64),
     /// Each with a chance of `numerator` in `denominator`, by the drive's seed.
-    Chance { numerator: u64, denominator: u64 },
+    Chance {
+        numerator: u64,
+        denominator: u64,
+    },
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -166,7 +169,9 @@ impl Faults {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.armed.iter().any(|armed| armed.fault.kind == FaultKind::Full && armed.fault.trigger == Trigger::Always)
+        self.armed
+            .iter()
+            .any(|armed| armed.fault.kind == FaultKind::Full && armed.fault.trigger == Trigger::Always)
     }
 
     /// The faults that strike this call, in the order in which they were set.

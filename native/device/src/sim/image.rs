@@ -89,7 +89,8 @@ impl FileImage {
     }
 
     fn set_block(&mut self, index: u64, block: Option<Arc<Block>>) {
-        let part = |block: &Option<Arc<Block>>| block.as_ref().map_or(0, |block| mix(block.hash ^ mix(index + 1)));
+        let part =
+            |block: &Option<Arc<Block>>| block.as_ref().map_or(0, |block| mix(block.hash ^ mix(index + 1)));
         if block.is_none() && self.block(index).is_none() {
             return;
         }
@@ -132,7 +133,9 @@ impl FileImage {
             let (start, stop) = (offset.max(index * size), end.min((index + 1) * size));
             let into = &mut into[(start - offset) as usize..(stop - offset) as usize];
             match self.block(index) {
-                Some(block) => into.copy_from_slice(&block.bytes[(start - index * size) as usize..][..into.len()]),
+                Some(block) => {
+                    into.copy_from_slice(&block.bytes[(start - index * size) as usize..][..into.len()])
+                }
                 None => into.fill(0),
             }
         }
@@ -180,7 +183,9 @@ impl DriveImage {
         for name in names {
             match (self.files.get(name), other.files.get(name)) {
                 (Some(one), Some(two)) if one.bytes == two.bytes => {
-                    found.extend(block_differences(one, two).into_iter().map(|range| (name.to_string(), range)));
+                    found.extend(
+                        block_differences(one, two).into_iter().map(|range| (name.to_string(), range)),
+                    );
                 }
                 (one, two) => {
                     let bytes = one.into_iter().chain(two).map(|file| file.bytes).max().unwrap_or(0);

@@ -153,7 +153,13 @@ impl DriveState {
         (result, landed)
     }
 
-    pub(super) fn read(&mut self, clock: &SimClock, file: FileId, offset: u64, into: &mut [u8]) -> io::Result<()> {
+    pub(super) fn read(
+        &mut self,
+        clock: &SimClock,
+        file: FileId,
+        offset: u64,
+        into: &mut [u8],
+    ) -> io::Result<()> {
         let range = offset..offset.saturating_add(into.len() as u64);
         let (name, file_bytes) = self.place(file, &range).map_err(|error| match error.kind() {
             ErrorKind::InvalidInput => io::Error::new(ErrorKind::UnexpectedEof, error),

@@ -20,13 +20,27 @@ pub enum Event {
     Durable(Vec<Landed>),
     /// A durable write that reported an error: there or not, and no later flush decides it.
     Failed(Landed),
-    Flush { drive: usize },
+    Flush {
+        drive: usize,
+    },
     /// Reported an error: nothing that was unflushed is durable, and no later flush makes it so.
-    FlushFailed { drive: usize },
-    Create { drive: usize, file: Arc<str>, bytes: u64 },
-    Remove { drive: usize, file: Arc<str> },
+    FlushFailed {
+        drive: usize,
+    },
+    Create {
+        drive: usize,
+        file: Arc<str>,
+        bytes: u64,
+    },
+    Remove {
+        drive: usize,
+        file: Arc<str>,
+    },
     /// The program's own note (an acknowledged op, a step reached). Changes no drive.
-    Mark { name: &'static str, value: u64 },
+    Mark {
+        name: &'static str,
+        value: u64,
+    },
 }
 
 /// Name and size of a drive, to set it up again in a crash state.
@@ -82,7 +96,9 @@ fn event_hash(event: &Event) -> u64 {
         Event::Failed(landed) => mix(8 ^ landed_hash(landed)),
         Event::Flush { drive } => mix(3 + ((*drive as u64) << 8)),
         Event::FlushFailed { drive } => mix(4 + ((*drive as u64) << 8)),
-        Event::Create { drive, file, bytes } => mix(5 ^ mix(*bytes) ^ hash_bytes(*drive as u64, file.as_bytes())),
+        Event::Create { drive, file, bytes } => {
+            mix(5 ^ mix(*bytes) ^ hash_bytes(*drive as u64, file.as_bytes()))
+        }
         Event::Remove { drive, file } => mix(6 ^ hash_bytes(*drive as u64, file.as_bytes())),
         Event::Mark { name, value } => mix(7 ^ hash_bytes(*value, name.as_bytes())),
     }
