@@ -357,7 +357,7 @@ impl Engine {
         let mounted = self.volumes.lock().get(name).and_then(|entry| entry.mounted.upgrade());
         let (group, branch, mut record) = self.record(name)?;
         let lsn = match mounted {
-            Some(volume) => volume.change_record(change)?,
+            Some(volume) => volume.set_record(change).map_err(crate::volume::engine_error)?,
             None => {
                 change(&mut record);
                 let mut effects = Effects::new();

@@ -208,7 +208,7 @@ pub(super) fn status_of(engine: &Engine) -> PoolStatus {
             reason: drive.reason,
             total_bytes: drive.total_bytes,
             free_bytes: drive.free_bytes,
-            buffered: drive.buffered,
+            buffered: false,
         })
         .collect();
     let mut warnings = pool.warnings();

@@ -308,6 +308,21 @@ impl Group {
         Ok(true)
     }
 
+    /// Gives back every table and page: the group is destroyed. Repeatable after a crash.
+    pub fn dissolve(&self) -> Result<()> {
+        let _alone = self.maintenance.lock();
+        for generation in &self.view().generations {
+            generation.pinned.lock().drain(..).for_each(|page| self.pool.unpin_page(page));
+        }
+        loop {
+            let edit = self.tree.dissolve_step()?;
+            if edit.is_empty() {
+                return Ok(());
+            }
+            self.publish_tables(edit)?;
+        }
+    }
+
     fn publish_tables(&self, edit: TreeEdit) -> Result<()> {
         self.pool.publish(Edit { tables: vec![(self.id, edit.clone())], ..Edit::default() })?;
         self.tree.apply(&edit);

@@ -297,7 +297,7 @@ fn internal(message: &str) -> Error {
 impl Group {
     /// Bytes of pages that only history holds.
     pub fn evictable_bytes(&self) -> u64 {
-        self.tree.stats().then_pages * BLOCK_BYTES as u64
+        self.tree.stats().then.records * BLOCK_BYTES as u64
     }
 
     fn generation_budget(&self) -> usize {

@@ -169,6 +169,11 @@ impl Tree {
         compact::expire(&*self.io, self.options.owner, &self.snapshot(), EXPIRE_TABLES_MAX, points)
     }
 
+    /// Removes one table with everything that it names: the owner is destroyed. Empty when none is left.
+    pub fn dissolve_step(&self) -> Result<TreeEdit> {
+        super::dissolve::dissolve_step(&self.snapshot())
+    }
+
     /// Makes an edit visible, after it is durable. Tables of other owners in it are ignored.
     pub fn apply(&self, edit: &TreeEdit) {
         let removed: BTreeSet<TableId> = edit.removed.iter().copied().collect();

@@ -62,7 +62,7 @@ pub struct Volume {
 }
 
 /// An engine error out of a file system's: only the log can fail here.
-fn engine_error(error: FsError) -> Error {
+pub(crate) fn engine_error(error: FsError) -> Error {
     match error {
         FsError::Store(error) => error,
         FsError::NoSpace => Error::no_space("no space for the volume's own records"),
