@@ -1,10 +1,12 @@
 //! Every byte on the drives: one record kind a file, encode and decode side by side. No I/O, no unsafe.
 #![forbid(unsafe_code)]
 
+pub mod block;
 pub mod cell;
 pub mod checksum;
 pub mod egroup;
 pub mod ids;
+pub mod index;
 pub mod inode;
 pub mod key;
 pub mod limits;

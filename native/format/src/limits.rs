@@ -54,6 +54,20 @@ pub const KEY_BYTES_MAX: usize = 4 + 8 + 1 + 8 + NAME_BYTES_MAX;
 pub const MEMTABLE_BYTES_DEFAULT: usize = 32 << 20;
 pub const RING_BYTES_DEFAULT: usize = 64 << 20;
 pub const METADATA_CACHE_BYTES_DEFAULT: usize = 128 << 20;
+
+/// Levels of a tree: 0 to 7. The last one is never compacted.
+pub const LEVELS_MAX: usize = 8;
+/// Each level below the first may hold this many times more bytes than the one above.
+pub const LEVEL_FANOUT: u64 = 8;
+/// Overlapping runs on level 0 before they are merged.
+pub const LEVEL0_RUNS_MAX: usize = 4;
+/// Deletions and holes that make a merge due, when they are more than half of the records.
+pub const TOMBSTONES_DUE: u64 = 512;
+/// Small tables of THEN that are merged into one.
+pub const THEN_FANIN: usize = 8;
+/// Tables of THEN that one step of expiry takes away.
+pub const EXPIRE_TABLES_MAX: usize = 32;
+
 /// Unflushed log at most.
 pub const UNFLUSHED_BYTES_MAX: usize = 256 << 20;
 

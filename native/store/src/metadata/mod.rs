@@ -1,9 +1,16 @@
 //! Ordered, versioned records on the drives: memtables, tables, the trees NOW and THEN.
 
 pub mod cache;
+mod cells;
+mod compact;
 pub mod io;
+mod levels;
 pub mod memtable;
+mod output;
+mod resolve;
+mod table;
 pub mod tree;
+mod writer;
 
 use holdfast_format::cell::level_blocks;
 use holdfast_format::key::{KIND_DATA, PREFIX_BYTES};
@@ -18,3 +25,6 @@ pub(crate) fn cover_until(key: &[u8], start: u32, level: u8) -> Vec<u8> {
     }
     until
 }
+
+#[cfg(test)]
+mod tests;
