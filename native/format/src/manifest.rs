@@ -118,8 +118,11 @@ pub struct DriveEntry {
     pub domain: String,
     /// Bytes that the pool may use of it.
     pub bytes: u64,
-    /// It missed writes: nothing on it counts.
+    /// It failed a write: nothing on it counts.
     pub out: bool,
+    /// Membership since which it has been away; 0: it is there. A drive that returns with this membership or a newer
+    /// one was used apart from the others.
+    pub absent_since: u64,
 }
 
 /// One owner start: `(epoch, first LSN)`.
@@ -245,6 +248,7 @@ impl Item {
                 put_string(out, &drive.domain);
                 out.put_u64(drive.bytes);
                 out.put_u8(drive.out as u8);
+                out.put_u64(drive.absent_since);
             }
             Self::ManifestDrives(drives) => drives.iter().for_each(|drive| out.put_u16(*drive)),
             Self::Group { id, uuid, name, drained_lsn, drained_chain, destroyed } => {
@@ -320,6 +324,7 @@ impl Item {
                 domain: take_string(take, DOMAIN_BYTES_MAX)?,
                 bytes: take.u64()?,
                 out: take_bool(take)?,
+                absent_since: take.u64()?,
             })),
             _ => {
                 let mut drives = Vec::new();
