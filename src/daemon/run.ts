@@ -6,7 +6,7 @@ import { loadConfig } from "./config.js";
 import { createLog } from "./log.js";
 import type { Log } from "./log.js";
 import { createRoutes } from "./routes.js";
-import { openRuntimeFolder } from "./runtime-folder.js";
+import { forgetRuntimeFolder, openRuntimeFolder } from "./runtime-folder.js";
 import { startAdminServer } from "./server.js";
 import { StateFolder } from "./state-folder.js";
 import { Supervisor } from "./supervisor.js";
@@ -24,7 +24,7 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
   const folder = StateFolder.open(options.state);
   try {
     folder.lock();
-    const runtime = openRuntimeFolder(folder.path, config.runtimeDir);
+    const runtime = openRuntimeFolder(folder, config.runtimeDir);
     log.info({ state: folder.path, runtime: runtime.path, tmpfs: runtime.tmpfs }, "starting");
     const supervisor = new Supervisor({ folder, runtime, config, log });
     const stop = nextSignal(log);
@@ -36,8 +36,12 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
       notifySystemd(log);
       await stop;
     } finally {
-      await supervisor.stop();
-      await closeServer(server);
+      try {
+        await supervisor.stop();
+        forgetRuntimeFolder(folder);
+      } finally {
+        await closeServer(server);
+      }
     }
   } finally {
     folder.close();

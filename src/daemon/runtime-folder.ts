@@ -1,10 +1,14 @@
-// Where the rings lie: memory that outlives the process. On a tmpfs where there is one, derived from the state folder
-// so that the next start finds what this one left.
+// Where the rings lie: memory that outlives the process. On a tmpfs where there is one.
+//
+// What a killed daemon acknowledged and had not flushed is only there. So the place is remembered in the state folder
+// before it is used, and as long as it is remembered, it is used again, whatever environment and configuration say by
+// then. An orderly stop, after which the rings hold nothing, forgets it.
 
 import { createHash } from "node:crypto";
-import { accessSync, chmodSync, constants, lstatSync, mkdirSync, statfsSync } from "node:fs";
+import { accessSync, chmodSync, constants, existsSync, lstatSync, mkdirSync, statfsSync } from "node:fs";
 import { join } from "node:path";
 import { HoldfastError } from "../io-path/errors.js";
+import type { StateFolder } from "./state-folder.js";
 
 export interface RuntimeFolder {
   path: string;
@@ -14,16 +18,39 @@ export interface RuntimeFolder {
 
 const TMPFS_MAGIC = 0x01021994;
 
-/** Chooses and makes the folder (0700, ours). `configured` is taken as it is. */
-export function openRuntimeFolder(stateFolder: string, configured: string | undefined): RuntimeFolder {
+/** Name of the file that remembers the place. */
+const MEMORY = "runtime-folder";
+
+/** Finds the remembered folder, or chooses and makes one (0700, ours). */
+export function openRuntimeFolder(state: StateFolder, configured: string | undefined): RuntimeFolder {
+  const remembered = state.read(MEMORY)?.trim();
+  if (remembered !== undefined && existsSync(remembered)) {
+    makePrivate(remembered);
+    return describe(remembered);
+  }
+  const chosen = choose(state.path, configured);
+  state.write(MEMORY, `${chosen.path}\n`);
+  return chosen;
+}
+
+/** To be called after an orderly stop only. */
+export function forgetRuntimeFolder(state: StateFolder): void {
+  state.remove(MEMORY);
+}
+
+function describe(path: string): RuntimeFolder {
+  return { path, tmpfs: statfsSync(path).type === TMPFS_MAGIC };
+}
+
+function choose(stateFolder: string, configured: string | undefined): RuntimeFolder {
   const id = createHash("sha256").update(stateFolder).digest("hex").slice(0, 16);
   const refusals: string[] = [];
   for (const parent of candidates(stateFolder, configured)) {
     const path = join(parent, id);
     try {
-      makePrivate(parent === stateFolder || parent === configured ? undefined : parent);
+      if (parent !== stateFolder && parent !== configured) makePrivate(parent);
       makePrivate(path);
-      return { path, tmpfs: statfsSync(path).type === TMPFS_MAGIC };
+      return describe(path);
     } catch (error) {
       refusals.push(`${path}: ${(error as Error).message}`);
     }
@@ -50,8 +77,7 @@ function isWritableTmpfs(path: string): boolean {
 }
 
 /** Makes a directory 0700, or accepts one that is ours and not a link. */
-function makePrivate(path: string | undefined): void {
-  if (path === undefined) return;
+function makePrivate(path: string): void {
   mkdirSync(path, { recursive: true, mode: 0o700 });
   const stats = lstatSync(path);
   if (!stats.isDirectory() || stats.uid !== process.geteuid?.()) {

@@ -114,6 +114,12 @@ export class StateFolder {
     }
   }
 
+  /** Removes a file, durably; it may be missing. */
+  remove(name: string): void {
+    rmSync(this.at(name), { force: true });
+    fsyncSync(this.#fd);
+  }
+
   /** Gives the lock back. */
   close(): void {
     if (this.#lockFd !== undefined) closeSync(this.#lockFd);
