@@ -1,0 +1,87 @@
+//! Mounts.
+
+use crate::call::{in_thread, system_error};
+use crate::convert;
+use crate::pool::pool;
+use crate::registry::Registry;
+use holdfast_fuse::Mount;
+use holdfast_store::error::{Error, Kind};
+use napi::Env;
+use napi::bindgen_prelude::{Object, Uint8Array};
+use napi_derive::napi;
+use std::sync::Arc;
+
+/// Mounts of one process at most.
+const MOUNTS_MAX: usize = 1024;
+static MOUNTS: Registry<Mount> = Registry::new(MOUNTS_MAX);
+
+#[napi(object)]
+pub struct MountOptions {
+    pub dir: Uint8Array,
+    /// Shown as the mount's source in /proc/self/mountinfo.
+    pub source: String,
+    pub allow_other: bool,
+    pub suid: bool,
+    pub dev: bool,
+    pub read_only: bool,
+    pub noatime: bool,
+    pub noexec: bool,
+}
+
+fn mount(handle: u32) -> Result<Arc<Mount>, Error> {
+    MOUNTS.get(handle).ok_or_else(|| Error::new(Kind::NotFound, "nothing is mounted under this handle"))
+}
+
+/// Mounts a volume of an open pool; fulfils with the mount's handle when it answers.
+#[napi(ts_return_type = "Promise<number | Failure>")]
+pub fn mount_start(env: &Env, pool_handle: f64, volume: String, options: MountOptions) -> napi::Result<Object<'_>> {
+    let pool_handle = convert::handle("pool", pool_handle)?;
+    let options = holdfast_fuse::MountOptions {
+        dir: convert::path("dir", &options.dir)?,
+        source: options.source,
+        allow_other: options.allow_other,
+        suid: options.suid,
+        dev: options.dev,
+        read_only: options.read_only,
+        noatime: options.noatime,
+        noexec: options.noexec,
+    };
+    in_thread(env, "mount-start", move || {
+        let file_system = pool(pool_handle)?.file_system(&volume)?;
+        let what = format!("mounting {volume} at {}", options.dir.display());
+        let mount = Mount::start(file_system, options).map_err(|error| system_error(&what, &error))?;
+        let mount = Arc::new(mount);
+        MOUNTS.add(mount.clone()).ok_or_else(|| {
+            let refused = Error::new(Kind::Unavailable, format!("{what}: {MOUNTS_MAX} mounts are there already"));
+            match mount.stop(true) {
+                Ok(()) => refused,
+                Err(error) => system_error(&what, &error),
+            }
+        })
+    })
+}
+
+/// Unmounts. A busy mount is a `Conflict`, unless `detach`. The handle is dead when this succeeds.
+#[napi(ts_return_type = "Promise<void | Failure>")]
+pub fn mount_stop(env: &Env, handle: f64, detach: bool) -> napi::Result<Object<'_>> {
+    let handle = convert::handle("mount", handle)?;
+    in_thread(env, "mount-stop", move || {
+        mount(handle)?.stop(detach).map_err(|error| system_error("unmounting", &error))?;
+        drop(MOUNTS.remove(handle));
+        Ok(())
+    })
+}
+
+/// False once the kernel has ended the connection, and for a handle that is dead.
+#[napi]
+pub fn mount_alive(handle: f64) -> napi::Result<bool> {
+    let handle = convert::handle("mount", handle)?;
+    Ok(MOUNTS.get(handle).is_some_and(|mount| mount.alive()))
+}
+
+/// `dev` or `uring`; empty for a handle that is dead.
+#[napi]
+pub fn mount_transport(handle: f64) -> napi::Result<String> {
+    let handle = convert::handle("mount", handle)?;
+    Ok(MOUNTS.get(handle).map(|mount| mount.transport().to_owned()).unwrap_or_default())
+}

@@ -1,0 +1,299 @@
+//! Pools and their volumes.
+
+use crate::call::in_thread;
+use crate::convert;
+use crate::registry::Registry;
+use holdfast_store::engine::{self, Engine};
+use holdfast_store::error::{Error, Kind};
+use napi::Env;
+use napi::bindgen_prelude::{BigInt, Object, Uint8Array};
+use napi_derive::napi;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Open pools of one process at most.
+const POOLS_MAX: usize = 64;
+static POOLS: Registry<Engine> = Registry::new(POOLS_MAX);
+
+/// The open pool behind a handle.
+pub fn pool(handle: u32) -> Result<Arc<Engine>, Error> {
+    POOLS.get(handle).ok_or_else(|| Error::new(Kind::Closed, "the pool is closed"))
+}
+
+/// A drive as the administrator names it.
+#[napi(object)]
+pub struct DriveSpec {
+    pub path: Uint8Array,
+    /// Bytes to use; absent: 0.95 × free ÷ this daemon's drives on that disk.
+    pub bytes: Option<BigInt>,
+    /// `rack/block/node/drive`; empty parts mean "the same for all".
+    pub domain: String,
+}
+
+#[napi(object)]
+pub struct PoolOptions {
+    pub memtable_bytes: BigInt,
+    pub ring_bytes: BigInt,
+    pub metadata_cache_bytes: BigInt,
+    /// Folder for rings; a tmpfs where there is one.
+    pub runtime_dir: Uint8Array,
+    pub retention_s: BigInt,
+    pub history_limit_percent: f64,
+}
+
+impl PoolOptions {
+    fn convert(&self) -> napi::Result<engine::EngineOptions> {
+        Ok(engine::EngineOptions {
+            memtable_bytes: convert::memory("memtableBytes", &self.memtable_bytes)?,
+            ring_bytes: convert::memory("ringBytes", &self.ring_bytes)?,
+            metadata_cache_bytes: convert::memory("metadataCacheBytes", &self.metadata_cache_bytes)?,
+            runtime_dir: convert::path("runtimeDir", &self.runtime_dir)?,
+            retention_s: convert::unsigned("retentionS", &self.retention_s)?,
+            history_limit_percent: convert::whole("historyLimitPercent", self.history_limit_percent, 100)? as u8,
+            background: true,
+        })
+    }
+}
+
+#[napi(object)]
+pub struct PoolIdentity {
+    pub name: String,
+    pub uuid: String,
+}
+
+#[napi(object)]
+pub struct DriveStatus {
+    pub uuid: String,
+    pub path: String,
+    pub domain: String,
+    /// `active`, `out`, `missing` or `stale`.
+    pub state: String,
+    /// Why it is not active; empty otherwise.
+    pub reason: String,
+    pub total_bytes: BigInt,
+    pub free_bytes: BigInt,
+    /// Direct I/O was refused there: buffered writes with fdatasync.
+    pub buffered: bool,
+}
+
+#[napi(object)]
+pub struct Counter {
+    pub name: String,
+    pub value: BigInt,
+}
+
+#[napi(object)]
+pub struct PoolStatus {
+    pub name: String,
+    pub uuid: String,
+    pub slot_bytes: u32,
+    pub total_bytes: BigInt,
+    pub free_bytes: BigInt,
+    pub evictable_bytes: BigInt,
+    pub reserve_bytes: BigInt,
+    pub log_bytes: BigInt,
+    pub metadata_bytes: BigInt,
+    pub data_bytes: BigInt,
+    pub history_window_s: BigInt,
+    pub drives: Vec<DriveStatus>,
+    pub warnings: Vec<String>,
+    /// Since start.
+    pub counters: Vec<Counter>,
+}
+
+#[napi(object)]
+pub struct VolumeCreate {
+    pub name: String,
+    pub rf: f64,
+    /// Absent: a group of its own, named like the volume.
+    pub group: Option<String>,
+    /// `ack: write` instead of `ack: fsync`.
+    pub ack_write: bool,
+    /// 0: none.
+    pub quota_bytes: BigInt,
+}
+
+#[napi(object)]
+pub struct VolumeInfo {
+    pub name: String,
+    pub group: String,
+    pub rf: u32,
+    pub ack_write: bool,
+    pub quota_bytes: BigInt,
+    /// Seconds since 1970.
+    pub created_s: f64,
+    pub newest_lsn: BigInt,
+    pub durable_lsn: BigInt,
+    pub drained_lsn: BigInt,
+}
+
+impl From<engine::DriveInfo> for DriveStatus {
+    fn from(drive: engine::DriveInfo) -> Self {
+        Self {
+            uuid: drive.uuid,
+            path: drive.path,
+            domain: drive.domain,
+            state: drive.state,
+            reason: drive.reason,
+            total_bytes: drive.total_bytes.into(),
+            free_bytes: drive.free_bytes.into(),
+            buffered: drive.buffered,
+        }
+    }
+}
+
+impl From<engine::PoolStatus> for PoolStatus {
+    fn from(status: engine::PoolStatus) -> Self {
+        Self {
+            name: status.name,
+            uuid: status.uuid,
+            slot_bytes: status.slot_bytes,
+            total_bytes: status.total_bytes.into(),
+            free_bytes: status.free_bytes.into(),
+            evictable_bytes: status.evictable_bytes.into(),
+            reserve_bytes: status.reserve_bytes.into(),
+            log_bytes: status.log_bytes.into(),
+            metadata_bytes: status.metadata_bytes.into(),
+            data_bytes: status.data_bytes.into(),
+            history_window_s: status.history_window_s.into(),
+            drives: status.drives.into_iter().map(DriveStatus::from).collect(),
+            warnings: status.warnings,
+            counters: status
+                .counters
+                .into_iter()
+                .map(|(name, value)| Counter { name, value: value.into() })
+                .collect(),
+        }
+    }
+}
+
+impl From<engine::VolumeInfo> for VolumeInfo {
+    fn from(volume: engine::VolumeInfo) -> Self {
+        Self {
+            name: volume.name,
+            group: volume.group,
+            rf: u32::from(volume.rf),
+            ack_write: volume.ack_write,
+            quota_bytes: volume.quota_bytes.into(),
+            created_s: volume.created_s as f64,
+            newest_lsn: volume.newest_lsn.into(),
+            durable_lsn: volume.durable_lsn.into(),
+            drained_lsn: volume.drained_lsn.into(),
+        }
+    }
+}
+
+fn register(engine: Arc<Engine>) -> Result<u32, Error> {
+    match POOLS.add(engine.clone()) {
+        Some(handle) => Ok(handle),
+        None => {
+            engine.close()?;
+            Err(Error::new(Kind::Unavailable, format!("{POOLS_MAX} pools are open; a daemon holds no more")))
+        }
+    }
+}
+
+/// Creates a pool on empty directories and opens it. Fulfils with its handle.
+#[napi(ts_return_type = "Promise<number | Failure>")]
+pub fn pool_create(env: &Env, name: String, drives: Vec<DriveSpec>, options: PoolOptions) -> napi::Result<Object<'_>> {
+    let options = options.convert()?;
+    let mut specs = Vec::with_capacity(drives.len());
+    for drive in drives {
+        specs.push(engine::DriveSpec {
+            path: convert::path("drive", &drive.path)?,
+            bytes: drive.bytes.as_ref().map(|bytes| convert::unsigned("bytes", bytes)).transpose()?,
+            domain: drive.domain,
+        });
+    }
+    in_thread(env, "pool-create", move || register(Engine::create(&name, &specs, options)?))
+}
+
+/// Opens a pool from its drives, replaying what is needed. Fulfils with its handle.
+#[napi(ts_return_type = "Promise<number | Failure>")]
+pub fn pool_open(env: &Env, drives: Vec<Uint8Array>, options: PoolOptions) -> napi::Result<Object<'_>> {
+    let options = options.convert()?;
+    let drives = drives.iter().map(|drive| convert::path("drive", drive)).collect::<napi::Result<Vec<PathBuf>>>()?;
+    in_thread(env, "pool-open", move || register(Engine::open(&drives, options)?))
+}
+
+/// What lies on a path: the pool's name and uuid, or a failure that says why it is none.
+#[napi(ts_return_type = "Promise<PoolIdentity | Failure>")]
+pub fn pool_probe<'env>(env: &'env Env, path: Uint8Array) -> napi::Result<Object<'env>> {
+    let path = convert::path("path", &path)?;
+    in_thread(env, "pool-probe", move || {
+        let (name, uuid) = Engine::probe(&path)?;
+        Ok(PoolIdentity { name, uuid })
+    })
+}
+
+#[napi(ts_return_type = "Promise<PoolStatus | Failure>")]
+pub fn pool_status(env: &Env, handle: f64) -> napi::Result<Object<'_>> {
+    let handle = convert::handle("pool", handle)?;
+    in_thread(env, "pool-status", move || Ok(PoolStatus::from(pool(handle)?.status()?)))
+}
+
+/// Everything acknowledged is durable when it fulfils.
+#[napi(ts_return_type = "Promise<void | Failure>")]
+pub fn pool_flush(env: &Env, handle: f64) -> napi::Result<Object<'_>> {
+    let handle = convert::handle("pool", handle)?;
+    in_thread(env, "pool-flush", move || pool(handle)?.flush())
+}
+
+/// Drains and compacts until nothing is left to do.
+#[napi(ts_return_type = "Promise<void | Failure>")]
+pub fn pool_settle(env: &Env, handle: f64) -> napi::Result<Object<'_>> {
+    let handle = convert::handle("pool", handle)?;
+    in_thread(env, "pool-settle", move || pool(handle)?.settle())
+}
+
+/// Flushes, drains, closes the drives. The handle is dead afterwards, also when this fails: a pool whose close
+/// failed is opened again by replay.
+#[napi(ts_return_type = "Promise<void | Failure>")]
+pub fn pool_close(env: &Env, handle: f64) -> napi::Result<Object<'_>> {
+    let handle = convert::handle("pool", handle)?;
+    in_thread(env, "pool-close", move || match POOLS.remove(handle) {
+        Some(engine) => engine.close(),
+        None => Err(Error::new(Kind::Closed, "the pool is closed")),
+    })
+}
+
+#[napi(ts_return_type = "Promise<VolumeInfo | Failure>")]
+pub fn volume_create(env: &Env, handle: f64, create: VolumeCreate) -> napi::Result<Object<'_>> {
+    let handle = convert::handle("pool", handle)?;
+    let create = engine::VolumeCreate {
+        name: create.name,
+        rf: convert::whole("rf", create.rf, u32::from(u8::MAX))? as u8,
+        group: create.group,
+        ack_write: create.ack_write,
+        quota_bytes: convert::unsigned("quotaBytes", &create.quota_bytes)?,
+    };
+    in_thread(env, "volume-create", move || Ok(VolumeInfo::from(pool(handle)?.volume_create(&create)?)))
+}
+
+#[napi(ts_return_type = "Promise<Array<VolumeInfo> | Failure>")]
+pub fn volume_list(env: &Env, handle: f64) -> napi::Result<Object<'_>> {
+    let handle = convert::handle("pool", handle)?;
+    in_thread(env, "volume-list", move || {
+        Ok(pool(handle)?.volumes()?.into_iter().map(VolumeInfo::from).collect::<Vec<_>>())
+    })
+}
+
+#[napi(ts_return_type = "Promise<void | Failure>")]
+pub fn volume_rename(env: &Env, handle: f64, name: String, new_name: String) -> napi::Result<Object<'_>> {
+    let handle = convert::handle("pool", handle)?;
+    in_thread(env, "volume-rename", move || pool(handle)?.volume_rename(&name, &new_name))
+}
+
+/// 0: no quota.
+#[napi(ts_return_type = "Promise<void | Failure>")]
+pub fn volume_set_quota(env: &Env, handle: f64, name: String, quota_bytes: BigInt) -> napi::Result<Object<'_>> {
+    let handle = convert::handle("pool", handle)?;
+    let quota_bytes = convert::unsigned("quotaBytes", &quota_bytes)?;
+    in_thread(env, "volume-quota", move || pool(handle)?.volume_set_quota(&name, quota_bytes))
+}
+
+#[napi(ts_return_type = "Promise<void | Failure>")]
+pub fn volume_destroy(env: &Env, handle: f64, name: String) -> napi::Result<Object<'_>> {
+    let handle = convert::handle("pool", handle)?;
+    in_thread(env, "volume-destroy", move || pool(handle)?.volume_destroy(&name))
+}

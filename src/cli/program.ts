@@ -1,0 +1,39 @@
+// All verbs in one tree. The completion scripts are made from it, so they cannot fall behind.
+
+import { readFileSync } from "node:fs";
+import { Command } from "commander";
+import { addCompletion } from "./verbs/completion.js";
+import { addDaemon } from "./verbs/daemon.js";
+import { addDoctor } from "./verbs/doctor.js";
+import { addMount } from "./verbs/mount.js";
+import { addPool } from "./verbs/pool.js";
+import { addStatus } from "./verbs/status.js";
+import { addTop } from "./verbs/top.js";
+import { addUmount } from "./verbs/umount.js";
+import { addVolume } from "./verbs/volume.js";
+
+export function createProgram(): Command {
+  const program = new Command("holdfast")
+    .description("protected POSIX volumes: replicated, checksummed, mounted through FUSE")
+    .version(packageVersion())
+    .option("--state <dir>", "state folder of the daemon to talk to (environment: HOLDFAST_STATE)")
+    .option("--json", "print JSON, errors too")
+    .exitOverride()
+    .configureOutput({ outputError: () => undefined });
+  for (const add of [addDaemon, addPool, addVolume, addMount, addUmount, addStatus, addTop, addDoctor, addCompletion]) {
+    add(program);
+  }
+  for (const command of everyCommand(program)) {
+    command.exitOverride().configureOutput({ outputError: () => undefined });
+  }
+  return program;
+}
+
+export function everyCommand(command: Command): Command[] {
+  return [command, ...command.commands.flatMap(everyCommand)];
+}
+
+function packageVersion(): string {
+  const text = readFileSync(new URL("../../../package.json", import.meta.url), "utf8");
+  return (JSON.parse(text) as { version: string }).version;
+}

@@ -1,0 +1,134 @@
+// holdfast volume create|list|show|rename|set|destroy
+
+import { Option } from "commander";
+import type { Command } from "commander";
+import type { VolumeAnswer } from "../../daemon/protocol.js";
+import { contextOf, requireYes, showPath } from "../context.js";
+import { CliError } from "../errors.js";
+import { bytes, print, table } from "../output.js";
+
+export function addVolume(program: Command): void {
+  const volume = program.command("volume").description("POSIX file systems in a pool");
+  addCreate(volume);
+  addList(volume);
+  addShow(volume);
+  addRename(volume);
+  addSet(volume);
+  addDestroy(volume);
+}
+
+interface CreateOptions {
+  pool: string;
+  rf: string;
+  group?: string;
+  ack: string;
+  quota?: string;
+}
+
+function addCreate(volume: Command): void {
+  volume
+    .command("create <name>")
+    .description("make a volume")
+    .requiredOption("--pool <pool>", "the pool it lies in")
+    .addOption(new Option("--rf <n>", "copies on different drives").choices(["1", "2", "3"]).default("2"))
+    .option("--group <group>", "protection group to join (default: one of its own)")
+    .addOption(new Option("--ack <policy>", "when a write is answered").choices(["fsync", "write"]).default("fsync"))
+    .option("--quota <size>", "bytes it may hold at most")
+    .action(async (name: string, options: CreateOptions, command: Command) => {
+      const { client, output } = contextOf(command);
+      const created = await client.post<VolumeAnswer>("/v1/volumes", { ...options, name, rf: Number(options.rf) });
+      print(output, created, () => `volume ${name} is ready: ${created.rf} copies, pool ${created.pool}`);
+    });
+}
+
+function addList(volume: Command): void {
+  volume
+    .command("list")
+    .description("all volumes of the daemon")
+    .option("--pool <pool>", "only those of a pool")
+    .action(async (options: { pool?: string }, command: Command) => {
+      const { client, output } = contextOf(command);
+      const query = options.pool === undefined ? "" : `?pool=${encodeURIComponent(options.pool)}`;
+      const volumes = await client.get<VolumeAnswer[]>(`/v1/volumes${query}`);
+      print(output, volumes, () => volumeTable(volumes));
+    });
+}
+
+function addShow(volume: Command): void {
+  volume
+    .command("show <name>")
+    .description("one volume")
+    .action(async (name: string, _options: object, command: Command) => {
+      const { client, output } = contextOf(command);
+      const found = await client.get<VolumeAnswer>(urlOf(name));
+      print(output, found, () => describe(found));
+    });
+}
+
+function addRename(volume: Command): void {
+  volume
+    .command("rename <name> <new-name>")
+    .description("give a volume that is not mounted another name")
+    .action(async (name: string, newName: string, _options: object, command: Command) => {
+      const { client, output } = contextOf(command);
+      const renamed = await client.post<VolumeAnswer>(`${urlOf(name)}/rename`, { name: newName });
+      print(output, renamed, () => `volume ${name} is now ${newName}`);
+    });
+}
+
+function addSet(volume: Command): void {
+  volume
+    .command("set <name>")
+    .description("change a volume")
+    .option("--quota <size>", "bytes it may hold at most; 0: no limit")
+    .action(async (name: string, options: { quota?: string }, command: Command) => {
+      const { client, output } = contextOf(command);
+      if (options.quota === undefined) throw new CliError("Invalid", "nothing to set", "give --quota SIZE");
+      const changed = await client.patch<VolumeAnswer>(urlOf(name), { quota: options.quota });
+      print(output, changed, () => describe(changed));
+    });
+}
+
+function addDestroy(volume: Command): void {
+  volume
+    .command("destroy <name>")
+    .description("remove a volume and everything in it")
+    .option("--yes", "really do it")
+    .action(async (name: string, options: { yes?: boolean }, command: Command) => {
+      const { client, output } = contextOf(command);
+      requireYes(options, `destroying volume ${name} and everything in it`);
+      await client.delete(urlOf(name));
+      print(output, { destroyed: name }, () => `volume ${name} is gone`);
+    });
+}
+
+function urlOf(name: string): string {
+  return `/v1/volumes/${encodeURIComponent(name)}`;
+}
+
+export function volumeTable(volumes: readonly VolumeAnswer[]): string {
+  const rows = volumes.map((volume) => [
+    volume.name,
+    volume.pool,
+    volume.group,
+    `${volume.rf}`,
+    volume.ack,
+    quotaOf(volume),
+    volume.mount === null ? "not mounted" : showPath(volume.mount),
+  ]);
+  const head = ["volume", "pool", "group", "rf", "ack", "quota", "mounted at"];
+  return table(head, rows, "no volumes; make one: holdfast volume create NAME --pool POOL");
+}
+
+function quotaOf(volume: VolumeAnswer): string {
+  return volume.quotaBytes === 0 ? "none" : bytes(volume.quotaBytes);
+}
+
+function describe(volume: VolumeAnswer): string {
+  return [
+    `${volume.name}  ${volume.rf} copies in pool ${volume.pool}, group ${volume.group}, ack on ${volume.ack}`,
+    `quota ${quotaOf(volume)}; created ${new Date(volume.createdSeconds * 1000).toISOString()}`,
+    `log: newest ${volume.newestLsn}, durable ${volume.durableLsn}, drained ${volume.drainedLsn}`,
+    volume.mount === null ? "not mounted" : `${volume.mount.state} at ${showPath(volume.mount)}`,
+  ].join("\n");
+}

@@ -1,0 +1,137 @@
+// The configuration file: YAML, every key optional, unknown keys refused. Defaults are filled here, once.
+
+import { readFile } from "node:fs/promises";
+import { parseDocument } from "yaml";
+import { z } from "zod";
+import { HoldfastError, fromSystem } from "../io-path/errors.js";
+import { parseDuration, parseSize } from "./units.js";
+
+export interface Config {
+  log: { level: LogLevel };
+  memory: {
+    /** Cache of metadata blocks. */
+    metadataCacheBytes: number;
+    /** Changes of one group that are not drained yet. */
+    memtableBytes: number;
+    /** Changes of one group that are acknowledged and not yet on the drives. */
+    ringBytes: number;
+  };
+  history: { windowSeconds: number; limitPercent: number };
+  stop: {
+    /** How long SIGTERM waits for busy mounts before it names the holders and detaches. */
+    graceSeconds: number;
+  };
+  /** Folder for the rings; `undefined`: chosen by the daemon, on a tmpfs where there is one. */
+  runtimeDir: string | undefined;
+}
+
+const LOG_LEVELS = ["trace", "debug", "info", "warn", "error"] as const;
+export type LogLevel = (typeof LOG_LEVELS)[number];
+
+const size = (least: number, most: number) =>
+  z.union([z.string(), z.number()]).transform((value, context) => {
+    try {
+      const bytes = parseSize(value, "size");
+      if (bytes >= least && bytes <= most) return bytes;
+      context.addIssue(`must be from ${least} to ${most} bytes, is ${bytes}`);
+    } catch {
+      context.addIssue(`"${value}" is not a size; write it like 64MiB`);
+    }
+    return z.NEVER;
+  });
+
+const duration = (most: number) =>
+  z.union([z.string(), z.number()]).transform((value, context) => {
+    try {
+      const seconds = parseDuration(value, "time");
+      if (seconds <= most) return seconds;
+      context.addIssue(`must be at most ${most} s`);
+    } catch {
+      context.addIssue(`"${value}" is not a time; write it like 5s or 1h`);
+    }
+    return z.NEVER;
+  });
+
+const percent = z.union([z.string().regex(/^\d{1,3}%$/, "write it like 20%"), z.number()]).transform((value, context) => {
+  const number = typeof value === "number" ? value : Number(value.slice(0, -1));
+  if (Number.isInteger(number) && number >= 0 && number <= 90) return number;
+  context.addIssue("must be from 0% to 90%");
+  return z.NEVER;
+});
+
+const MIB = 2 ** 20;
+
+const schema = z.strictObject({
+  log: z.strictObject({ level: z.enum(LOG_LEVELS).default("info") }).prefault({}),
+  memory: z
+    .strictObject({
+      metadata_cache: size(8 * MIB, 2 ** 40).default(128 * MIB),
+      memtable: size(4 * MIB, 4096 * MIB).default(32 * MIB),
+      ring: size(8 * MIB, 4096 * MIB).default(64 * MIB),
+    })
+    .prefault({}),
+  history: z
+    .strictObject({ window: duration(366 * 86_400).default(3600), limit: percent.default(20) })
+    .prefault({}),
+  stop: z.strictObject({ grace: duration(3600).default(5) }).prefault({}),
+  runtime_dir: z.string().startsWith("/", "must be an absolute path").optional(),
+});
+
+/** Reads and checks a file; no file: the defaults. Every mistake is named by its path in the file. */
+export async function loadConfig(file: string | undefined): Promise<Config> {
+  if (file === undefined) return parseConfig("", "defaults");
+  let text: string;
+  try {
+    text = await readFile(file, "utf8");
+  } catch (error) {
+    throw fromSystem(error, `configuration ${file}`);
+  }
+  return parseConfig(text, file);
+}
+
+export function parseConfig(text: string, file: string): Config {
+  const document = parseDocument(text, { prettyErrors: true, uniqueKeys: true });
+  const problem = document.errors[0];
+  if (problem !== undefined) throw new HoldfastError("Invalid", `configuration ${file}: ${problem.message}`);
+  const parsed = schema.safeParse(document.toJS() ?? {});
+  if (!parsed.success) {
+    const lines = parsed.error.issues.map(describe);
+    throw new HoldfastError("Invalid", `configuration ${file}: ${lines.join("; ")}`, allowedNear(parsed.error.issues));
+  }
+  const { log, memory, history, stop, runtime_dir } = parsed.data;
+  return Object.freeze({
+    log,
+    memory: {
+      metadataCacheBytes: memory.metadata_cache,
+      memtableBytes: memory.memtable,
+      ringBytes: memory.ring,
+    },
+    history: { windowSeconds: history.window, limitPercent: history.limit },
+    stop: { graceSeconds: stop.grace },
+    runtimeDir: runtime_dir,
+  });
+}
+
+type Issue = z.core.$ZodIssue;
+
+function describe(issue: Issue): string {
+  if (issue.code === "unrecognized_keys") {
+    return issue.keys.map((key) => `unknown key ${[...issue.path, key].join(".")}`).join(", ");
+  }
+  return `${issue.path.length === 0 ? "the file" : issue.path.join(".")}: ${issue.message}`;
+}
+
+function allowedNear(issues: readonly Issue[]): string {
+  const unknown = issues.find((issue) => issue.code === "unrecognized_keys");
+  if (unknown === undefined) return "";
+  const section = unknown.path.map(String).join(".");
+  return `allowed ${section === "" ? "at the top" : `in ${section}`}: ${allowedKeys(section).join(", ")}`;
+}
+
+function allowedKeys(section: string): string[] {
+  const top = schema.shape;
+  if (section === "") return Object.keys(top);
+  const inner = top[section as keyof typeof top];
+  const object = "unwrap" in inner ? inner.unwrap() : inner;
+  return object instanceof z.ZodObject ? Object.keys(object.shape) : [];
+}

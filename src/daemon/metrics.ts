@@ -1,0 +1,39 @@
+// Prometheus text from one status.
+
+import { Gauge, Registry } from "prom-client";
+import type { StatusAnswer } from "./protocol.js";
+
+export function renderMetrics(status: StatusAnswer): Promise<string> {
+  const registry = new Registry();
+  const gauge = (name: string, help: string, labelNames: string[] = []) =>
+    new Gauge({ name: `holdfast_${name}`, help, labelNames, registers: [registry] });
+
+  gauge("ready", "1 when replay and remounts are done").set(status.ready ? 1 : 0);
+  gauge("uptime_seconds", "Seconds since the daemon started").set(status.uptimeSeconds);
+  gauge("resident_bytes", "Resident memory of the daemon").set(process.memoryUsage.rss());
+  const bytes = gauge("pool_bytes", "Bytes of a pool by what they hold", ["pool", "kind"]);
+  const drive = gauge("drive_active", "1 while a drive is active", ["pool", "drive", "state"]);
+  const counter = gauge("pool_events", "Events of a pool since start, by name", ["pool", "name"]);
+  for (const { name: pool, status: pooled } of status.pools) {
+    if (pooled === null) continue;
+    bytes.set({ pool, kind: "total" }, pooled.totalBytes);
+    bytes.set({ pool, kind: "free" }, pooled.freeBytes);
+    bytes.set({ pool, kind: "evictable" }, pooled.evictableBytes);
+    bytes.set({ pool, kind: "log" }, pooled.logBytes);
+    bytes.set({ pool, kind: "metadata" }, pooled.metadataBytes);
+    bytes.set({ pool, kind: "data" }, pooled.dataBytes);
+    for (const { path, state } of pooled.drives) drive.set({ pool, drive: path, state }, state === "active" ? 1 : 0);
+    for (const [name, value] of Object.entries(pooled.counters)) counter.set({ pool, name }, value);
+  }
+  const lsn = gauge("volume_lsn", "Log positions of a volume's group", ["volume", "kind"]);
+  for (const volume of status.volumes) {
+    lsn.set({ volume: volume.name, kind: "newest" }, volume.newestLsn);
+    lsn.set({ volume: volume.name, kind: "durable" }, volume.durableLsn);
+    lsn.set({ volume: volume.name, kind: "drained" }, volume.drainedLsn);
+  }
+  const mounted = gauge("mounted", "1 while a wanted mount is there", ["volume", "transport"]);
+  for (const { volume, transport, state } of status.mounts) {
+    mounted.set({ volume, transport }, state === "mounted" ? 1 : 0);
+  }
+  return registry.metrics();
+}

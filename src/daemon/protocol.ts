@@ -1,0 +1,151 @@
+// The daemon's HTTP API on STATE/admin.sock: every path, request and answer. Shared with the command line, which
+// imports nothing else of the daemon. Paths are versioned; a field may be added, none changes its meaning.
+//
+//   GET    /v1/status                      StatusAnswer; 503 until replay and remounts are done
+//   GET    /v1/pools                       PoolAnswer[]
+//   POST   /v1/pools                       PoolCreateRequest → PoolAnswer
+//   POST   /v1/pools/import                PoolImportRequest → PoolAnswer
+//   GET    /v1/pools/NAME                  PoolAnswer
+//   DELETE /v1/pools/NAME                  {} ; destroys every volume in it
+//   GET    /v1/volumes[?pool=NAME]         VolumeAnswer[]
+//   POST   /v1/volumes                     VolumeCreateRequest → VolumeAnswer
+//   GET    /v1/volumes/NAME                VolumeAnswer
+//   PATCH  /v1/volumes/NAME                VolumeSetRequest → VolumeAnswer
+//   POST   /v1/volumes/NAME/rename         VolumeRenameRequest → VolumeAnswer
+//   DELETE /v1/volumes/NAME                {}
+//   GET    /v1/mounts                      MountAnswer[]
+//   POST   /v1/mounts                      MountRequest → MountResult
+//   POST   /v1/umount                      UmountRequest → UmountResult
+//   POST   /v1/flush                       {} ; everything acknowledged is durable
+//   GET    /metrics                        Prometheus text
+//
+// Sizes are bytes, or text with a unit (`64MiB`). A failure is an ErrorBody with a fitting HTTP status.
+
+import type { ErrorCode } from "../io-path/errors.js";
+import type { PathJson } from "../io-path/paths.js";
+import type { DriveStatus, PoolStatus, VolumeStatus } from "../io-path/pool.js";
+
+export type { DriveStatus, ErrorCode, PathJson, PoolStatus, VolumeStatus };
+
+export const ADMIN_SOCKET = "admin.sock";
+
+export interface ErrorBody {
+  code: ErrorCode;
+  message: string;
+  hint: string;
+}
+
+/** Exit codes of the command line: a stable contract. */
+export const EXIT_CODES: Readonly<Record<ErrorCode, number>> = {
+  Internal: 1,
+  Invalid: 2,
+  Unavailable: 3,
+  Closed: 3,
+  NotFound: 4,
+  Conflict: 5,
+  NoSpace: 6,
+  Corrupt: 7,
+  Fenced: 8,
+  Denied: 9,
+  NeedsYes: 10,
+  Damage: 11,
+};
+
+/** Bytes, or text with a unit. */
+export type Size = number | string;
+
+export interface DriveRequest extends PathJson {
+  size?: Size | undefined;
+  domain?: string | undefined;
+}
+
+export interface PoolCreateRequest {
+  name: string;
+  drives: DriveRequest[];
+}
+
+export interface PoolImportRequest {
+  drives: PathJson[];
+}
+
+export interface VolumeCreateRequest {
+  name: string;
+  pool: string;
+  rf?: number | undefined;
+  group?: string | undefined;
+  ack?: "fsync" | "write" | undefined;
+  quota?: Size | undefined;
+}
+
+export interface VolumeSetRequest {
+  /** 0 takes the quota off. */
+  quota: Size;
+}
+
+export interface VolumeRenameRequest {
+  name: string;
+}
+
+export interface MountRequest extends PathJson {
+  volume: string;
+  /** As in mount(8): `ro`, `allow_other`, … */
+  options: string[];
+  /** Shown as the mount's source; the volume's name where it is not given. */
+  source?: string | undefined;
+}
+
+export interface UmountRequest extends PathJson {
+  /** Busy: detach; the file system goes when its last user does. */
+  detach: boolean;
+}
+
+export interface PoolAnswer {
+  name: string;
+  uuid: string;
+  /** `open`, or `failed` with the reason in `problem`. */
+  state: "open" | "failed";
+  problem: ErrorBody | null;
+  drives: PathJson[];
+  status: PoolStatus | null;
+}
+
+export interface VolumeAnswer extends VolumeStatus {
+  pool: string;
+  mount: MountAnswer | null;
+}
+
+export interface MountAnswer extends PathJson {
+  volume: string;
+  options: string[];
+  /** `mounted`, or `failed` with the reason in `problem`: it is tried again. */
+  state: "mounted" | "failed";
+  /** `dev` or `uring`; empty while not mounted. */
+  transport: string;
+  problem: ErrorBody | null;
+}
+
+export interface MountResult {
+  mount: MountAnswer;
+  /** The volume was mounted there before. */
+  already: boolean;
+}
+
+export interface UmountResult {
+  volume: string;
+  detached: boolean;
+}
+
+export interface StatusAnswer {
+  /** Replay and remounts are done. */
+  ready: boolean;
+  phase: "starting" | "running" | "stopping";
+  version: string;
+  pid: number;
+  uptimeSeconds: number;
+  state: PathJson;
+  pools: PoolAnswer[];
+  volumes: VolumeAnswer[];
+  mounts: MountAnswer[];
+  /** Sentences for the administrator. */
+  warnings: string[];
+}

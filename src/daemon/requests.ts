@@ -1,0 +1,61 @@
+// What requests must look like; the types are the protocol's.
+
+import { z } from "zod";
+import { HoldfastError } from "../io-path/errors.js";
+import { pathFromJson } from "../io-path/paths.js";
+import type { PathJson } from "./protocol.js";
+
+const size = z.union([z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER), z.string().max(32)]);
+const pathFields = { path: z.string().max(4096).optional(), path_base64: z.string().max(8192).optional() };
+const name = z.string().max(4096);
+
+/** Drives that one request may name. */
+const DRIVES_MAX = 1024;
+
+export const poolCreate = z.strictObject({
+  name,
+  drives: z
+    .array(z.strictObject({ ...pathFields, size: size.optional(), domain: z.string().max(256).optional() }))
+    .min(1, "a pool needs at least one drive")
+    .max(DRIVES_MAX),
+});
+
+export const poolImport = z.strictObject({
+  drives: z.array(z.strictObject(pathFields)).min(1, "name the pool's drives").max(DRIVES_MAX),
+});
+
+export const volumeCreate = z.strictObject({
+  name,
+  pool: name,
+  rf: z.number().int().min(1).max(3).default(2),
+  group: name.optional(),
+  ack: z.enum(["fsync", "write"]).default("fsync"),
+  quota: size.default(0),
+});
+
+export const volumeSet = z.strictObject({ quota: size });
+export const volumeRename = z.strictObject({ name });
+
+export const mount = z.strictObject({
+  ...pathFields,
+  volume: name,
+  options: z.array(z.string().max(64)).max(64),
+  source: z.string().max(255).optional(),
+});
+
+export const umount = z.strictObject({ ...pathFields, detach: z.boolean().default(false) });
+
+/** Checks a body; the message names the field. */
+export function parse<T>(schema: z.ZodType<T>, body: unknown): T {
+  const parsed = schema.safeParse(body);
+  if (parsed.success) return parsed.data;
+  const lines = parsed.error.issues.map((issue) => `${issue.path.join(".") || "request"}: ${issue.message}`);
+  throw new HoldfastError("Invalid", lines.join("; "));
+}
+
+/** The bytes of a path in a request. */
+export function requirePath(what: string, json: PathJson): Buffer {
+  const bytes = pathFromJson(json);
+  if (bytes === undefined) throw new HoldfastError("Invalid", `${what}: an absolute path is needed`);
+  return bytes;
+}

@@ -1,0 +1,162 @@
+// The API's routes: convert, call, convert back.
+
+import { parseSize } from "./units.js";
+import * as requests from "./requests.js";
+import type { Supervisor } from "./supervisor.js";
+import { renderMetrics } from "./metrics.js";
+
+export interface RouteRequest {
+  /** Decoded parts of the path that stand for `:name` in the pattern. */
+  params: readonly string[];
+  query: URLSearchParams;
+  body: unknown;
+}
+
+/** `text` is sent as it is, everything else as JSON. */
+export type RouteAnswer = { status?: number; json: unknown } | { text: string };
+
+export interface Route {
+  method: string;
+  /** `/v1/pools/:name`; `:` parts match one segment. */
+  path: string;
+  run(request: RouteRequest): Promise<RouteAnswer>;
+}
+
+export function createRoutes(supervisor: Supervisor): Route[] {
+  return [...statusRoutes(supervisor), ...poolRoutes(supervisor), ...volumeRoutes(supervisor), ...mountRoutes(supervisor)];
+}
+
+function statusRoutes(supervisor: Supervisor): Route[] {
+  return [
+    {
+      method: "GET",
+      path: "/v1/status",
+      run: async () => {
+        const status = await supervisor.status();
+        return { status: status.ready ? 200 : 503, json: status };
+      },
+    },
+    { method: "GET", path: "/metrics", run: async () => ({ text: await renderMetrics(await supervisor.status()) }) },
+    {
+      method: "POST",
+      path: "/v1/flush",
+      run: async () => {
+        await supervisor.pools.flush();
+        return { json: {} };
+      },
+    },
+  ];
+}
+
+function poolRoutes(supervisor: Supervisor): Route[] {
+  return [
+    { method: "GET", path: "/v1/pools", run: async () => ({ json: await supervisor.pools.answers() }) },
+    {
+      method: "POST",
+      path: "/v1/pools",
+      run: async ({ body }) => {
+        const { name, drives } = requests.parse(requests.poolCreate, body);
+        const specs = drives.map((drive) => ({
+          path: requests.requirePath("drive", drive),
+          bytes: drive.size === undefined ? undefined : parseSize(drive.size, "size"),
+          domain: drive.domain ?? "",
+        }));
+        return { status: 201, json: await supervisor.createPool(name, specs) };
+      },
+    },
+    {
+      method: "POST",
+      path: "/v1/pools/import",
+      run: async ({ body }) => {
+        const { drives } = requests.parse(requests.poolImport, body);
+        const paths = drives.map((drive) => requests.requirePath("drive", drive));
+        return { status: 201, json: await supervisor.importPool(paths) };
+      },
+    },
+    {
+      method: "GET",
+      path: "/v1/pools/:name",
+      run: async ({ params: [name = ""] }) => ({ json: await supervisor.pools.answer(name) }),
+    },
+    {
+      method: "DELETE",
+      path: "/v1/pools/:name",
+      run: async ({ params: [name = ""] }) => {
+        await supervisor.destroyPool(name);
+        return { json: {} };
+      },
+    },
+  ];
+}
+
+function volumeRoutes(supervisor: Supervisor): Route[] {
+  return [
+    {
+      method: "GET",
+      path: "/v1/volumes",
+      run: async ({ query }) => ({ json: await supervisor.volumes(query.get("pool") ?? undefined) }),
+    },
+    {
+      method: "POST",
+      path: "/v1/volumes",
+      run: async ({ body }) => {
+        const { pool, quota, ...volume } = requests.parse(requests.volumeCreate, body);
+        const request = { ...volume, quotaBytes: parseSize(quota, "quota") };
+        return { status: 201, json: await supervisor.createVolume(pool, request) };
+      },
+    },
+    {
+      method: "GET",
+      path: "/v1/volumes/:name",
+      run: async ({ params: [name = ""] }) => ({ json: await supervisor.volume(name) }),
+    },
+    {
+      method: "PATCH",
+      path: "/v1/volumes/:name",
+      run: async ({ params: [name = ""], body }) => {
+        const { quota } = requests.parse(requests.volumeSet, body);
+        return { json: await supervisor.setQuota(name, parseSize(quota, "quota")) };
+      },
+    },
+    {
+      method: "POST",
+      path: "/v1/volumes/:name/rename",
+      run: async ({ params: [name = ""], body }) => {
+        const renamed = requests.parse(requests.volumeRename, body);
+        return { json: await supervisor.renameVolume(name, renamed.name) };
+      },
+    },
+    {
+      method: "DELETE",
+      path: "/v1/volumes/:name",
+      run: async ({ params: [name = ""] }) => {
+        await supervisor.destroyVolume(name);
+        return { json: {} };
+      },
+    },
+  ];
+}
+
+function mountRoutes(supervisor: Supervisor): Route[] {
+  return [
+    { method: "GET", path: "/v1/mounts", run: async () => ({ json: supervisor.mounts.answers() }) },
+    {
+      method: "POST",
+      path: "/v1/mounts",
+      run: async ({ body }) => {
+        const request = requests.parse(requests.mount, body);
+        const { volume, options, source = volume } = request;
+        const dir = requests.requirePath("mount point", request);
+        return { json: await supervisor.mount({ volume, dir, options, source }) };
+      },
+    },
+    {
+      method: "POST",
+      path: "/v1/umount",
+      run: async ({ body }) => {
+        const request = requests.parse(requests.umount, body);
+        return { json: await supervisor.unmount(requests.requirePath("mount point", request), request) };
+      },
+    },
+  ];
+}

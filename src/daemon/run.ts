@@ -1,0 +1,75 @@
+// The daemon's life: lock the state folder, listen, replay and remount, serve, stop in order.
+
+import { execFile } from "node:child_process";
+import type { Server } from "node:http";
+import { loadConfig } from "./config.js";
+import { createLog } from "./log.js";
+import type { Log } from "./log.js";
+import { createRoutes } from "./routes.js";
+import { forgetRuntimeFolder, openRuntimeFolder } from "./runtime-folder.js";
+import { startAdminServer } from "./server.js";
+import { StateFolder } from "./state-folder.js";
+import { Supervisor } from "./supervisor.js";
+
+export interface DaemonOptions {
+  state: string;
+  config: string | undefined;
+}
+
+/** Fulfils when the daemon has stopped in order; fails when it cannot start or cannot stop cleanly. */
+export async function runDaemon(options: DaemonOptions): Promise<void> {
+  process.umask(0o077);
+  const config = await loadConfig(options.config);
+  const log = createLog(config.log.level);
+  const folder = StateFolder.open(options.state);
+  try {
+    folder.lock();
+    const runtime = openRuntimeFolder(folder, config.runtimeDir);
+    log.info({ state: folder.path, runtime: runtime.path, tmpfs: runtime.tmpfs }, "starting");
+    const supervisor = new Supervisor({ folder, runtime, config, log });
+    const stop = nextSignal(log);
+    const server = await startAdminServer({ folder, routes: createRoutes(supervisor), log });
+    try {
+      await supervisor.start();
+      const problems = [...supervisor.pools.problems(), ...supervisor.mounts.problems()];
+      log.info({ problems }, problems.length === 0 ? "ready" : "started with problems");
+      notifySystemd(log);
+      await stop;
+    } finally {
+      try {
+        await supervisor.stop();
+        forgetRuntimeFolder(folder);
+      } finally {
+        await closeServer(server);
+      }
+    }
+  } finally {
+    folder.close();
+  }
+}
+
+/** The first signal stops the daemon; later ones change nothing: a stop is bounded by `stop.grace`. */
+function nextSignal(log: Log): Promise<NodeJS.Signals> {
+  return new Promise((resolve) => {
+    for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) {
+      process.on(signal, () => {
+        log.info({ signal }, "stopping");
+        resolve(signal);
+      });
+    }
+  });
+}
+
+function closeServer(server: Server): Promise<void> {
+  const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+  server.closeAllConnections();
+  return closed;
+}
+
+/** Type=notify: Node has no datagram sockets in the Unix domain, so systemd's own program says it. */
+function notifySystemd(log: Log): void {
+  if (process.env.NOTIFY_SOCKET === undefined) return;
+  execFile("systemd-notify", ["--ready", `--pid=${process.pid}`], (error) => {
+    if (error !== null) log.warn({ error: error.message }, "systemd-notify failed");
+  });
+}

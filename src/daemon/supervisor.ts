@@ -1,0 +1,264 @@
+// What the daemon does: opens pools, remounts, carries out requests one after the other, and stops in order.
+
+import { HoldfastError } from "../io-path/errors.js";
+import { pathToText } from "../io-path/paths.js";
+import type { DriveRequest, VolumeRequest, VolumeStatus } from "../io-path/pool.js";
+import { addonVersion } from "../io-path/system.js";
+import { pathToJson } from "../io-path/paths.js";
+import type { Config } from "./config.js";
+import type { Log } from "./log.js";
+import { Mounts } from "./mounts.js";
+import { checkName } from "./names.js";
+import { Pools } from "./pools.js";
+import type { MountResult, PoolAnswer, StatusAnswer, UmountResult, VolumeAnswer } from "./protocol.js";
+import type { RuntimeFolder } from "./runtime-folder.js";
+import { readState, writeState } from "./state-file.js";
+import type { WantedMount } from "./state-file.js";
+import type { StateFolder } from "./state-folder.js";
+
+export interface SupervisorOptions {
+  folder: StateFolder;
+  runtime: RuntimeFolder;
+  config: Config;
+  log: Log;
+}
+
+/** Between two looks at mounts and at pools that did not open. */
+const WATCH_MS = 1000;
+
+export class Supervisor {
+  readonly pools: Pools;
+  readonly mounts: Mounts;
+  readonly #options: SupervisorOptions;
+  readonly #startedAt = performance.now();
+  #phase: StatusAnswer["phase"] = "starting";
+  #queue: Promise<unknown> = Promise.resolve();
+  #watch: NodeJS.Timeout | undefined;
+
+  constructor(options: SupervisorOptions) {
+    const { config, runtime, log } = options;
+    this.#options = options;
+    this.pools = new Pools(
+      {
+        memtableBytes: config.memory.memtableBytes,
+        ringBytes: config.memory.ringBytes,
+        metadataCacheBytes: config.memory.metadataCacheBytes,
+        runtimeDir: Buffer.from(runtime.path),
+        retentionSeconds: Math.ceil(config.history.windowSeconds),
+        historyLimitPercent: config.history.limitPercent,
+      },
+      log,
+    );
+    this.mounts = new Mounts(async (volume) => this.pools.get((await this.pools.findVolume(volume)).pool), log);
+  }
+
+  /** Replays and remounts. Requests are refused until it is done; what fails is shown in `status` and tried again. */
+  start(): Promise<void> {
+    const state = readState(this.#options.folder);
+    return this.#exclusive(async () => {
+      await this.pools.openKnown(state.pools);
+      await this.mounts.restore(state.mounts);
+      if (this.#phase !== "starting") return;
+      this.#phase = "running";
+      this.#watchSoon();
+    });
+  }
+
+  #watchSoon(): void {
+    this.#watch = setTimeout(() => {
+      const round = this.#exclusive(async () => {
+        if (this.#phase !== "running") return;
+        await this.pools.retry();
+        if (await this.mounts.watch()) this.#save();
+      });
+      round
+        .catch((error: unknown) => this.#options.log.error(error, "looking after mounts failed"))
+        .finally(() => {
+          if (this.#phase === "running") this.#watchSoon();
+        });
+    }, WATCH_MS);
+  }
+
+  /** One after the other: requests, remounts and the stop never overlap. */
+  #exclusive<T>(run: () => Promise<T>): Promise<T> {
+    const result = this.#queue.then(run);
+    this.#queue = result.catch(() => undefined);
+    return result;
+  }
+
+  #change<T>(run: () => Promise<T>): Promise<T> {
+    this.#requireRunning();
+    return this.#exclusive(() => {
+      this.#requireRunning();
+      return run();
+    });
+  }
+
+  #requireRunning(): void {
+    if (this.#phase === "running") return;
+    throw new HoldfastError("Unavailable", `the daemon is ${this.#phase}`, "see: holdfast status");
+  }
+
+  #save(): void {
+    writeState(this.#options.folder, { pools: this.pools.known(), mounts: this.mounts.wanted() });
+  }
+
+  createPool(name: string, drives: readonly DriveRequest[]): Promise<PoolAnswer> {
+    return this.#change(async () => {
+      await this.pools.create(name, drives);
+      this.#save();
+      return await this.pools.answer(name);
+    });
+  }
+
+  importPool(drives: readonly Buffer[]): Promise<PoolAnswer> {
+    return this.#change(async () => {
+      const { name } = await this.pools.import(drives);
+      this.#save();
+      return await this.pools.answer(name);
+    });
+  }
+
+  destroyPool(name: string): Promise<void> {
+    return this.#change(async () => {
+      const volumes = (await this.pools.volumes()).filter(({ pool }) => pool === name);
+      const mounted = volumes.flatMap(({ volume }) => this.mounts.of(volume.name) ?? []);
+      if (mounted.length > 0) {
+        const names = mounted.map(({ volume }) => volume).join(", ");
+        throw new HoldfastError("Conflict", `pool ${name} has mounted volumes: ${names}`, "unmount them first");
+      }
+      await this.pools.destroy(name);
+      this.#save();
+    });
+  }
+
+  createVolume(pool: string, request: VolumeRequest): Promise<VolumeAnswer> {
+    return this.#change(async () => {
+      checkName("volume", request.name);
+      if (request.group !== undefined) checkName("group", request.group);
+      const there = (await this.pools.volumes()).find(({ volume }) => volume.name === request.name);
+      if (there !== undefined) {
+        throw new HoldfastError("Conflict", `volume ${request.name} exists already, in pool ${there.pool}`);
+      }
+      const target = this.pools.get(pool);
+      const drives = (await target.status()).drives.length;
+      if (drives < request.rf) {
+        const hint = "give a lower --rf, or a pool with more drives";
+        throw new HoldfastError("Invalid", `${request.rf} copies need ${request.rf} drives; pool ${pool} has ${drives}`, hint);
+      }
+      return this.#volumeAnswer(pool, await target.createVolume(request));
+    });
+  }
+
+  setQuota(name: string, quotaBytes: number): Promise<VolumeAnswer> {
+    return this.#change(async () => {
+      const { pool } = await this.pools.findVolume(name);
+      await this.pools.get(pool).setQuota(name, quotaBytes);
+      return await this.volume(name);
+    });
+  }
+
+  renameVolume(name: string, newName: string): Promise<VolumeAnswer> {
+    return this.#change(async () => {
+      checkName("volume", newName);
+      const { pool } = await this.pools.findVolume(name);
+      this.#requireUnmounted(name);
+      if ((await this.pools.volumes()).some(({ volume }) => volume.name === newName)) {
+        throw new HoldfastError("Conflict", `volume ${newName} exists already`);
+      }
+      await this.pools.get(pool).renameVolume(name, newName);
+      return await this.volume(newName);
+    });
+  }
+
+  destroyVolume(name: string): Promise<void> {
+    return this.#change(async () => {
+      const { pool } = await this.pools.findVolume(name);
+      this.#requireUnmounted(name);
+      await this.pools.get(pool).destroyVolume(name);
+    });
+  }
+
+  #requireUnmounted(volume: string): void {
+    const mount = this.mounts.of(volume);
+    if (mount === undefined) return;
+    const dir = mount.path ?? "its mount point";
+    throw new HoldfastError("Conflict", `volume ${volume} is mounted at ${dir}`, `first: holdfast umount ${dir}`);
+  }
+
+  mount(wanted: WantedMount): Promise<MountResult> {
+    return this.#change(async () => {
+      checkName("volume", wanted.volume);
+      const result = await this.mounts.mount(wanted);
+      this.#save();
+      return result;
+    });
+  }
+
+  unmount(dir: Buffer, how: { detach: boolean }): Promise<UmountResult> {
+    return this.#change(async () => {
+      const result = await this.mounts.unmount(dir, how);
+      this.#save();
+      return result;
+    });
+  }
+
+  async volumes(pool?: string): Promise<VolumeAnswer[]> {
+    const all = (await this.pools.volumes()).map((found) => this.#volumeAnswer(found.pool, found.volume));
+    return pool === undefined ? all : all.filter((volume) => volume.pool === pool);
+  }
+
+  async volume(name: string): Promise<VolumeAnswer> {
+    const { pool, volume } = await this.pools.findVolume(name);
+    return this.#volumeAnswer(pool, volume);
+  }
+
+  #volumeAnswer(pool: string, volume: VolumeStatus): VolumeAnswer {
+    return { ...volume, pool, mount: this.mounts.of(volume.name) ?? null };
+  }
+
+  async status(): Promise<StatusAnswer> {
+    const { folder, runtime } = this.#options;
+    const problems = [...this.pools.problems(), ...this.mounts.problems()];
+    const serving = this.#phase === "running";
+    const pools = serving ? await this.pools.answers() : [];
+    const slow = `rings lie on ${runtime.path}, which is no tmpfs: acknowledged writes cost a buffered write`;
+    return {
+      ready: serving && problems.length === 0,
+      phase: this.#phase,
+      version: addonVersion(),
+      pid: process.pid,
+      uptimeSeconds: Math.round((performance.now() - this.#startedAt) / 1000),
+      state: pathToJson(Buffer.from(folder.path)),
+      pools,
+      volumes: serving ? await this.volumes() : [],
+      mounts: this.mounts.answers(),
+      warnings: [...problems, ...pools.flatMap(poolWarnings), ...(runtime.tmpfs ? [] : [slow])],
+    };
+  }
+
+  /** Flushes, unmounts, closes. What is mounted stays wanted. */
+  stop(): Promise<void> {
+    this.#phase = "stopping";
+    clearTimeout(this.#watch);
+    return this.#exclusive(async () => {
+      const { config, log } = this.#options;
+      try {
+        await this.pools.flush();
+        await this.mounts.stopAll(config.stop.graceSeconds * 1000);
+      } finally {
+        await this.pools.close();
+      }
+      log.info({ state: pathToText(Buffer.from(this.#options.folder.path)) }, "stopped");
+    });
+  }
+}
+
+function poolWarnings(pool: PoolAnswer): string[] {
+  const drives = pool.status?.drives ?? [];
+  const out = drives.filter((drive) => drive.state !== "active");
+  return [
+    ...(pool.status?.warnings ?? []),
+    ...out.map((drive) => `pool ${pool.name}: drive ${drive.path} is ${drive.state}: ${drive.reason}`),
+  ];
+}

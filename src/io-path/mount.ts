@@ -1,0 +1,41 @@
+// A mounted volume.
+
+import { native, unwrap } from "./addon.js";
+
+export interface MountFlags {
+  allowOther: boolean;
+  suid: boolean;
+  dev: boolean;
+  readOnly: boolean;
+  noatime: boolean;
+  noexec: boolean;
+}
+
+export interface MountRequest extends MountFlags {
+  dir: Buffer;
+  /** Shown as the mount's source in /proc/self/mountinfo. */
+  source: string;
+}
+
+export class Mount {
+  readonly #handle: number;
+
+  constructor(handle: number) {
+    this.#handle = handle;
+  }
+
+  /** False once the kernel has ended the connection (umount from outside, abort). */
+  get alive(): boolean {
+    return native.mountAlive(this.#handle);
+  }
+
+  /** `dev` or `uring`. */
+  get transport(): string {
+    return native.mountTransport(this.#handle);
+  }
+
+  /** Unmounts; a busy mount is a `Conflict`, unless it is to be detached. */
+  async stop(how: { detach: boolean }): Promise<void> {
+    unwrap(await native.mountStop(this.#handle, how.detach));
+  }
+}

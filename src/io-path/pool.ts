@@ -1,0 +1,215 @@
+// An open pool and its volumes.
+
+import { native, unwrap, exact } from "./addon.js";
+import type { DriveSpec, PoolIdentity, VolumeCreate } from "./addon.js";
+import { Mount } from "./mount.js";
+import type { MountRequest } from "./mount.js";
+
+export interface EngineOptions {
+  memtableBytes: number;
+  ringBytes: number;
+  metadataCacheBytes: number;
+  /** Folder for the rings of groups, on a tmpfs where there is one. */
+  runtimeDir: Buffer;
+  retentionSeconds: number;
+  historyLimitPercent: number;
+}
+
+export interface DriveRequest {
+  path: Buffer;
+  bytes?: number | undefined;
+  domain: string;
+}
+
+export interface DriveStatus {
+  uuid: string;
+  path: string;
+  domain: string;
+  /** `active`, `out`, `missing` or `stale`. */
+  state: string;
+  reason: string;
+  totalBytes: number;
+  freeBytes: number;
+  buffered: boolean;
+}
+
+export interface PoolStatus {
+  name: string;
+  uuid: string;
+  slotBytes: number;
+  totalBytes: number;
+  freeBytes: number;
+  evictableBytes: number;
+  reserveBytes: number;
+  logBytes: number;
+  metadataBytes: number;
+  dataBytes: number;
+  historyWindowSeconds: number;
+  drives: DriveStatus[];
+  warnings: string[];
+  counters: Record<string, number>;
+}
+
+export interface VolumeStatus {
+  name: string;
+  group: string;
+  rf: number;
+  ack: "fsync" | "write";
+  /** 0: none. */
+  quotaBytes: number;
+  createdSeconds: number;
+  newestLsn: number;
+  durableLsn: number;
+  drainedLsn: number;
+}
+
+export interface VolumeRequest {
+  name: string;
+  rf: number;
+  group?: string | undefined;
+  ack: "fsync" | "write";
+  quotaBytes: number;
+}
+
+export class Pool {
+  readonly #handle: number;
+
+  private constructor(
+    readonly identity: PoolIdentity,
+    handle: number,
+  ) {
+    this.#handle = handle;
+  }
+
+  /** Creates a pool on empty directories and opens it. */
+  static async create(name: string, drives: readonly DriveRequest[], options: EngineOptions): Promise<Pool> {
+    return Pool.#opened(unwrap(await native.poolCreate(name, drives.map(toDriveSpec), toPoolOptions(options))));
+  }
+
+  /** Opens a pool from its drives, replaying what is needed. */
+  static async open(drives: readonly Buffer[], options: EngineOptions): Promise<Pool> {
+    return Pool.#opened(unwrap(await native.poolOpen([...drives], toPoolOptions(options))));
+  }
+
+  /** What lies on a path; fails when it is no drive of a pool. */
+  static async probe(path: Buffer): Promise<PoolIdentity> {
+    return unwrap(await native.poolProbe(path));
+  }
+
+  static async #opened(handle: number): Promise<Pool> {
+    try {
+      const { name, uuid } = unwrap(await native.poolStatus(handle));
+      return new Pool({ name, uuid }, handle);
+    } catch (error) {
+      await native.poolClose(handle);
+      throw error;
+    }
+  }
+
+  async status(): Promise<PoolStatus> {
+    return toPoolStatus(unwrap(await native.poolStatus(this.#handle)));
+  }
+
+  /** Everything acknowledged is durable when it fulfils. */
+  async flush(): Promise<void> {
+    unwrap(await native.poolFlush(this.#handle));
+  }
+
+  /** Drains and compacts until nothing is left to do. */
+  async settle(): Promise<void> {
+    unwrap(await native.poolSettle(this.#handle));
+  }
+
+  /** The pool cannot be used afterwards, also when this fails. */
+  async close(): Promise<void> {
+    unwrap(await native.poolClose(this.#handle));
+  }
+
+  async volumes(): Promise<VolumeStatus[]> {
+    return unwrap(await native.volumeList(this.#handle)).map(toVolumeStatus);
+  }
+
+  async createVolume(request: VolumeRequest): Promise<VolumeStatus> {
+    const create: VolumeCreate = {
+      name: request.name,
+      rf: request.rf,
+      ackWrite: request.ack === "write",
+      quotaBytes: BigInt(request.quotaBytes),
+      ...(request.group === undefined ? {} : { group: request.group }),
+    };
+    return toVolumeStatus(unwrap(await native.volumeCreate(this.#handle, create)));
+  }
+
+  async renameVolume(name: string, newName: string): Promise<void> {
+    unwrap(await native.volumeRename(this.#handle, name, newName));
+  }
+
+  async setQuota(name: string, quotaBytes: number): Promise<void> {
+    unwrap(await native.volumeSetQuota(this.#handle, name, BigInt(quotaBytes)));
+  }
+
+  async destroyVolume(name: string): Promise<void> {
+    unwrap(await native.volumeDestroy(this.#handle, name));
+  }
+
+  /** Mounts a volume; fulfils when the mount answers. */
+  async mount(volume: string, request: MountRequest): Promise<Mount> {
+    return new Mount(unwrap(await native.mountStart(this.#handle, volume, { ...request })));
+  }
+}
+
+function toDriveSpec(drive: DriveRequest): DriveSpec {
+  const spec: DriveSpec = { path: drive.path, domain: drive.domain };
+  return drive.bytes === undefined ? spec : { ...spec, bytes: BigInt(drive.bytes) };
+}
+
+function toPoolOptions(options: EngineOptions): Parameters<typeof native.poolOpen>[1] {
+  return {
+    memtableBytes: BigInt(options.memtableBytes),
+    ringBytes: BigInt(options.ringBytes),
+    metadataCacheBytes: BigInt(options.metadataCacheBytes),
+    runtimeDir: options.runtimeDir,
+    retentionS: BigInt(options.retentionSeconds),
+    historyLimitPercent: options.historyLimitPercent,
+  };
+}
+
+type NativePoolStatus = Exclude<Awaited<ReturnType<typeof native.poolStatus>>, { failure: unknown }>;
+type NativeVolume = Exclude<Awaited<ReturnType<typeof native.volumeList>>, { failure: unknown }>[number];
+
+function toPoolStatus(status: NativePoolStatus): PoolStatus {
+  return {
+    name: status.name,
+    uuid: status.uuid,
+    slotBytes: status.slotBytes,
+    totalBytes: exact(status.totalBytes),
+    freeBytes: exact(status.freeBytes),
+    evictableBytes: exact(status.evictableBytes),
+    reserveBytes: exact(status.reserveBytes),
+    logBytes: exact(status.logBytes),
+    metadataBytes: exact(status.metadataBytes),
+    dataBytes: exact(status.dataBytes),
+    historyWindowSeconds: exact(status.historyWindowS),
+    drives: status.drives.map((drive) => ({
+      ...drive,
+      totalBytes: exact(drive.totalBytes),
+      freeBytes: exact(drive.freeBytes),
+    })),
+    warnings: status.warnings,
+    counters: Object.fromEntries(status.counters.map(({ name, value }) => [name, exact(value)])),
+  };
+}
+
+function toVolumeStatus(volume: NativeVolume): VolumeStatus {
+  return {
+    name: volume.name,
+    group: volume.group,
+    rf: volume.rf,
+    ack: volume.ackWrite ? "write" : "fsync",
+    quotaBytes: exact(volume.quotaBytes),
+    createdSeconds: volume.createdS,
+    newestLsn: exact(volume.newestLsn),
+    durableLsn: exact(volume.durableLsn),
+    drainedLsn: exact(volume.drainedLsn),
+  };
+}
