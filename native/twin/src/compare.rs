@@ -27,9 +27,11 @@ pub struct Ground {
     pub fine_ctime: bool,
     /// Damage done to side B, for the twin's own test.
     pub damage: Option<Break>,
-    /// A shell command to run when all handles are closed, before the trees are read: for a restart of the daemon.
+    /// A shell command to run when all handles are closed, before the trees are read: for a restart of the
+    /// daemon.
     pub before_compare: Option<String>,
-    /// Kinds of ops (the names in reports) that are drawn but not run: to see past a difference that is known.
+    /// Kinds of ops (the names in reports) that are drawn but not run: to see past a difference that is
+    /// known.
     pub skip: Vec<String>,
 }
 
@@ -67,7 +69,8 @@ impl Ground {
         Ok(())
     }
 
-    /// Draws and runs `count` ops of `seed`. The first difference ends the run; its trees are left for inspection.
+    /// Draws and runs `count` ops of `seed`. The first difference ends the run; its trees are left for
+    /// inspection.
     pub fn run_seed(
         &self,
         seed: u64,
@@ -186,8 +189,9 @@ fn outcomes_text(a: &Outcome, b: &Outcome) -> String {
     text
 }
 
-/// Whether every change of an inode in this directory moves its ctime, however quickly changes follow each other: true
-/// with nanosecond clocks and with the kernel's multigrain times, false where ctime counts in clock ticks.
+/// Whether every change of an inode in this directory moves its ctime, however quickly changes follow each
+/// other: true with nanosecond clocks and with the kernel's multigrain times, false where ctime counts in
+/// clock ticks.
 pub fn ctime_is_fine(directory: &Path) -> Result<bool, Trouble> {
     let fail = |code| format!("{directory:?}: {}", sys::code_text(code));
     let base = sys::open(libc::AT_FDCWD, directory, libc::O_RDONLY | libc::O_DIRECTORY, 0).map_err(fail)?;

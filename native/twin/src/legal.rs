@@ -1,5 +1,6 @@
-//! Every difference that the twin test tolerates, with its reason. Nothing is forgiven anywhere else: an entry is either
-//! a thing that is not compared, or an op that is not generated because two correct file systems may differ on it.
+//! Every difference that the twin test tolerates, with its reason. Nothing is forgiven anywhere else: an
+//! entry is either a thing that is not compared, or an op that is not generated because two correct file
+//! systems may differ on it.
 
 pub struct Legal {
     pub what: &'static str,
@@ -56,7 +57,7 @@ pub const LEGAL: &[Legal] = &[
     Legal {
         what: "offsets of 8 TiB and more",
         how: "not generated",
-        reason: "ext4 with 4 KiB blocks ends at 16 TiB - 4 KiB; another limit is no defect (the limit has its own test)",
+        reason: "ext4 with 4 KiB blocks ends at 16 TiB - 4 KiB; another limit is no defect",
     },
     Legal {
         what: "xattrs of more than about 3 KiB in sum on one inode",

@@ -6,8 +6,8 @@
 //!
 //! Nothing here is part of the product: no other crate may depend on this one.
 
-// These programs stand outside the daemon: they measure real time, use real threads and real files, and must not go
-// through the seams that they help to test.
+// These programs stand outside the daemon: they measure real time, use real threads and real files, and must
+// not go through the seams that they help to test.
 #![allow(clippy::disallowed_methods)]
 
 pub mod arguments;
@@ -15,7 +15,9 @@ pub mod compare;
 pub mod fill;
 pub mod generate;
 pub mod legal;
+pub mod load;
 pub mod op;
+pub mod probe;
 pub mod shrink;
 pub mod side;
 pub mod sys;

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// A path relative to the seed's own directory. Bytes, not text; no `..`, so that nothing leaves the directory.
+/// A path relative to the seed's own directory. Bytes, not text; no `..`, so that nothing leaves the
+/// directory.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Path(pub Vec<u8>);
 

@@ -1,5 +1,5 @@
-//! System calls as plain functions: the result, or the errno as a negative number, so that results and errors compare
-//! alike. All paths are relative to a directory handle.
+//! System calls as plain functions: the result, or the errno as a negative number, so that results and errors
+//! compare alike. All paths are relative to a directory handle.
 
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -146,7 +146,8 @@ pub fn allocate(fd: RawFd, mode: i32, offset: u64, length: u64) -> Code {
     check(unsafe { libc::fallocate(fd, mode, offset as i64, length as i64) }.into())
 }
 
-/// Copies until the whole length is done, the source ends, or an error (which counts only if nothing was copied).
+/// Copies until the whole length is done, the source ends, or an error (which counts only if nothing was
+/// copied).
 pub fn copy_range(from: RawFd, from_offset: u64, to: RawFd, to_offset: u64, length: usize) -> Code {
     let (mut source, mut target) = (from_offset as i64, to_offset as i64);
     let mut done = 0;
@@ -323,8 +324,8 @@ impl Mapping {
     /// Copies out of the mapping. The range must lie inside the mapping and inside the file, else SIGBUS.
     pub fn load(&self, at: usize, buffer: &mut [u8]) {
         assert!(at + buffer.len() <= self.length);
-        // SAFETY: the range was checked against the mapping; the file is private to this test, which does not shrink
-        // it meanwhile; no reference into the mapping is made.
+        // SAFETY: the range was checked against the mapping; the file is private to this test, which does not
+        // shrink it meanwhile; no reference into the mapping is made.
         unsafe {
             std::ptr::copy_nonoverlapping(
                 self.address.cast::<u8>().add(at),

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
 
 use crate::op::Path;
-use crate::side::{content, join, kept_xattrs, stat_text};
+use crate::probe::content;
+use crate::side::{join, kept_xattrs, stat_text};
 use crate::sys::{self, Code};
 
-/// One line a name: attributes, xattrs, symlink target, content digest, and the first name that shares its inode.
-/// Reads contents with the page cache dropped, so that the file system answers and not the kernel's memory of it.
+/// One line a name: attributes, xattrs, symlink target, content digest, and the first name that shares its
+/// inode. Reads contents with the page cache dropped, so that the file system answers and not the kernel's
+/// memory of it.
 pub fn lines(root: i32) -> Result<Vec<String>, (Path, Code)> {
     let mut out = Vec::new();
     let mut first_names = BTreeMap::new();

@@ -1,5 +1,5 @@
-//! `holdfast-twin --a DIR --b DIR [--seeds FROM..TO | --seed S] [--ops N]`: the same random operations on two directories
-//! must give the same. Exit codes: 0 equal, 1 different, 2 the test itself could not run.
+//! `holdfast-twin --a DIR --b DIR [--seeds FROM..TO | --seed S] [--ops N]`: the same random operations on two
+//! directories must give the same. Exit codes: 0 equal, 1 different, 2 the test itself could not run.
 
 // A test tool outside the daemon: see the crate's root.
 #![allow(clippy::disallowed_methods)]
@@ -20,7 +20,7 @@ holdfast-twin --a DIR --b DIR [options]
   --seed S              one seed
   --ops N               operations a seed (default 2000); a shorter run is a prefix of a longer one
   --jobs N              seeds at the same time (default 1)
-  --shrink N            replays to spend on shortening a failing sequence (default 150; 0 for none)
+  --shrink N            replays to spend on shortening a failing sequence (default 300; 0 for none)
   --before-compare CMD  shell command to run before the trees are compared (a restart of the daemon, say)
   --skip KIND,KIND      kinds of operations to leave out (TemporaryFile, say), to see past a known difference
   --no-ctime            do not compare whether operations move ctime
@@ -87,7 +87,7 @@ fn plan(mut arguments: Arguments) -> Result<Plan, Trouble> {
     let compare_ctime = !arguments.flag("no-ctime");
     let plan = Plan {
         jobs: arguments.number("jobs", 1)?.max(1),
-        shrink_tries: arguments.number("shrink", 150)? as usize,
+        shrink_tries: arguments.number("shrink", 300)? as usize,
         print_counts: arguments.flag("counts"),
         ground: Ground {
             fine_ctime: compare_ctime && ctime_is_fine(&a)? && ctime_is_fine(&b)?,
@@ -171,7 +171,7 @@ fn report(plan: &Plan, seed: u64, difference: &Difference) -> Result<(), Trouble
 /// A mapped page that cannot be read kills us with SIGBUS: say so instead of dying without a word.
 fn report_bus_errors() {
     extern "C" fn on_bus_error(_signal: libc::c_int) {
-        let text = b"holdfast-twin: SIGBUS: a mapped page could not be read or written (use --jobs 1 to see which seed)\n";
+        let text = b"holdfast-twin: SIGBUS: a mapped page could not be read or written\n";
         // SAFETY: write and _exit are async-signal-safe; `text` is static.
         unsafe {
             libc::write(2, text.as_ptr().cast(), text.len());
