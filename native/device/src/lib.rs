@@ -6,6 +6,7 @@ pub mod clock;
 pub mod drive;
 pub mod memory;
 mod names;
+pub mod process;
 pub mod real;
 pub mod rng;
 pub mod sim;
