@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// False, with the reason printed, where FUSE cannot be used. With `CI=true` in the environment that is a failure.
+/// False, with the reason printed, where FUSE cannot be used. With `CI=true` in the environment that is a
+/// failure.
 pub fn fuse_is_there() -> bool {
     // SAFETY: geteuid touches no memory.
     let root = unsafe { libc::geteuid() == 0 };
@@ -58,7 +59,8 @@ impl Mounted {
     pub fn with(change: impl FnOnce(&mut MountOptions), serve: ServeOptions) -> Self {
         let dir = TemporaryDir::new();
         let fs = Arc::new(MemoryFs::new(0o755));
-        let mut options = MountOptions { dir: dir.0.clone(), source: "pool/vol".into(), ..MountOptions::default() };
+        let mut options =
+            MountOptions { dir: dir.0.clone(), source: "pool/vol".into(), ..MountOptions::default() };
         change(&mut options);
         let mount = Mount::start_with(Arc::clone(&fs) as _, options, serve).expect("mounts");
         Self { mount, fs, dir }
