@@ -12,14 +12,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
-use support::{Mounted, TemporaryDir, c, fuse_is_there, mountinfo};
+use support::{Mounted, TemporaryDir, c, fuse_is_there, is_root, mountinfo};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-
-fn is_root() -> bool {
-    // SAFETY: geteuid touches no memory.
-    unsafe { libc::geteuid() == 0 }
-}
 
 fn start_at(dir: &Path) -> std::io::Result<Mount> {
     let options = MountOptions { dir: dir.to_owned(), source: "pool/vol".into(), ..MountOptions::default() };

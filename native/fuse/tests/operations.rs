@@ -11,7 +11,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use support::{Mounted, c, errno, fuse_is_there};
+use support::{Mounted, c, errno, fuse_is_there, is_root};
 
 fn read_write() -> OpenOptions {
     let mut options = OpenOptions::new();
@@ -70,7 +70,8 @@ fn megabyte_writes_and_reads_arrive_whole_and_aligned() {
     file.read_to_end(&mut back).expect("read");
     assert!(back == data);
     let largest = mounted.fs.seen().reads.into_iter().max();
-    assert_eq!(largest, Some(1 << 20), "readahead was raised");
+    // Only root may raise readahead.
+    assert!(largest == Some(1 << 20) || !is_root(), "{largest:?}");
     drop(file);
     mounted.end();
 }
@@ -431,7 +432,7 @@ fn attributes_the_daemon_changes_show() {
     if !fuse_is_there() {
         return;
     }
-    let mounted = Mounted::with(|options| options.allow_other = true, ServeOptions::default());
+    let mounted = Mounted::with(|options| options.allow_other = is_root(), ServeOptions::default());
     let path = mounted.path("file");
     create().open(&path).expect("create").write_all(&[1; 5000]).expect("write");
     let file = OpenOptions::new().read(true).open(&path).expect("open");
@@ -447,8 +448,7 @@ fn attributes_the_daemon_changes_show() {
     assert_eq!(errno(unsafe { libc::futimens(file.as_raw_fd(), utimes.as_ptr()) }), 0);
     let stamped = file.metadata().expect("stat");
     assert_eq!((stamped.atime(), stamped.atime_nsec(), stamped.mtime()), (-5, 7, after.mtime()));
-    // SAFETY: geteuid touches no memory.
-    if unsafe { libc::geteuid() } == 0 {
+    if is_root() {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o6777)).expect("chmod");
         let written = as_nobody("exec 1<>\"$0\"; printf x", &path);
         assert!(written.status.success(), "{}", String::from_utf8_lossy(&written.stderr));
@@ -471,8 +471,7 @@ fn callers_and_umasks_are_told() {
     if !fuse_is_there() {
         return;
     }
-    // SAFETY: geteuid touches no memory.
-    if unsafe { libc::geteuid() } != 0 {
+    if !is_root() {
         println!("skipped: only root can become another user");
         return;
     }

@@ -229,7 +229,10 @@ pub fn abort(connection: &str) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound && is_root() => {
             open_private_control(connection)?
         }
-        Err(error) => return Err(error),
+        Err(error) => {
+            let message = format!("cannot abort FUSE connection {connection} (is fusectl mounted?): {error}");
+            return Err(io::Error::new(error.kind(), message));
+        }
     };
     file.write_all(b"1")
 }

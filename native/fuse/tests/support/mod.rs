@@ -9,15 +9,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+pub fn is_root() -> bool {
+    // SAFETY: geteuid touches no memory.
+    unsafe { libc::geteuid() == 0 }
+}
+
 /// False, with the reason printed, where FUSE cannot be used. With `CI=true` in the environment that is a
 /// failure.
 pub fn fuse_is_there() -> bool {
-    // SAFETY: geteuid touches no memory.
-    let root = unsafe { libc::geteuid() == 0 };
     let helper = || std::process::Command::new("fusermount3").arg("-V").output().is_ok();
     let reason = match () {
         () if !Path::new("/dev/fuse").exists() => "/dev/fuse is missing",
-        () if !root && !helper() => "neither root nor fusermount3",
+        () if !is_root() && !helper() => "neither root nor fusermount3",
         () => return true,
     };
     let ci = std::env::vars_os().any(|(name, value)| name == "CI" && value == "true");
