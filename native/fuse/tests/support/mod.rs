@@ -2,8 +2,10 @@
 #![allow(dead_code, reason = "each test program uses its own part")]
 
 use crate::memory::MemoryFs;
+use holdfast_device::{Clock, RealClock};
 use holdfast_fuse::{Mount, MountOptions, ServeOptions};
 use std::ffi::{CString, OsStr};
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -76,7 +78,16 @@ impl Mounted {
     }
     /// Ends it and demands that all went well.
     pub fn end(self) {
-        self.mount.stop(false).expect("unmounts");
+        // A child that another test is just starting holds our closed files until its exec.
+        let until = RealClock.boottime_ns() + 5_000_000_000;
+        let mut stopped = self.mount.stop(false);
+        while stopped.as_ref().is_err_and(|error| error.kind() == ErrorKind::ResourceBusy)
+            && RealClock.boottime_ns() < until
+        {
+            std::thread::yield_now();
+            stopped = self.mount.stop(false);
+        }
+        stopped.expect("unmounts");
         assert!(!self.mount.alive());
         assert_eq!(self.mount.requests_in_flight(), 0);
     }
