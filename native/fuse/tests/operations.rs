@@ -375,7 +375,8 @@ fn a_parked_fsync_blocks_nobody_else() {
         .collect();
     // More flushes than there are readers, and all are parked:
     mounted.fs.wait_for_held(8);
-    assert_eq!(mounted.mount.requests_in_flight(), 8);
+    // A request counts until a moment after its caller has the answer.
+    assert!(mounted.mount.requests_in_flight() >= 8);
     create().open(mounted.path("meanwhile")).expect("create").write_all(b"y").expect("write");
     assert_eq!(fs::metadata(mounted.path("meanwhile")).expect("stat").len(), 1);
     mounted.fs.release_flushes(Ok(()));
