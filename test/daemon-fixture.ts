@@ -109,6 +109,12 @@ export class Place {
     return JSON.parse(result.stderr) as ErrorBody;
   }
 
+  /** Mounts at a path that only a shell can write: bytes that are not UTF-8. */
+  mountQuoted(volume: string, quotedDir: string): void {
+    const line = `"$0" "$1" --state "$2" mount "$3" ${quotedDir}`;
+    run("bash", ["-c", line, process.execPath, MAIN, this.state, volume]);
+  }
+
   status(): StatusAnswer {
     return JSON.parse(this.cli("status", "--json").stdout) as StatusAnswer;
   }

@@ -137,7 +137,7 @@ Volume "${VOLUME}" (2 copies on 3 drives) is mounted at
 
 Try, in another terminal:
 
-    cp -r /usr/share/doc ${mount}/         # use it as any file system
+    cp -r /usr/share/doc ${mount}/         # use it like every file system
     df -h ${mount}
     npx holdfast --state ${state} status
     npx holdfast --state ${state} top

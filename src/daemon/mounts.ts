@@ -182,7 +182,7 @@ export class Mounts {
     return changed;
   }
 
-  /** Unmounts all and keeps them wanted. Busy ones get `graceMs`; then their holders are named, and they are detached. */
+  /** Unmounts all and keeps them wanted. Busy ones get `graceMs`; then holders are named and mounts detached. */
   async stopAll(graceMs: number): Promise<void> {
     const deadline = performance.now() + graceMs;
     const results = await Promise.allSettled(

@@ -105,7 +105,7 @@ async function dispatch(routes: readonly Route[], request: IncomingMessage): Pro
   );
 }
 
-/** The parts that stand for `:name`, or `undefined` when the path does not fit. Literal parts come first in the list. */
+/** The parts that stand for `:name`, or `undefined` when the path does not fit. */
 export function match(pattern: string, pathname: string): string[] | undefined {
   const wanted = pattern.split("/");
   const given = pathname.split("/");
