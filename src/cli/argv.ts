@@ -30,7 +30,7 @@ function mark(bytes: Buffer): string {
 
 function splitAtNul(bytes: Buffer): Buffer[] {
   const parts: Buffer[] = [];
-  for (let from = 0; from < bytes.length; ) {
+  for (let from = 0; from < bytes.length;) {
     const end = bytes.indexOf(0, from);
     parts.push(bytes.subarray(from, end < 0 ? bytes.length : end));
     from = end < 0 ? bytes.length : end + 1;

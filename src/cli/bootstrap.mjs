@@ -13,6 +13,8 @@ const ROOT = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
 const MINIMUM_NODE = [20, 17];
 const MINIMUM_RUST = [1, 90];
 
+const FORMATTED = ["src/**/*.{ts,mjs}", "test/**/*.{ts,mjs}", "tsconfig.json"];
+
 class Missing extends Error {}
 
 const VERBS = { start, build, test, lint };
@@ -20,7 +22,8 @@ const VERBS = { start, build, test, lint };
 try {
   process.chdir(ROOT);
   const [verb = "", ...args] = process.argv.slice(2);
-  if (!Object.hasOwn(VERBS, verb)) throw new Missing(`bootstrap.mjs: one of ${Object.keys(VERBS).join(", ")}`);
+  if (!Object.hasOwn(VERBS, verb))
+    throw new Missing(`bootstrap.mjs: one of ${Object.keys(VERBS).join(", ")}`);
   process.exitCode = await VERBS[verb](args);
 } catch (error) {
   if (!(error instanceof Missing)) throw error;
@@ -49,7 +52,8 @@ async function test(files) {
     const cargo = await run("cargo", ["test", "--workspace", "--locked"], { cwd: join(ROOT, "native") });
     if (cargo !== 0) failures.push("cargo test");
   }
-  const chosen = files.length === 0 ? find("dist/test", (name) => name.endsWith(".test.js")) : files.map(toCompiled);
+  const chosen =
+    files.length === 0 ? find("dist/test", (name) => name.endsWith(".test.js")) : files.map(toCompiled);
   // One file at a time: mounts, kills and databases share the machine's two cores with what they test.
   const reporters = ["--test-reporter=spec", "--test-reporter-destination=stdout"];
   const counts = ["--test-reporter=tap", "--test-reporter-destination=dist/test.tap"];
@@ -67,6 +71,14 @@ async function lint() {
   const results = [
     await run("cargo", clippy, { cwd: join(ROOT, "native") }),
     await runTool("typescript/bin/tsc", ["-p", ".", "--noEmit"]),
+    await runTool("prettier/bin/prettier.cjs", ["--check", "--log-level=warn", ...FORMATTED]),
+    await runTool("eslint/bin/eslint.js", [
+      "-c",
+      "test/eslint.config.mjs",
+      "--max-warnings=0",
+      "src",
+      "test",
+    ]),
   ];
   return results.every((result) => result === 0) ? 0 : 1;
 }
@@ -75,7 +87,9 @@ async function lint() {
 
 function needNode() {
   if (atLeast(process.versions.node, MINIMUM_NODE)) return;
-  throw new Missing(`Node ${process.versions.node} is too old; install Node ${MINIMUM_NODE.join(".")} or newer`);
+  throw new Missing(
+    `Node ${process.versions.node} is too old; install Node ${MINIMUM_NODE.join(".")} or newer`,
+  );
 }
 
 function needCompilers() {
@@ -85,10 +99,14 @@ function needCompilers() {
     throw new Missing(`cargo is missing; install Rust ${MINIMUM_RUST.join(".")} or newer: https://rustup.rs`);
   }
   if (!atLeast(version, MINIMUM_RUST)) {
-    throw new Missing(`Rust ${version} is too old; install ${MINIMUM_RUST.join(".")} or newer: rustup update`);
+    throw new Missing(
+      `Rust ${version} is too old; install ${MINIMUM_RUST.join(".")} or newer: rustup update`,
+    );
   }
   if (findProgram("cc") === undefined) {
-    throw new Missing("a C compiler (cc) is missing; install gcc or clang, on Debian: apt install build-essential");
+    throw new Missing(
+      "a C compiler (cc) is missing; install gcc or clang, on Debian: apt install build-essential",
+    );
   }
 }
 
@@ -123,19 +141,26 @@ async function prepare({ refuseDrift = false } = {}) {
     say("installing packages");
     await must("npm ci", runNpm(["ci", "--no-audit", "--no-fund", "--loglevel=error"]));
   });
-  await step("native/target/.holdfast", addonSources(), async () => {
-    needCompilers();
-    say("building the addon (the first time takes a minute or two)");
-    const types = readIfThere("native/index.d.ts");
-    await must("the addon", buildAddon());
-    if (readIfThere("native/index.d.ts") === types) return;
-    const message = "native/index.d.ts is generated and did not fit the addon's source; it was made anew: commit it";
-    if (refuseDrift) throw new Missing(message);
-    say(message);
-  }, addonFile());
+  await step(
+    "native/target/.holdfast",
+    addonSources(),
+    async () => {
+      needCompilers();
+      say("building the addon (the first time takes a minute or two)");
+      const types = readIfThere("native/index.d.ts");
+      await must("the addon", buildAddon());
+      if (readIfThere("native/index.d.ts") === types) return;
+      const message =
+        "native/index.d.ts is generated and did not fit the addon's source; it was made anew: commit it";
+      if (refuseDrift) throw new Missing(message);
+      say(message);
+    },
+    addonFile(),
+  );
   await step("dist/.holdfast", typescriptSources(), async () => {
     say("compiling TypeScript");
-    for (const folder of ["src", "test", "bench"]) rmSync(join("dist", folder), { recursive: true, force: true });
+    for (const folder of ["src", "test", "bench"])
+      rmSync(join("dist", folder), { recursive: true, force: true });
     await must("tsc", runTool("typescript/bin/tsc", ["-p", "."]));
     chmodSync("dist/src/cli/main.js", 0o755);
   });
@@ -152,7 +177,14 @@ async function step(stamp, sources, make, product = stamp) {
 }
 
 function buildAddon() {
-  const options = ["--manifest-path", "native/node/Cargo.toml", "--output-dir", "native", "--platform", "--release"];
+  const options = [
+    "--manifest-path",
+    "native/node/Cargo.toml",
+    "--output-dir",
+    "native",
+    "--platform",
+    "--release",
+  ];
   const generated = ["--esm", "--js", "index.js", "--dts", "index.d.ts"];
   return runTool("@napi-rs/cli/dist/cli.js", ["build", ...options, ...generated, "--", "--locked"]);
 }
@@ -175,7 +207,8 @@ function typescriptSources() {
 
 function fingerprint(files) {
   const hash = createHash("sha256").update(process.version);
-  for (const file of [...files].sort()) hash.update(`\0${file}\0`).update(existsSync(file) ? readFileSync(file) : "");
+  for (const file of [...files].sort())
+    hash.update(`\0${file}\0`).update(existsSync(file) ? readFileSync(file) : "");
   return hash.digest("hex");
 }
 
@@ -193,7 +226,12 @@ function readIfThere(file) {
 
 /** test/e2e/git.test.ts → dist/test/e2e/git.test.js */
 function toCompiled(file) {
-  return join("dist", relative(ROOT, join(ROOT, file)).replace(/^dist\//, "").replace(/\.ts$/, ".js"));
+  return join(
+    "dist",
+    relative(ROOT, join(ROOT, file))
+      .replace(/^dist\//, "")
+      .replace(/\.ts$/, ".js"),
+  );
 }
 
 function say(text) {
@@ -219,7 +257,11 @@ function runTool(path, args) {
 function run(program, args, options = {}) {
   return new Promise((resolve) => {
     const jobs = process.env.CARGO_BUILD_JOBS ?? String(availableParallelism());
-    const child = spawn(program, args, { stdio: "inherit", ...options, env: { ...process.env, CARGO_BUILD_JOBS: jobs } });
+    const child = spawn(program, args, {
+      stdio: "inherit",
+      ...options,
+      env: { ...process.env, CARGO_BUILD_JOBS: jobs },
+    });
     const ignore = () => undefined;
     process.on("SIGINT", ignore);
     child.on("error", (error) => {

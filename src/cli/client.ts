@@ -47,7 +47,11 @@ export class Client {
     try {
       return { status, body: JSON.parse(text) as T };
     } catch {
-      throw new CliError("Unavailable", `the daemon of ${this.state} answered with no JSON`, "look at its log");
+      throw new CliError(
+        "Unavailable",
+        `the daemon of ${this.state} answered with no JSON`,
+        "look at its log",
+      );
     }
   }
 
@@ -91,7 +95,11 @@ export class Client {
       return new CliError("Unavailable", `no daemon runs on ${where}`, hint);
     }
     if (error.code === "EACCES" || error.code === "EPERM") {
-      return new CliError("Denied", `you may not talk to the daemon of ${where}`, "ask as its user, or as root");
+      return new CliError(
+        "Denied",
+        `you may not talk to the daemon of ${where}`,
+        "ask as its user, or as root",
+      );
     }
     return new CliError("Unavailable", `the daemon of ${where} does not answer: ${error.message}`);
   }

@@ -26,7 +26,10 @@ export function defaultState(): string {
   if (named !== undefined && named !== "") return named;
   if (process.geteuid?.() === 0) return "/var/lib/holdfast";
   const base = process.env.XDG_STATE_HOME;
-  return join(base !== undefined && base.startsWith("/") ? base : join(homedir(), ".local/state"), "holdfast");
+  return join(
+    base !== undefined && base.startsWith("/") ? base : join(homedir(), ".local/state"),
+    "holdfast",
+  );
 }
 
 /** Destructive verbs need `--yes`. */

@@ -3,7 +3,7 @@
 
 import { spawn } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
-import { mkdirSync, statfsSync } from "node:fs";
+import { existsSync, mkdirSync, statfsSync, writeFileSync } from "node:fs";
 import { join, relative, resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
@@ -18,24 +18,36 @@ const VOLUME = "demo";
 const DRIVE_BYTES = 4 * 2 ** 30;
 const START_POLL_MS = 50;
 
+const CONFIG = `# Configuration of the demo's daemon; every key is optional.
+log:
+  level: warn        # trace, debug, info, warn, error
+memory:
+  metadata_cache: 128MiB
+history:
+  window: 1h
+`;
+
 interface Options {
   dir: string;
   size?: string;
 }
 
 /** Runs until Ctrl-C; the exit status. */
-export async function runDemo(args: readonly string[]): Promise<number> {
+export async function runDemo(given: readonly string[]): Promise<number> {
   let options: Options;
   try {
-    options = parse(args);
+    options = parse(given);
   } catch (error) {
     return error instanceof CommanderError ? error.exitCode : report(error, { json: false });
   }
   const folder = resolve(options.dir);
   const state = join(folder, "state");
   for (const name of ["d1", "d2", "d3", "mnt"]) mkdirSync(join(folder, name), { recursive: true });
+  const config = join(folder, "holdfast.yaml");
+  if (!existsSync(config)) writeFileSync(config, CONFIG);
   const main = fileURLToPath(new URL("main.js", import.meta.url));
-  const daemon = spawn(process.execPath, [main, "daemon", "--state", state], { stdio: ["ignore", "inherit", "inherit"] });
+  const args = [main, "daemon", "--state", state, "--config", config];
+  const daemon = spawn(process.execPath, args, { stdio: ["ignore", "inherit", "inherit"] });
   const ended = exitOf(daemon);
   forwardSignals(daemon);
   try {
@@ -62,10 +74,15 @@ function parse(args: readonly string[]): Options {
 
 async function provision(client: Client, folder: string, size: string | undefined, ended: Promise<number>) {
   const status = await started(client, ended);
-  const broken = [...status.pools, ...status.mounts].map(({ problem }) => problem).find((problem) => problem !== null);
+  const broken = [...status.pools, ...status.mounts]
+    .map(({ problem }) => problem)
+    .find((problem) => problem !== null);
   if (broken) throw new CliError(broken.code, broken.message, broken.hint);
   if (!status.pools.some(({ name }) => name === POOL)) {
-    const drives = ["d1", "d2", "d3"].map((name) => ({ path: join(folder, name), size: size ?? affordable(folder) }));
+    const drives = ["d1", "d2", "d3"].map((name) => ({
+      path: join(folder, name),
+      size: size ?? affordable(folder),
+    }));
     await client.post<PoolAnswer>("/v1/pools", { name: POOL, drives });
   }
   if (!status.volumes.some(({ name }) => name === VOLUME)) {
@@ -106,7 +123,8 @@ function exitOf(child: ChildProcess): Promise<number> {
 
 /** Ctrl-C reaches the daemon by itself; a signal that was sent to us alone does not. A second one changes nothing. */
 function forwardSignals(daemon: ChildProcess): void {
-  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => daemon.kill(signal));
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const)
+    process.on(signal, () => daemon.kill(signal));
 }
 
 function welcome(folder: string): string {
@@ -119,7 +137,7 @@ Volume "${VOLUME}" (2 copies on 3 drives) is mounted at
 
 Try, in another terminal:
 
-    cp -r /usr/share/doc ${mount}/         # use it as any file system
+    cp -r /usr/share/doc ${mount}/         # use it like every file system
     df -h ${mount}
     npx holdfast --state ${state} status
     npx holdfast --state ${state} top

@@ -18,7 +18,10 @@ async function main(): Promise<number> {
     if (!(error instanceof CommanderError)) return report(error, { json });
     if (error.exitCode === 0) return 0;
     const message = error.message.replace(/^error: /, "");
-    return report(new CliError("Invalid", message === "(outputHelp)" ? "a verb is missing" : message, USAGE), { json });
+    return report(
+      new CliError("Invalid", message === "(outputHelp)" ? "a verb is missing" : message, USAGE),
+      { json },
+    );
   }
 }
 

@@ -33,10 +33,17 @@ const BORDERLESS = {
 export function table(head: readonly string[], rows: readonly (readonly string[])[], empty: string): string {
   if (rows.length === 0) return empty;
   const colAligns = head.map((_title, column) =>
-    rows.every((row) => /^[\d.,]+( ?[KMGTP]?i?B|%)?$/.test(row[column] ?? "")) ? ("right" as const) : ("left" as const),
+    rows.every((row) => /^[\d.,]+( ?[KMGTP]?i?B|%)?$/.test(row[column] ?? ""))
+      ? ("right" as const)
+      : ("left" as const),
   );
   const style = { "padding-left": 0, "padding-right": 0, head: [], border: [], compact: true };
-  const drawn = new Table({ head: head.map((title) => title.toUpperCase()), chars: BORDERLESS, style, colAligns });
+  const drawn = new Table({
+    head: head.map((title) => title.toUpperCase()),
+    chars: BORDERLESS,
+    style,
+    colAligns,
+  });
   drawn.push(...rows.map((row) => row.map(printable)));
   return drawn
     .toString()
@@ -47,7 +54,10 @@ export function table(head: readonly string[], rows: readonly (readonly string[]
 
 /** Control characters would reach the terminal. */
 export function printable(text: string): string {
-  return text.replace(/[\x00-\x1f\x7f]/g, (character) => `\\x${character.charCodeAt(0).toString(16).padStart(2, "0")}`);
+  return text.replace(
+    /[\x00-\x1f\x7f]/g,
+    (character) => `\\x${character.charCodeAt(0).toString(16).padStart(2, "0")}`,
+  );
 }
 
 const UNITS = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];

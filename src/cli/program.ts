@@ -12,6 +12,9 @@ import { addTop } from "./verbs/top.js";
 import { addUmount } from "./verbs/umount.js";
 import { addVolume } from "./verbs/volume.js";
 
+/** Failures are reported in one place (`report`), as JSON where it is asked for. */
+const SILENT = { outputError: () => undefined, writeErr: () => undefined };
+
 export function createProgram(): Command {
   const program = new Command("holdfast")
     .description("protected POSIX volumes: replicated, checksummed, mounted through FUSE")
@@ -19,12 +22,22 @@ export function createProgram(): Command {
     .option("--state <dir>", "state folder of the daemon to talk to (environment: HOLDFAST_STATE)")
     .option("--json", "print JSON, errors too")
     .exitOverride()
-    .configureOutput({ outputError: () => undefined });
-  for (const add of [addDaemon, addPool, addVolume, addMount, addUmount, addStatus, addTop, addDoctor, addCompletion]) {
+    .configureOutput(SILENT);
+  for (const add of [
+    addDaemon,
+    addPool,
+    addVolume,
+    addMount,
+    addUmount,
+    addStatus,
+    addTop,
+    addDoctor,
+    addCompletion,
+  ]) {
     add(program);
   }
   for (const command of everyCommand(program)) {
-    command.exitOverride().configureOutput({ outputError: () => undefined });
+    command.exitOverride().configureOutput(SILENT);
   }
   return program;
 }

@@ -52,12 +52,14 @@ const duration = (most: number) =>
     return z.NEVER;
   });
 
-const percent = z.union([z.string().regex(/^\d{1,3}%$/, "write it like 20%"), z.number()]).transform((value, context) => {
-  const number = typeof value === "number" ? value : Number(value.slice(0, -1));
-  if (Number.isInteger(number) && number >= 0 && number <= 90) return number;
-  context.addIssue("must be from 0% to 90%");
-  return z.NEVER;
-});
+const percent = z
+  .union([z.string().regex(/^\d{1,3}%$/, "write it like 20%"), z.number()])
+  .transform((value, context) => {
+    const number = typeof value === "number" ? value : Number(value.slice(0, -1));
+    if (Number.isInteger(number) && number >= 0 && number <= 90) return number;
+    context.addIssue("must be from 0% to 90%");
+    return z.NEVER;
+  });
 
 const MIB = 2 ** 20;
 
@@ -96,7 +98,11 @@ export function parseConfig(text: string, file: string): Config {
   const parsed = schema.safeParse(document.toJS() ?? {});
   if (!parsed.success) {
     const lines = parsed.error.issues.map(describe);
-    throw new HoldfastError("Invalid", `configuration ${file}: ${lines.join("; ")}`, allowedNear(parsed.error.issues));
+    throw new HoldfastError(
+      "Invalid",
+      `configuration ${file}: ${lines.join("; ")}`,
+      allowedNear(parsed.error.issues),
+    );
   }
   const { log, memory, history, stop, runtime_dir } = parsed.data;
   return Object.freeze({

@@ -7,5 +7,8 @@ import type { LogLevel } from "./config.js";
 export type Log = Logger;
 
 export function createLog(level: LogLevel): Log {
-  return pino({ name: "holdfast", level, base: { pid: process.pid } }, pino.destination({ dest: 2, sync: true }));
+  return pino(
+    { name: "holdfast", level, base: { pid: process.pid } },
+    pino.destination({ dest: 2, sync: true }),
+  );
 }

@@ -22,7 +22,8 @@ export function renderMetrics(status: StatusAnswer): Promise<string> {
     bytes.set({ pool, kind: "log" }, pooled.logBytes);
     bytes.set({ pool, kind: "metadata" }, pooled.metadataBytes);
     bytes.set({ pool, kind: "data" }, pooled.dataBytes);
-    for (const { path, state } of pooled.drives) drive.set({ pool, drive: path, state }, state === "active" ? 1 : 0);
+    for (const { path, state } of pooled.drives)
+      drive.set({ pool, drive: path, state }, state === "active" ? 1 : 0);
     for (const [name, value] of Object.entries(pooled.counters)) counter.set({ pool, name }, value);
   }
   const lsn = gauge("volume_lsn", "Log positions of a volume's group", ["volume", "kind"]);

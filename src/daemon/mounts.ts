@@ -84,10 +84,15 @@ export class Mounts {
     const dir = await realMountPoint(wanted.dir);
     const there = this.#entries.get(wanted.volume);
     if (there !== undefined) {
-      if (there.wanted.dir.equals(dir) && there.mount?.alive === true) return { mount: toAnswer(there), already: true };
+      if (there.wanted.dir.equals(dir) && there.mount?.alive === true)
+        return { mount: toAnswer(there), already: true };
       if (!there.wanted.dir.equals(dir)) {
         const where = pathToText(there.wanted.dir);
-        throw new HoldfastError("Conflict", `volume ${wanted.volume} is mounted at ${where}`, `holdfast umount ${where}`);
+        throw new HoldfastError(
+          "Conflict",
+          `volume ${wanted.volume} is mounted at ${where}`,
+          `holdfast umount ${where}`,
+        );
       }
     }
     const request = { ...wanted, dir };
@@ -137,7 +142,11 @@ export class Mounts {
       const named = await nameHolders(entry.wanted.dir);
       if (!how.detach) {
         const where = pathToText(entry.wanted.dir);
-        throw new HoldfastError("Conflict", `${where} is busy${named}`, `end them, or: holdfast umount --detach ${where}`);
+        throw new HoldfastError(
+          "Conflict",
+          `${where} is busy${named}`,
+          `end them, or: holdfast umount --detach ${where}`,
+        );
       }
       this.log.warn({ volume: entry.wanted.volume }, `detaching a busy mount${named}`);
       await entry.mount.stop({ detach: true });
@@ -154,7 +163,10 @@ export class Mounts {
       if (entry.mount !== undefined) {
         const stillThere = await isOurs(dir);
         await entry.mount.stop({ detach: true }).catch((error: unknown) => {
-          this.log.debug({ volume, error: toErrorBody(error) }, "a mount that had ended did not stop cleanly");
+          this.log.debug(
+            { volume, error: toErrorBody(error) },
+            "a mount that had ended did not stop cleanly",
+          );
         });
         entry.mount = undefined;
         if (!stillThere) {
@@ -170,10 +182,12 @@ export class Mounts {
     return changed;
   }
 
-  /** Unmounts all and keeps them wanted. Busy ones get `graceMs`; then their holders are named, and they are detached. */
+  /** Unmounts all and keeps them wanted. Busy ones get `graceMs`; then holders are named and mounts detached. */
   async stopAll(graceMs: number): Promise<void> {
     const deadline = performance.now() + graceMs;
-    const results = await Promise.allSettled([...this.#entries.values()].map((entry) => this.#stopBy(entry, deadline)));
+    const results = await Promise.allSettled(
+      [...this.#entries.values()].map((entry) => this.#stopBy(entry, deadline)),
+    );
     const failed = results.find((result) => result.status === "rejected");
     if (failed !== undefined) throw failed.reason;
   }
@@ -200,7 +214,9 @@ function toAnswer({ wanted, mount, problem }: Entry): MountAnswer {
     options: wanted.options,
     state: mounted ? "mounted" : "failed",
     transport: mounted ? mount.transport : "",
-    problem: mounted ? null : (problem ?? toErrorBody(new HoldfastError("Unavailable", "the mount has ended"))),
+    problem: mounted
+      ? null
+      : (problem ?? toErrorBody(new HoldfastError("Unavailable", "the mount has ended"))),
   };
 }
 
@@ -234,7 +250,11 @@ async function clearMountPoint(dir: Buffer): Promise<void> {
   const what = `mount point ${pathToText(dir)}`;
   for (let top = await topMount(dir); top !== undefined; top = await topMount(dir)) {
     if (top.type !== FS_TYPE || (await answers(dir))) {
-      throw new HoldfastError("Conflict", `${what}: ${top.source} (${top.type}) is mounted there`, "take another directory");
+      throw new HoldfastError(
+        "Conflict",
+        `${what}: ${top.source} (${top.type}) is mounted there`,
+        "take another directory",
+      );
     }
     await detach(dir);
   }

@@ -59,14 +59,18 @@ export class Pools {
       const pool = await Pool.open(known.drives, this.options);
       if (pool.identity.uuid !== known.uuid) {
         await pool.close();
-        throw new HoldfastError("Conflict", `the drives of ${known.name} hold another pool, ${pool.identity.name}`);
+        throw new HoldfastError(
+          "Conflict",
+          `the drives of ${known.name} hold another pool, ${pool.identity.name}`,
+        );
       }
       entry.pool = pool;
       entry.problem = null;
       this.log.info({ pool: known.name }, "pool open");
     } catch (error) {
       const problem = toErrorBody(error);
-      if (problem.message !== entry.problem?.message) this.log.error({ pool: known.name, problem }, "pool does not open");
+      if (problem.message !== entry.problem?.message)
+        this.log.error({ pool: known.name, problem }, "pool does not open");
       entry.problem = problem;
     }
   }
@@ -76,7 +80,10 @@ export class Pools {
     if (this.#entries.has(name)) throw new HoldfastError("Conflict", `pool ${name} exists already`);
     const real = await checkNewDrives(drives, this.known());
     const pool = await Pool.create(name, real, this.options);
-    return this.#add(pool, real.map((drive) => drive.path));
+    return this.#add(
+      pool,
+      real.map((drive) => drive.path),
+    );
   }
 
   async import(drives: readonly Buffer[]): Promise<KnownPool> {
@@ -85,7 +92,10 @@ export class Pools {
     for (const one of this.#entries.values()) {
       const twice = real.find((path) => one.known.drives.some((drive) => drive.equals(path)));
       if (twice === undefined) continue;
-      throw new HoldfastError("Conflict", `${pathToText(twice)} is a drive of pool ${one.known.name} already`);
+      throw new HoldfastError(
+        "Conflict",
+        `${pathToText(twice)} is a drive of pool ${one.known.name} already`,
+      );
     }
     const { name } = await Pool.probe(real[0] ?? Buffer.alloc(0));
     if (this.#entries.has(name)) throw new HoldfastError("Conflict", `a pool named ${name} is there already`);
@@ -118,13 +128,19 @@ export class Pools {
 
   #which(): string {
     const names = [...this.#entries.keys()];
-    return names.length === 0 ? "there are no pools; see: holdfast pool create --help" : `pools: ${names.join(", ")}`;
+    return names.length === 0
+      ? "there are no pools; see: holdfast pool create --help"
+      : `pools: ${names.join(", ")}`;
   }
 
   get(name: string): Pool {
     const { pool, problem } = this.#entry(name);
     if (pool !== undefined) return pool;
-    throw new HoldfastError("Unavailable", `pool ${name} is not open: ${problem?.message ?? ""}`, problem?.hint);
+    throw new HoldfastError(
+      "Unavailable",
+      `pool ${name} is not open: ${problem?.message ?? ""}`,
+      problem?.hint,
+    );
   }
 
   async answer(name: string): Promise<PoolAnswer> {
@@ -145,9 +161,13 @@ export class Pools {
 
   /** Volumes of all open pools, each with its pool. */
   async volumes(): Promise<{ pool: string; volume: VolumeStatus }[]> {
-    const open = [...this.#entries.values()].flatMap((entry) => (entry.pool === undefined ? [] : [entry.pool]));
+    const open = [...this.#entries.values()].flatMap((entry) =>
+      entry.pool === undefined ? [] : [entry.pool],
+    );
     const lists = await Promise.all(
-      open.map(async (pool) => (await pool.volumes()).map((volume) => ({ pool: pool.identity.name, volume }))),
+      open.map(async (pool) =>
+        (await pool.volumes()).map((volume) => ({ pool: pool.identity.name, volume })),
+      ),
     );
     return lists.flat();
   }
@@ -161,7 +181,11 @@ export class Pools {
       throw new HoldfastError("Unavailable", `no open pool has a volume ${name}`, closed.join("; "));
     }
     const names = volumes.map(({ volume }) => volume.name).join(", ");
-    throw new HoldfastError("NotFound", `there is no volume ${name}`, names === "" ? "" : `volumes: ${names}`);
+    throw new HoldfastError(
+      "NotFound",
+      `there is no volume ${name}`,
+      names === "" ? "" : `volumes: ${names}`,
+    );
   }
 
   async flush(): Promise<void> {
@@ -170,7 +194,9 @@ export class Pools {
 
   /** Closes all, each whatever happens to the others; fails with the first failure. */
   async close(): Promise<void> {
-    const open = [...this.#entries.values()].flatMap((entry) => (entry.pool === undefined ? [] : [entry.pool]));
+    const open = [...this.#entries.values()].flatMap((entry) =>
+      entry.pool === undefined ? [] : [entry.pool],
+    );
     const results = await Promise.allSettled(open.map((pool) => pool.close()));
     const failed = results.find((result) => result.status === "rejected");
     if (failed !== undefined) throw failed.reason;
@@ -182,7 +208,11 @@ async function realDirectory(path: Buffer): Promise<Buffer> {
   try {
     const real = await realpath(path, "buffer");
     if (!(await stat(real)).isDirectory()) {
-      throw new HoldfastError("Invalid", `${what} is not a directory`, "a drive is a directory on a mounted disk");
+      throw new HoldfastError(
+        "Invalid",
+        `${what} is not a directory`,
+        "a drive is a directory on a mounted disk",
+      );
     }
     return real;
   } catch (error) {
@@ -195,21 +225,35 @@ function checkDistinct(paths: readonly Buffer[]): void {
   if (twice !== undefined) throw new HoldfastError("Invalid", `drive ${pathToText(twice)} is named twice`);
 }
 
-async function checkNewDrives(drives: readonly DriveRequest[], known: readonly KnownPool[]): Promise<DriveRequest[]> {
-  const real = await Promise.all(drives.map(async (drive) => ({ ...drive, path: await realDirectory(drive.path) })));
+async function checkNewDrives(
+  drives: readonly DriveRequest[],
+  known: readonly KnownPool[],
+): Promise<DriveRequest[]> {
+  const real = await Promise.all(
+    drives.map(async (drive) => ({ ...drive, path: await realDirectory(drive.path) })),
+  );
   checkDistinct(real.map((drive) => drive.path));
   for (const { path } of real) {
     const what = `drive ${pathToText(path)}`;
     const owner = known.find((pool) => pool.drives.some((drive) => drive.equals(path)));
-    if (owner !== undefined) throw new HoldfastError("Conflict", `${what} belongs to pool ${owner.name} already`);
+    if (owner !== undefined)
+      throw new HoldfastError("Conflict", `${what} belongs to pool ${owner.name} already`);
     const names = (await readdir(path)).filter((name) => name !== "lost+found");
     if (names.includes("superblock")) {
       const pool = await Pool.probe(path).catch(() => undefined);
       const whose = pool === undefined ? "has a superblock" : `belongs to pool ${pool.name} (${pool.uuid})`;
-      throw new HoldfastError("Conflict", `${what} ${whose} already`, "to bring a pool back: holdfast pool import");
+      throw new HoldfastError(
+        "Conflict",
+        `${what} ${whose} already`,
+        "to bring a pool back: holdfast pool import",
+      );
     }
     if (names.length > 0) {
-      throw new HoldfastError("Conflict", `${what} is not empty (${names.length} entries)`, "give it an empty directory");
+      throw new HoldfastError(
+        "Conflict",
+        `${what} is not empty (${names.length} entries)`,
+        "give it an empty directory",
+      );
     }
   }
   return real;
@@ -222,7 +266,10 @@ const DRIVE_FILE = /^(?:superblock|manifest|lock|slab-\d{6})$/;
 async function eraseDrive(path: Buffer, known: KnownPool): Promise<void> {
   const identity = await Pool.probe(path).catch(() => undefined);
   if (identity !== undefined && identity.uuid !== known.uuid) {
-    throw new HoldfastError("Conflict", `${pathToText(path)} holds pool ${identity.name} now; nothing was removed`);
+    throw new HoldfastError(
+      "Conflict",
+      `${pathToText(path)} holds pool ${identity.name} now; nothing was removed`,
+    );
   }
   let fd: number | undefined;
   try {
@@ -237,7 +284,8 @@ async function eraseDrive(path: Buffer, known: KnownPool): Promise<void> {
     for (const name of names) if (name !== "superblock") unlinkSync(`${folder}/${name}`);
   } catch (error) {
     // A drive that is gone has nothing to erase.
-    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw fromSystem(error, `erasing ${pathToText(path)}`);
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT")
+      throw fromSystem(error, `erasing ${pathToText(path)}`);
   } finally {
     if (fd !== undefined) closeSync(fd);
   }

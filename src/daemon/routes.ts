@@ -23,7 +23,12 @@ export interface Route {
 }
 
 export function createRoutes(supervisor: Supervisor): Route[] {
-  return [...statusRoutes(supervisor), ...poolRoutes(supervisor), ...volumeRoutes(supervisor), ...mountRoutes(supervisor)];
+  return [
+    ...statusRoutes(supervisor),
+    ...poolRoutes(supervisor),
+    ...volumeRoutes(supervisor),
+    ...mountRoutes(supervisor),
+  ];
 }
 
 function statusRoutes(supervisor: Supervisor): Route[] {
@@ -36,7 +41,11 @@ function statusRoutes(supervisor: Supervisor): Route[] {
         return { status: status.ready ? 200 : 503, json: status };
       },
     },
-    { method: "GET", path: "/metrics", run: async () => ({ text: await renderMetrics(await supervisor.status()) }) },
+    {
+      method: "GET",
+      path: "/metrics",
+      run: async () => ({ text: await renderMetrics(await supervisor.status()) }),
+    },
     {
       method: "POST",
       path: "/v1/flush",

@@ -3,7 +3,6 @@
 import { chmodSync, rmSync } from "node:fs";
 import { createServer } from "node:http";
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
-import type { Socket } from "node:net";
 import { HoldfastError, fromSystem } from "../io-path/errors.js";
 import { peerOf } from "../io-path/system.js";
 import { HTTP_STATUS, toErrorBody } from "./failure.js";
@@ -53,7 +52,12 @@ interface Door {
   mayTalk: (uid: number) => boolean;
 }
 
-async function answer(routes: readonly Route[], request: IncomingMessage, response: ServerResponse, door: Door) {
+async function answer(
+  routes: readonly Route[],
+  request: IncomingMessage,
+  response: ServerResponse,
+  door: Door,
+) {
   try {
     checkCaller(request, door);
     send(response, await dispatch(routes, request));
@@ -69,13 +73,14 @@ async function answer(routes: readonly Route[], request: IncomingMessage, respon
 }
 
 function checkCaller(request: IncomingMessage, { mayTalk, log }: Door): void {
-  const { uid, pid } = peerOf(request.socket as Socket);
+  const { uid, pid } = peerOf(request.socket);
   if (!mayTalk(uid)) {
     log.warn({ uid, pid }, "refused a caller on the admin socket");
     throw new HoldfastError("Denied", `uid ${uid} may not talk to this daemon`);
   }
   // Only browsers send it, and no browser has business here.
-  if (request.headers.origin !== undefined) throw new HoldfastError("Denied", "requests of web pages are refused");
+  if (request.headers.origin !== undefined)
+    throw new HoldfastError("Denied", "requests of web pages are refused");
 }
 
 async function dispatch(routes: readonly Route[], request: IncomingMessage): Promise<RouteAnswer> {
@@ -86,14 +91,21 @@ async function dispatch(routes: readonly Route[], request: IncomingMessage): Pro
   });
   const found = there.find(({ route }) => route.method === request.method);
   if (found !== undefined) {
-    return await found.route.run({ params: found.params, query: url.searchParams, body: await readBody(request) });
+    return await found.route.run({
+      params: found.params,
+      query: url.searchParams,
+      body: await readBody(request),
+    });
   }
   const what = `${request.method} ${url.pathname}`;
   if (there.length === 0) throw new HoldfastError("NotFound", `${what}: there is no such path in this API`);
-  throw new HoldfastError("Invalid", `${what}: allowed here: ${there.map(({ route }) => route.method).join(", ")}`);
+  throw new HoldfastError(
+    "Invalid",
+    `${what}: allowed here: ${there.map(({ route }) => route.method).join(", ")}`,
+  );
 }
 
-/** The parts that stand for `:name`, or `undefined` when the path does not fit. Literal parts come first in the list. */
+/** The parts that stand for `:name`, or `undefined` when the path does not fit. */
 export function match(pattern: string, pathname: string): string[] | undefined {
   const wanted = pattern.split("/");
   const given = pathname.split("/");
@@ -120,7 +132,8 @@ async function readBody(request: IncomingMessage): Promise<unknown> {
   let bytes = 0;
   for await (const chunk of request as AsyncIterable<Buffer>) {
     bytes += chunk.length;
-    if (bytes > BODY_BYTES_MAX) throw new HoldfastError("Invalid", `a request has at most ${BODY_BYTES_MAX} bytes`);
+    if (bytes > BODY_BYTES_MAX)
+      throw new HoldfastError("Invalid", `a request has at most ${BODY_BYTES_MAX} bytes`);
     chunks.push(chunk);
   }
   if (bytes === 0) return {};
@@ -133,7 +146,9 @@ async function readBody(request: IncomingMessage): Promise<unknown> {
 
 function send(response: ServerResponse, answered: RouteAnswer): void {
   if ("text" in answered) {
-    response.writeHead(200, { "content-type": "text/plain; version=0.0.4; charset=utf-8" }).end(answered.text);
+    response
+      .writeHead(200, { "content-type": "text/plain; version=0.0.4; charset=utf-8" })
+      .end(answered.text);
     return;
   }
   response.writeHead(answered.status ?? 200, { "content-type": "application/json" });

@@ -5,7 +5,16 @@
 // - One daemon at a time: an exclusive lock on `lock` lives as long as the process.
 // - A file in it is old or new, never half: temporary file, fsync, rename, fsync of the folder.
 
-import { constants, closeSync, fchmodSync, fstatSync, fsyncSync, lstatSync, mkdirSync, openSync } from "node:fs";
+import {
+  constants,
+  closeSync,
+  fchmodSync,
+  fstatSync,
+  fsyncSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+} from "node:fs";
 import { readFileSync, readlinkSync, renameSync, rmSync, writeFileSync, writeSync } from "node:fs";
 import type { Stats } from "node:fs";
 import { dirname, resolve } from "node:path";
@@ -34,7 +43,8 @@ export class StateFolder {
       mkdirSync(dirname(wanted), { recursive: true, mode: 0o755 });
       mkdirSync(wanted, { mode: 0o700 });
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw fromSystem(error, `state folder ${wanted}`);
+      if ((error as NodeJS.ErrnoException).code !== "EEXIST")
+        throw fromSystem(error, `state folder ${wanted}`);
     }
     let fd: number;
     try {
@@ -129,7 +139,11 @@ export class StateFolder {
 
 function checkOwner(path: string, stats: Stats): void {
   if (stats.uid !== process.geteuid?.()) {
-    throw new HoldfastError("Denied", `state folder ${path} belongs to uid ${stats.uid}`, "use a folder of your own");
+    throw new HoldfastError(
+      "Denied",
+      `state folder ${path} belongs to uid ${stats.uid}`,
+      "use a folder of your own",
+    );
   }
   if ((stats.mode & 0o022) !== 0) {
     throw new HoldfastError(

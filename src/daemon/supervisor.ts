@@ -49,7 +49,10 @@ export class Supervisor {
       },
       log,
     );
-    this.mounts = new Mounts(async (volume) => this.pools.get((await this.pools.findVolume(volume)).pool), log);
+    this.mounts = new Mounts(
+      async (volume) => this.pools.get((await this.pools.findVolume(volume)).pool),
+      log,
+    );
   }
 
   /** Replays and remounts. Requests are refused until it is done; what fails is shown in `status` and tried again. */
@@ -125,7 +128,11 @@ export class Supervisor {
       const mounted = volumes.flatMap(({ volume }) => this.mounts.of(volume.name) ?? []);
       if (mounted.length > 0) {
         const names = mounted.map(({ volume }) => volume).join(", ");
-        throw new HoldfastError("Conflict", `pool ${name} has mounted volumes: ${names}`, "unmount them first");
+        throw new HoldfastError(
+          "Conflict",
+          `pool ${name} has mounted volumes: ${names}`,
+          "unmount them first",
+        );
       }
       await this.pools.destroy(name);
       this.#save();
@@ -144,7 +151,11 @@ export class Supervisor {
       const drives = (await target.status()).drives.length;
       if (drives < request.rf) {
         const hint = "give a lower --rf, or a pool with more drives";
-        throw new HoldfastError("Invalid", `${request.rf} copies need ${request.rf} drives; pool ${pool} has ${drives}`, hint);
+        throw new HoldfastError(
+          "Invalid",
+          `${request.rf} copies need ${request.rf} drives; pool ${pool} has ${drives}`,
+          hint,
+        );
       }
       return this.#volumeAnswer(pool, await target.createVolume(request));
     });
@@ -183,7 +194,11 @@ export class Supervisor {
     const mount = this.mounts.of(volume);
     if (mount === undefined) return;
     const dir = mount.path ?? "its mount point";
-    throw new HoldfastError("Conflict", `volume ${volume} is mounted at ${dir}`, `first: holdfast umount ${dir}`);
+    throw new HoldfastError(
+      "Conflict",
+      `volume ${volume} is mounted at ${dir}`,
+      `first: holdfast umount ${dir}`,
+    );
   }
 
   mount(wanted: WantedMount): Promise<MountResult> {

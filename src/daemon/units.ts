@@ -22,13 +22,25 @@ const SIZES: Readonly<Record<string, number>> = {
   pb: 1e15,
 };
 
-const SECONDS: Readonly<Record<string, number>> = { ms: 0.001, s: 1, m: 60, min: 60, h: 3600, d: 86_400, w: 604_800 };
+const SECONDS: Readonly<Record<string, number>> = {
+  ms: 0.001,
+  s: 1,
+  m: 60,
+  min: 60,
+  h: 3600,
+  d: 86_400,
+  w: 604_800,
+};
 
 /** `64MiB`, `1.5GiB`, `4096`, `2TB` → bytes. `K`, `M`, `G`, `T` alone are powers of 1024. */
 export function parseSize(value: string | number, what: string): number {
   const bytes = scaled(value, SIZES);
   if (bytes === undefined || !Number.isSafeInteger(bytes)) {
-    throw new HoldfastError("Invalid", `${what}: "${value}" is not a size`, "write it like 64MiB, 4GiB or 2TB");
+    throw new HoldfastError(
+      "Invalid",
+      `${what}: "${value}" is not a size`,
+      "write it like 64MiB, 4GiB or 2TB",
+    );
   }
   return bytes;
 }
@@ -37,7 +49,11 @@ export function parseSize(value: string | number, what: string): number {
 export function parseDuration(value: string | number, what: string): number {
   const seconds = typeof value === "number" ? undefined : scaled(value, SECONDS);
   if (seconds === undefined) {
-    throw new HoldfastError("Invalid", `${what}: "${value}" is not a time`, "write it like 250ms, 1s, 90m or 7d");
+    throw new HoldfastError(
+      "Invalid",
+      `${what}: "${value}" is not a time`,
+      "write it like 250ms, 1s, 90m or 7d",
+    );
   }
   return seconds;
 }

@@ -5,7 +5,14 @@ import type { Failure } from "#native";
 import { HoldfastError } from "./errors.js";
 
 export { native };
-export type { DriveSpec, MountOptions, PeerCredentials, PoolIdentity, PoolOptions, VolumeCreate } from "#native";
+export type {
+  DriveSpec,
+  MountOptions,
+  PeerCredentials,
+  PoolIdentity,
+  PoolOptions,
+  VolumeCreate,
+} from "#native";
 
 /** The value of an answer, or its failure thrown. */
 export function unwrap<T>(answer: T | Failure): T {

@@ -20,7 +20,8 @@ export class HoldfastError extends Error {
 export function fromSystem(error: unknown, what: string, hint = ""): HoldfastError {
   if (error instanceof HoldfastError) return error;
   const cause = error as NodeJS.ErrnoException;
-  const reason = cause.code === undefined ? String(cause.message ?? error) : (REASONS[cause.code] ?? cause.code);
+  const reason =
+    cause.code === undefined ? String(cause.message ?? error) : (REASONS[cause.code] ?? cause.code);
   return new HoldfastError(CODES[cause.code ?? ""] ?? "Internal", `${what}: ${reason}`, hint);
 }
 

@@ -26,8 +26,8 @@ export function pathFromJson(json: PathJson): Buffer | undefined {
 
 /** For messages: control characters and bytes that are not UTF-8 are escaped. */
 export function pathToText(path: Buffer): string {
-  const text = isUtf8(path) ? path.toString("utf8") : path.toString("latin1").replace(/[\x80-\xff]/g, escape);
-  return text.replace(/[\x00-\x1f\x7f\\]/g, escape);
+  const odd = isUtf8(path) ? /[\x00-\x1f\x7f\\]/g : /[\x00-\x1f\x7f-\xff\\]/g;
+  return path.toString(isUtf8(path) ? "utf8" : "latin1").replace(odd, escape);
 }
 
 /** Is `path` the directory `dir` or something below it? */

@@ -83,7 +83,9 @@ export class Pool {
 
   /** Creates a pool on empty directories and opens it. */
   static async create(name: string, drives: readonly DriveRequest[], options: EngineOptions): Promise<Pool> {
-    return Pool.#opened(unwrap(await native.poolCreate(name, drives.map(toDriveSpec), toPoolOptions(options))));
+    return Pool.#opened(
+      unwrap(await native.poolCreate(name, drives.map(toDriveSpec), toPoolOptions(options))),
+    );
   }
 
   /** Opens a pool from its drives, replaying what is needed. */

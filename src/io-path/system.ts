@@ -14,7 +14,8 @@ export type { PeerCredentials } from "./addon.js";
 /** Credentials as the kernel noted them at connect. Fails closed when the descriptor cannot be had. */
 export function peerOf(socket: Socket): PeerCredentials {
   const fd = (socket as Socket & { _handle?: { fd?: unknown } })._handle?.fd;
-  if (typeof fd !== "number" || fd < 0) throw new HoldfastError("Denied", "the caller's identity cannot be had");
+  if (typeof fd !== "number" || fd < 0)
+    throw new HoldfastError("Denied", "the caller's identity cannot be had");
   return unwrap(native.peerCredentials(fd));
 }
 
@@ -49,7 +50,9 @@ export function parseMountLine(line: string): MountEntry | undefined {
 }
 
 function unescapeOctal(text: string): string {
-  return text.replace(/\\([0-7]{3})/g, (_match, digits: string) => String.fromCharCode(Number.parseInt(digits, 8)));
+  return text.replace(/\\([0-7]{3})/g, (_match, digits: string) =>
+    String.fromCharCode(Number.parseInt(digits, 8)),
+  );
 }
 
 /** Detaches the topmost mount of a directory, whatever its state. */

@@ -1,5 +1,5 @@
-//! Serves a file system in memory at a directory until it is unmounted: `cargo run --example memory_mount DIR [allow_other]`.
-//! Prints `ready` once it works. For trying things by hand, and for the tests that kill a server.
+//! Serves a file system in memory at a directory until it is unmounted: `cargo run --example memory_mount DIR
+//! [allow_other]`. Prints `ready` once it works. For trying things by hand.
 
 #[path = "../tests/memory/mod.rs"]
 mod memory;
@@ -16,7 +16,8 @@ fn main() -> std::io::Result<()> {
     let allow_other = arguments.next().is_some_and(|word| word == "allow_other");
     let (ended, wait) = mpsc::channel::<()>();
     let on_end = Box::new(move || drop(ended));
-    let options = MountOptions { dir: dir.into(), source: "memory".into(), allow_other, ..MountOptions::default() };
+    let options =
+        MountOptions { dir: dir.into(), source: "memory".into(), allow_other, ..MountOptions::default() };
     let serve = ServeOptions { on_end: Some(on_end), ..ServeOptions::default() };
     let mount = Mount::start_with(Arc::new(memory::MemoryFs::new(0o755)), options, serve)?;
     println!("ready");

@@ -1,7 +1,8 @@
 //! The classic door: several threads read `/dev/fuse`, each through its own clone of the connection.
 //!
 //! Invariants:
-//! - an answer leaves through the descriptor its request was read from; any other gives ENOENT and the caller hangs;
+//! - an answer leaves through the descriptor its request was read from; any other gives ENOENT and the caller
+//!   hangs;
 //! - a descriptor lives until its reader has ended *and* the last answer owed through it was given;
 //! - the kernel aborts the connection when the last descriptor is closed, so nobody waits for a dead reader;
 //! - a message lies in the buffer so that a WRITE's data is page-aligned.
@@ -36,7 +37,7 @@ pub fn open_device() -> io::Result<OwnedFd> {
     file.map(OwnedFd::from).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => io::Error::new(
             io::ErrorKind::NotFound,
-            "/dev/fuse is missing: load the kernel module (modprobe fuse), or give the device to this container",
+            "/dev/fuse is missing: load the kernel module (modprobe fuse) or give it to this container",
         ),
         _ => error,
     })
@@ -53,7 +54,8 @@ pub fn initialize(device: &OwnedFd, write_bytes_max: u32) -> io::Result<Negotiat
     let bytes = buffer.read(device)?;
     let malformed = || io::Error::new(io::ErrorKind::InvalidData, "the kernel's first request is no INIT");
     let header = crate::abi::input::InHeader::parse(bytes).ok_or_else(malformed)?;
-    let offer = bytes.get(crate::abi::input::IN_HEADER_BYTES..).and_then(InitIn::parse).ok_or_else(malformed)?;
+    let offer =
+        bytes.get(crate::abi::input::IN_HEADER_BYTES..).and_then(InitIn::parse).ok_or_else(malformed)?;
     if header.opcode != opcode::INIT {
         return Err(malformed());
     }
@@ -88,7 +90,8 @@ fn send(device: &OwnedFd, unique: u64, errno: Errno, payload: &[u8]) -> io::Resu
     if written < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// A buffer whose byte [`WRITE_DATA_OFFSET`] of a message is page-aligned. Its pages come as they are touched.
+/// A buffer whose byte [`WRITE_DATA_OFFSET`] of a message is page-aligned. Its pages come as they are
+/// touched.
 struct MessageBuffer {
     bytes: Vec<u8>,
     start: usize,
@@ -131,8 +134,8 @@ struct Channel {
 impl Answer for Channel {
     fn answer(&self, _slot: u64, unique: u64, errno: Errno, payload: &[u8]) {
         let Err(error) = send(&self.device, unique, errno, payload) else { return };
-        // ENOENT: the caller was killed meanwhile. ENODEV, ECONNABORTED: so was the connection. EINVAL: the kernel
-        // does not like the answer, and still waits for one.
+        // ENOENT: the caller was killed meanwhile. ENODEV, ECONNABORTED: so was the connection. EINVAL: the
+        // kernel does not like the answer, and still waits for one.
         if error.raw_os_error() == Some(libc::EINVAL) {
             let _caller_is_gone = send(&self.device, unique, libc::EIO, &[]);
         }
@@ -158,7 +161,8 @@ pub struct DevOptions {
 }
 
 impl DevTransport {
-    /// Starts the readers. Where the device cannot be opened again (an unprivileged daemon), they share one descriptor.
+    /// Starts the readers. Where the device cannot be opened again (an unprivileged daemon), they share one
+    /// descriptor.
     pub fn start(device: OwnedFd, serve: Arc<dyn Serve>, options: DevOptions) -> io::Result<Self> {
         let connection = Arc::new(Connection {
             in_flight: InFlight::default(),

@@ -46,12 +46,13 @@ pub struct Negotiated {
 pub fn negotiate(offer: &InitIn, write_bytes_max: u32) -> Result<Negotiated, String> {
     if offer.major != VERSION_MAJOR || offer.minor < VERSION_MINOR_MIN {
         return Err(format!(
-            "the kernel speaks FUSE {}.{}; Holdfast needs {VERSION_MAJOR}.{VERSION_MINOR_MIN} or newer (Linux 5.4)",
+            "the kernel speaks FUSE {}.{}, not {VERSION_MAJOR}.{VERSION_MINOR_MIN} or newer (Linux 5.4)",
             offer.major, offer.minor
         ));
     }
     let flags = WANTED & offer.flags;
-    let pages = if flags & flag::MAX_PAGES != 0 { (write_bytes_max / PAGE_BYTES).clamp(1, MAX_PAGES) } else { 32 };
+    let pages =
+        if flags & flag::MAX_PAGES != 0 { (write_bytes_max / PAGE_BYTES).clamp(1, MAX_PAGES) } else { 32 };
     let max_write = pages * PAGE_BYTES;
     Ok(Negotiated {
         out: InitOut {

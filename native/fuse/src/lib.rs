@@ -1,7 +1,9 @@
-//! The kernel's door: the FUSE protocol (`abi`), the transports that carry it, thin handlers, errno in one place.
+//! The kernel's door: the FUSE protocol (`abi`), the transports that carry it, thin handlers, errno in one
+//! place.
 //!
-//! A request is read by a reader thread, parsed, handed to a [`FileSystem`], and answered before the next one is
-//! read; only flushes are parked and answered from elsewhere. Nothing here decides what a file system decides.
+//! A request is read by a reader thread, parsed, handed to a [`FileSystem`], and answered before the next one
+//! is read; only flushes are parked and answered from elsewhere. Nothing here decides what a file system
+//! decides.
 
 pub mod abi;
 mod dev;
@@ -34,13 +36,15 @@ pub struct MountOptions {
 
 /// How a mount is served.
 pub struct ServeOptions {
-    /// Seconds for which the kernel may keep names, attributes and "no such name". Long: this daemon is the only writer.
+    /// Seconds for which the kernel may keep names, attributes and "no such name". Long: this daemon is the
+    /// only writer.
     pub entry_ttl_s: u64,
     pub attr_ttl_s: u64,
     pub negative_ttl_s: u64,
     /// Reader threads; 0: one for each processor, at least two.
     pub readers: usize,
-    /// Called once, from a reader thread, when the mount ends without [`Mount::stop`]: an umount from outside or an abort.
+    /// Called once, from a reader thread, when the mount ends without [`Mount::stop`]: an umount from outside
+    /// or an abort.
     pub on_end: Option<Box<dyn FnOnce() + Send>>,
 }
 

@@ -1,8 +1,9 @@
-//! What the two doors (`/dev/fuse`, and io_uring later) have in common: a request comes as (header, argument 0, payload),
-//! its answer leaves through a [`Reply`] that any thread may complete at any time.
+//! What the two doors (`/dev/fuse`, and io_uring later) have in common: a request comes as (header, argument
+//! 0, payload), its answer leaves through a [`Reply`] that any thread may complete at any time.
 //!
-//! Invariants: every request that wants an answer gets exactly one, a dropped [`Reply`] included (a caller whose request
-//! is never answered stays unkillable); a [`Reply`] keeps alive whatever it is sent through, so a late one is harmless.
+//! Invariants: every request that wants an answer gets exactly one, a dropped [`Reply`] included (a caller
+//! whose request is never answered stays unkillable); a [`Reply`] keeps alive whatever it is sent through, so
+//! a late one is harmless.
 
 use crate::abi::input::Message;
 use crate::errno::Errno;
@@ -13,15 +14,15 @@ use std::time::Duration;
 
 /// Handles one request; implemented by [`crate::handler::Handler`].
 pub trait Serve: Send + Sync {
-    /// `out` is scratch space for the answer's payload, at least as long as any answer may be. It does not overlap
-    /// the message.
+    /// `out` is scratch space for the answer's payload, at least as long as any answer may be. It does not
+    /// overlap the message.
     fn serve(&self, message: &Message<'_>, out: &mut [u8], reply: Reply);
 }
 
 /// Where answers leave.
 pub trait Answer: Send + Sync {
-    /// Sends one answer. `slot` is what the transport gave to [`Reply::new`]. Failures mean that the caller or the
-    /// connection is gone.
+    /// Sends one answer. `slot` is what the transport gave to [`Reply::new`]. Failures mean that the caller
+    /// or the connection is gone.
     fn answer(&self, slot: u64, unique: u64, errno: Errno, payload: &[u8]);
     fn in_flight(&self) -> &InFlight;
 }
@@ -30,8 +31,8 @@ pub trait Answer: Send + Sync {
 pub trait Transport: Send + Sync {
     /// `dev` or `uring`.
     fn name(&self) -> &'static str;
-    /// Waits until every thread of it has ended, at most so long; true when they have. The calling thread does not
-    /// count. They end when the kernel ends the connection, and only then.
+    /// Waits until every thread of it has ended, at most so long; true when they have. The calling thread
+    /// does not count. They end when the kernel ends the connection, and only then.
     fn join(&self, limit: Duration) -> bool;
 }
 

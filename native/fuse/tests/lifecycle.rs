@@ -12,14 +12,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
-use support::{Mounted, TemporaryDir, c, fuse_is_there, mountinfo};
+use support::{Mounted, TemporaryDir, c, fuse_is_there, is_root, mountinfo};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-
-fn is_root() -> bool {
-    // SAFETY: geteuid touches no memory.
-    unsafe { libc::geteuid() == 0 }
-}
 
 fn start_at(dir: &Path) -> std::io::Result<Mount> {
     let options = MountOptions { dir: dir.to_owned(), source: "pool/vol".into(), ..MountOptions::default() };
@@ -129,7 +124,12 @@ fn a_busy_mount_stays_until_it_is_detached() {
         return;
     }
     let mounted = Mounted::new();
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(mounted.path("open")).expect("create");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(mounted.path("open"))
+        .expect("create");
     let busy = mounted.mount.stop(false).expect_err("busy");
     assert_eq!(busy.kind(), ErrorKind::ResourceBusy);
     assert!(mounted.mount.alive());
@@ -166,12 +166,13 @@ fn dropping_a_mount_unmounts() {
     }
     let dir = TemporaryDir::new();
     let mount = start_at(&dir.0).expect("mounts");
-    let _busy = OpenOptions::new().write(true).create(true).truncate(true).open(dir.0.join("x")).expect("create");
+    let _busy =
+        OpenOptions::new().write(true).create(true).truncate(true).open(dir.0.join("x")).expect("create");
     drop(mount);
     assert!(mountinfo(&dir.0).is_none());
 }
 
-/// The example server as a process of its own, killed at the latest when the test ends.
+/// A server as a process of its own, killed at the latest when the test ends.
 struct Server(Child);
 
 impl Server {
@@ -199,16 +200,31 @@ impl Drop for Server {
     }
 }
 
-fn serve_elsewhere(dir: &Path) -> Server {
-    // Cargo builds examples before tests and puts them beside the tests' own folder.
-    let own = std::env::current_exe().expect("own path");
-    let target = own.parent().and_then(Path::parent).expect("target folder");
-    let program = target.join("examples/memory_mount");
-    let mut child = Command::new(program).arg(dir).stdout(Stdio::piped()).spawn().expect("the example is built");
+/// Not a test: the program that [`serve_elsewhere`] starts. Its first line of input is the directory; without
+/// one it ends.
+#[test]
+#[ignore = "serves a mount for other tests"]
+fn serve_until_killed() {
     let mut line = String::new();
-    BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("reads");
-    let server = Server(child);
-    assert_eq!(line, "ready\n");
+    std::io::stdin().read_line(&mut line).expect("reads");
+    if line.is_empty() {
+        return;
+    }
+    let mount = start_at(Path::new(line.trim_end())).expect("mounts");
+    println!("\nready");
+    while std::io::stdin().read_line(&mut line).is_ok_and(|count| count > 0) {}
+    mount.stop(true).expect("unmounts");
+}
+
+fn serve_elsewhere(dir: &Path) -> Server {
+    let own = std::env::current_exe().expect("own path");
+    let mut command = Command::new(own);
+    command.args(["--ignored", "--exact", "--nocapture", "serve_until_killed"]);
+    let mut server = Server(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("starts"));
+    let input = server.0.stdin.as_mut().expect("piped");
+    writeln!(input, "{}", dir.display()).expect("writes");
+    let output = BufReader::new(server.0.stdout.take().expect("piped"));
+    assert!(output.lines().map_while(Result::ok).any(|line| line == "ready"), "it ended before it was ready");
     server
 }
 

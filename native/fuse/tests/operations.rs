@@ -11,7 +11,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use support::{Mounted, c, errno, fuse_is_there};
+use support::{Mounted, c, errno, fuse_is_there, is_root};
 
 fn read_write() -> OpenOptions {
     let mut options = OpenOptions::new();
@@ -70,7 +70,8 @@ fn megabyte_writes_and_reads_arrive_whole_and_aligned() {
     file.read_to_end(&mut back).expect("read");
     assert!(back == data);
     let largest = mounted.fs.seen().reads.into_iter().max();
-    assert_eq!(largest, Some(1 << 20), "readahead was raised");
+    // Only root may raise readahead.
+    assert!(largest == Some(1 << 20) || !is_root(), "{largest:?}");
     drop(file);
     mounted.end();
 }
@@ -87,7 +88,14 @@ fn direct_io_and_mappings_see_one_file() {
     // SAFETY: a fresh shared mapping of an open file; used only within its 8192 bytes, unmapped once.
     unsafe {
         let fd = file.as_raw_fd();
-        let map = libc::mmap(std::ptr::null_mut(), 8192, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, fd, 0);
+        let map = libc::mmap(
+            std::ptr::null_mut(),
+            8192,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED,
+            fd,
+            0,
+        );
         assert_ne!(map, libc::MAP_FAILED);
         let bytes = std::slice::from_raw_parts_mut(map.cast::<u8>(), 8192);
         bytes[4096..4101].copy_from_slice(b"dirty");
@@ -171,7 +179,8 @@ fn open_files_outlive_their_names_and_then_go() {
     assert_eq!(fs::read(mounted.path("named")).expect("read"), b"named later");
     drop((file, nameless));
     let fs = std::sync::Arc::clone(&mounted.fs);
-    // A later request is answered after the FORGET has been read by one of the readers; a stop is after all of them.
+    // A later request is answered after the FORGET has been read by one of the readers; a stop is after all
+    // of them.
     mounted.end();
     assert!(fs.nodes() <= 3, "{} inodes", fs.nodes());
 }
@@ -193,7 +202,9 @@ fn names_are_bytes_of_at_most_255() {
     expected.sort();
     assert_eq!(names, expected);
     let long = mounted.path("n".repeat(256));
-    let long_is = |result: std::io::Result<()>| assert_eq!(result.expect_err("256").raw_os_error(), Some(libc::ENAMETOOLONG));
+    let long_is = |result: std::io::Result<()>| {
+        assert_eq!(result.expect_err("256").raw_os_error(), Some(libc::ENAMETOOLONG))
+    };
     long_is(fs::metadata(&long).map(drop));
     long_is(create().open(&long).map(drop));
     long_is(fs::create_dir(&long));
@@ -217,7 +228,8 @@ fn a_directory_of_5000_is_listed_whole_while_it_is_emptied() {
         create().open(dir.join(format!("file-{index:05}"))).expect("create");
     }
     for _ in 0..2 {
-        let mut names: Vec<_> = fs::read_dir(&dir).expect("list").map(|entry| entry.expect("entry").file_name()).collect();
+        let mut names: Vec<_> =
+            fs::read_dir(&dir).expect("list").map(|entry| entry.expect("entry").file_name()).collect();
         names.sort();
         names.dedup();
         assert_eq!(names.len(), 5000);
@@ -250,7 +262,9 @@ fn extended_attributes() {
     let set = |name: &str, value: &[u8], flags: i32| {
         let (path, name) = (c(&path), c(name));
         // SAFETY: C strings, and a value of the length given.
-        let done = unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), flags) };
+        let done = unsafe {
+            libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), flags)
+        };
         errno(done)
     };
     assert_eq!(set("user.a", b"one", libc::XATTR_CREATE), 0);
@@ -291,7 +305,8 @@ fn space_and_holes() {
     let file = create().open(mounted.path("holes")).expect("create");
     let fd = file.as_raw_fd();
     // SAFETY: plain calls on an open descriptor.
-    let allocate = |mode: i32, offset: i64, length: i64| errno(unsafe { libc::fallocate(fd, mode, offset, length) });
+    let allocate =
+        |mode: i32, offset: i64, length: i64| errno(unsafe { libc::fallocate(fd, mode, offset, length) });
     assert_eq!(allocate(0, 0, 40_960), 0);
     assert_eq!(file.metadata().expect("stat").len(), 40_960);
     assert_eq!(allocate(libc::FALLOC_FL_KEEP_SIZE, 0, 81_920), 0);
@@ -332,7 +347,8 @@ fn copies_are_offloaded() {
     // A terminal's question and a reflink's: both have a plain answer.
     let mut size = [0_u64; 8];
     // SAFETY: TCGETS writes at most a termios into the buffer given.
-    assert_eq!(errno(unsafe { libc::ioctl(from.as_raw_fd(), libc::TCGETS, size.as_mut_ptr()) }), libc::ENOTTY);
+    let asked = unsafe { libc::ioctl(from.as_raw_fd(), libc::TCGETS, size.as_mut_ptr()) };
+    assert_eq!(errno(asked), libc::ENOTTY);
     drop((from, to));
     mounted.end();
 }
@@ -359,7 +375,8 @@ fn a_parked_fsync_blocks_nobody_else() {
         .collect();
     // More flushes than there are readers, and all are parked:
     mounted.fs.wait_for_held(8);
-    assert_eq!(mounted.mount.requests_in_flight(), 8);
+    // A request counts until a moment after its caller has the answer.
+    assert!(mounted.mount.requests_in_flight() >= 8);
     create().open(mounted.path("meanwhile")).expect("create").write_all(b"y").expect("write");
     assert_eq!(fs::metadata(mounted.path("meanwhile")).expect("stat").len(), 1);
     mounted.fs.release_flushes(Ok(()));
@@ -416,7 +433,7 @@ fn attributes_the_daemon_changes_show() {
     if !fuse_is_there() {
         return;
     }
-    let mounted = Mounted::with(|options| options.allow_other = true, ServeOptions::default());
+    let mounted = Mounted::with(|options| options.allow_other = is_root(), ServeOptions::default());
     let path = mounted.path("file");
     create().open(&path).expect("create").write_all(&[1; 5000]).expect("write");
     let file = OpenOptions::new().read(true).open(&path).expect("open");
@@ -426,13 +443,13 @@ fn attributes_the_daemon_changes_show() {
     file.read_exact_at(&mut [0; 10], 0).expect("read");
     let after = file.metadata().expect("stat");
     assert!((after.atime(), after.atime_nsec()) > (before.atime(), before.atime_nsec()), "READ stamps atime");
-    let utimes = [libc::timespec { tv_sec: -5, tv_nsec: 7 }, libc::timespec { tv_sec: 0, tv_nsec: libc::UTIME_OMIT }];
+    let utimes =
+        [libc::timespec { tv_sec: -5, tv_nsec: 7 }, libc::timespec { tv_sec: 0, tv_nsec: libc::UTIME_OMIT }];
     // SAFETY: an open descriptor and two timespecs.
     assert_eq!(errno(unsafe { libc::futimens(file.as_raw_fd(), utimes.as_ptr()) }), 0);
     let stamped = file.metadata().expect("stat");
     assert_eq!((stamped.atime(), stamped.atime_nsec(), stamped.mtime()), (-5, 7, after.mtime()));
-    // SAFETY: geteuid touches no memory.
-    if unsafe { libc::geteuid() } == 0 {
+    if is_root() {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o6777)).expect("chmod");
         let written = as_nobody("exec 1<>\"$0\"; printf x", &path);
         assert!(written.status.success(), "{}", String::from_utf8_lossy(&written.stderr));
@@ -455,8 +472,7 @@ fn callers_and_umasks_are_told() {
     if !fuse_is_there() {
         return;
     }
-    // SAFETY: geteuid touches no memory.
-    if unsafe { libc::geteuid() } != 0 {
+    if !is_root() {
         println!("skipped: only root can become another user");
         return;
     }

@@ -20,8 +20,14 @@ interface Words {
 }
 
 function wordsOf(command: Command, path: readonly string[] = []): Words[] {
-  const options = command.options.flatMap((option) => (option.hidden ? [] : [option.long ?? option.short ?? ""]));
-  const words = [...command.commands.map((child) => child.name()), ...options, ...(path.length === 0 ? [] : GLOBAL)];
+  const options = command.options.flatMap((option) =>
+    option.hidden ? [] : [option.long ?? option.short ?? ""],
+  );
+  const words = [
+    ...command.commands.map((child) => child.name()),
+    ...options,
+    ...(path.length === 0 ? [] : GLOBAL),
+  ];
   const below = command.commands.flatMap((child) => wordsOf(child, [...path, child.name()]));
   return [{ path: path.join(" "), words }, ...below];
 }
@@ -31,9 +37,10 @@ const GLOBAL = ["--state", "--json", "--help"];
 const SCRIPTS = {
   bash: (all: Words[]) => `# bash completion for holdfast
 _holdfast() {
-  local current="\${COMP_WORDS[COMP_CWORD]}" path="" word
+  local current="\${COMP_WORDS[COMP_CWORD]}" path="" next word
   for word in "\${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
-    case "$word" in -*) ;; *) [ "$(_holdfast_words "\${path:+$path }$word")" ] && path="\${path:+$path }$word" ;; esac
+    next="\${path:+$path }$word"
+    case "$word" in -*) ;; *) [ "$(_holdfast_words "$next")" ] && path=$next ;; esac
   done
   COMPREPLY=($(compgen -W "$(_holdfast_words "$path")" -- "$current"))
 }
@@ -43,9 +50,10 @@ complete -o default -F _holdfast holdfast
   zsh: (all: Words[]) => `#compdef holdfast
 # zsh completion for holdfast
 _holdfast() {
-  local path_="" word
+  local path_="" next word
   for word in "\${words[@]:1:$((CURRENT-2))}"; do
-    case "$word" in -*) ;; *) [ "$(_holdfast_words "\${path_:+$path_ }$word")" ] && path_="\${path_:+$path_ }$word" ;; esac
+    next="\${path_:+$path_ }$word"
+    case "$word" in -*) ;; *) [ "$(_holdfast_words "$next")" ] && path_=$next ;; esac
   done
   compadd -- \${=$(_holdfast_words "$path_")}
   _files
@@ -57,7 +65,12 @@ compdef _holdfast holdfast
     `# fish completion for holdfast\n${all
       .map(({ path, words }) => {
         const condition =
-          path === "" ? "__fish_use_subcommand" : path.split(" ").map((verb) => `__fish_seen_subcommand_from ${verb}`).join("; and ");
+          path === ""
+            ? "__fish_use_subcommand"
+            : path
+                .split(" ")
+                .map((verb) => `__fish_seen_subcommand_from ${verb}`)
+                .join("; and ");
         return `complete -c holdfast -n '${condition}' -a '${words.join(" ")}'`;
       })
       .join("\n")}\n`,

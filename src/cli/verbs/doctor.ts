@@ -70,7 +70,12 @@ async function daemon({ client }: Context): Promise<Finding[]> {
   try {
     const status = await fetchStatus(client);
     const up = `process ${status.pid}, version ${status.version}, ${status.ready ? "ready" : status.phase}`;
-    const warnings = status.warnings.map((warning) => ({ check: "warning", ok: false, detail: warning, hint: "" }));
+    const warnings = status.warnings.map((warning) => ({
+      check: "warning",
+      ok: false,
+      detail: warning,
+      hint: "",
+    }));
     const hint = "what it waits for is in the warnings below and in its log";
     return [{ check: "daemon", ok: status.ready, detail: up, hint }, ...warnings];
   } catch (error) {

@@ -26,7 +26,9 @@ export function addMount(program: Command): void {
       const result = await client.post<MountResult>("/v1/mounts", request);
       const where = showArgument(dir);
       print(output, result, () =>
-        result.already ? `volume ${volume} is mounted at ${where} already` : `volume ${volume} is mounted at ${where}`,
+        result.already
+          ? `volume ${volume} is mounted at ${where} already`
+          : `volume ${volume} is mounted at ${where}`,
       );
     });
 }

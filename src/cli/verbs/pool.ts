@@ -33,7 +33,11 @@ function addCreate(pool: Command): void {
       const { client, output } = contextOf(command);
       const domains = options.domain ?? [];
       if (domains.length > 0 && domains.length !== options.drive.length) {
-        throw new CliError("Invalid", `${domains.length} domains for ${options.drive.length} drives`, "one for each drive");
+        throw new CliError(
+          "Invalid",
+          `${domains.length} domains for ${options.drive.length} drives`,
+          "one for each drive",
+        );
       }
       const drives = options.drive.map((drive, index) => ({
         ...toPathJson(drive),
@@ -74,7 +78,9 @@ function addImport(pool: Command): void {
     .requiredOption("--drive <path>", "a drive of the pool; repeat the option for each", collect)
     .action(async (options: { drive: string[] }, command: Command) => {
       const { client, output } = contextOf(command);
-      const imported = await client.post<PoolAnswer>("/v1/pools/import", { drives: options.drive.map(toPathJson) });
+      const imported = await client.post<PoolAnswer>("/v1/pools/import", {
+        drives: options.drive.map(toPathJson),
+      });
       print(output, imported, () => `pool ${imported.name} is back\n${describe(imported)}`);
     });
 }
@@ -105,7 +111,11 @@ export function poolTable(pools: readonly PoolAnswer[]): string {
           bar(status.totalBytes - status.freeBytes, status.totalBytes),
         ],
   );
-  return table(["pool", "state", "drives", "size", "free", "used"], rows, "no pools; make one: holdfast pool create");
+  return table(
+    ["pool", "state", "drives", "size", "free", "used"],
+    rows,
+    "no pools; make one: holdfast pool create",
+  );
 }
 
 function describe(pool: PoolAnswer): string {

@@ -51,5 +51,9 @@ function mountTable(mounts: readonly MountAnswer[]): string {
     mount.options.join(","),
     mount.problem?.message ?? "",
   ]);
-  return table(["volume", "mounted at", "state", "transport", "options", "remark"], rows, "nothing is mounted");
+  return table(
+    ["volume", "mounted at", "state", "transport", "options", "remark"],
+    rows,
+    "nothing is mounted",
+  );
 }

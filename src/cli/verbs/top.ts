@@ -25,7 +25,8 @@ export function addTop(program: Command): void {
     .action(async (options: { count?: string }, command: Command) => {
       const { client, output } = contextOf(command);
       const rounds = options.count === undefined ? Number.POSITIVE_INFINITY : Number(options.count);
-      if (!(rounds >= 1)) throw new CliError("Invalid", `--count: "${options.count}" is not a number from 1 up`);
+      if (!(rounds >= 1))
+        throw new CliError("Invalid", `--count: "${options.count}" is not a number from 1 up`);
       let before = await fetchStatus(client);
       let beforeAt = performance.now();
       for (let round = 0; round < rounds; round += 1) {

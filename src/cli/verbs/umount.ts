@@ -16,6 +16,10 @@ export function addUmount(program: Command): void {
       const request = { ...toPathJson(dir), detach: options.detach === true };
       const result = await client.post<UmountResult>("/v1/umount", request);
       const where = showArgument(dir);
-      print(output, result, () => `volume ${result.volume} is ${result.detached ? "detached from" : "no longer at"} ${where}`);
+      print(
+        output,
+        result,
+        () => `volume ${result.volume} is ${result.detached ? "detached from" : "no longer at"} ${where}`,
+      );
     });
 }

@@ -32,11 +32,17 @@ function addCreate(volume: Command): void {
     .requiredOption("--pool <pool>", "the pool it lies in")
     .addOption(new Option("--rf <n>", "copies on different drives").choices(["1", "2", "3"]).default("2"))
     .option("--group <group>", "protection group to join (default: one of its own)")
-    .addOption(new Option("--ack <policy>", "when a write is answered").choices(["fsync", "write"]).default("fsync"))
+    .addOption(
+      new Option("--ack <policy>", "when a write is answered").choices(["fsync", "write"]).default("fsync"),
+    )
     .option("--quota <size>", "bytes it may hold at most")
     .action(async (name: string, options: CreateOptions, command: Command) => {
       const { client, output } = contextOf(command);
-      const created = await client.post<VolumeAnswer>("/v1/volumes", { ...options, name, rf: Number(options.rf) });
+      const created = await client.post<VolumeAnswer>("/v1/volumes", {
+        ...options,
+        name,
+        rf: Number(options.rf),
+      });
       print(output, created, () => `volume ${name} is ready: ${created.rf} copies, pool ${created.pool}`);
     });
 }

@@ -55,7 +55,8 @@ impl InHeader {
     }
 }
 
-/// A whole message, cut as both transports deliver it. Extensions at the end are dropped (none is negotiated).
+/// A whole message, cut as both transports deliver it. Extensions at the end are dropped (none is
+/// negotiated).
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {
     pub header: InHeader,
@@ -66,8 +67,8 @@ pub struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
-    /// Cuts a contiguous message as read from /dev/fuse. A header alone is enough to answer with an error, so a
-    /// message with a short body is `Err(header)`; `None` means that not even the header can be trusted.
+    /// Cuts a contiguous message as read from /dev/fuse. A header alone is enough to answer with an error, so
+    /// a message with a short body is `Err(header)`; `None` means that not even the header can be trusted.
     pub fn cut(bytes: &'a [u8], setxattr_ext: bool) -> Option<Result<Self, InHeader>> {
         let header = InHeader::parse(bytes)?;
         if header.len as usize != bytes.len() {
@@ -108,7 +109,8 @@ impl InitIn {
 }
 
 /// `valid u32 0 | fh u64 8 | size u64 16 | lock_owner u64 24 | atime u64 32 | mtime u64 40 | ctime u64 48
-/// | atimensec u32 56 | mtimensec u32 60 | ctimensec u32 64 | mode u32 68 | unused u32 72 | uid u32 76 | gid u32 80
+/// | atimensec u32 56 | mtimensec u32 60 | ctimensec u32 64 | mode u32 68 | unused u32 72 | uid u32 76 | gid
+/// u32 80
 /// | unused u32 84`
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SetAttrIn {
@@ -221,8 +223,8 @@ impl ReadIn {
     }
 }
 
-/// `fh u64 0 | offset u64 8 | size u32 16 | write_flags u32 20 | lock_owner u64 24 | flags u32 32 | padding u32 36`,
-/// then the data.
+/// `fh u64 0 | offset u64 8 | size u32 16 | write_flags u32 20 | lock_owner u64 24 | flags u32 32 | padding
+/// u32 36`, then the data.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WriteIn {
     pub offset: u64,
@@ -244,7 +246,8 @@ impl WriteIn {
     }
 }
 
-/// `size u32 0 | flags u32 4`, and with SETXATTR_EXT `| setxattr_flags u32 8 | padding u32 12`; then name and value.
+/// `size u32 0 | flags u32 4`, and with SETXATTR_EXT `| setxattr_flags u32 8 | padding u32 12`; then name and
+/// value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SetxattrIn {
     pub size: u32,
@@ -294,7 +297,8 @@ impl LseekIn {
     }
 }
 
-/// `fh_in u64 0 | off_in u64 8 | nodeid_out u64 16 | fh_out u64 24 | off_out u64 32 | len u64 40 | flags u64 48`
+/// `fh_in u64 0 | off_in u64 8 | nodeid_out u64 16 | fh_out u64 24 | off_out u64 32 | len u64 40 | flags u64
+/// 48`
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CopyFileRangeIn {
     pub offset_in: u64,
@@ -317,8 +321,8 @@ impl CopyFileRangeIn {
     }
 }
 
-/// BATCH_FORGET: `count u32 0 | dummy u32 4`, then `count` times `nodeid u64 | nlookup u64`. Stops where the bytes
-/// stop, whatever `count` says.
+/// BATCH_FORGET: `count u32 0 | dummy u32 4`, then `count` times `nodeid u64 | nlookup u64`. Stops where the
+/// bytes stop, whatever `count` says.
 pub fn batch_forget<'a>(op_in: &[u8], payload: &'a [u8]) -> impl Iterator<Item = (u64, u64)> + use<'a> {
     let count = Fields(op_in).u32(0).unwrap_or(0) as usize;
     payload.chunks_exact(16).take(count).filter_map(|one| Some((Fields(one).u64(0)?, Fields(one).u64(8)?)))

@@ -1,7 +1,9 @@
-//! The kernel's FUSE protocol, version 7.45: numbers and fixed layouts, parsed from and written to byte slices.
+//! The kernel's FUSE protocol, version 7.45: numbers and fixed layouts, parsed from and written to byte
+//! slices.
 //!
-//! Invariants: fields are in the machine's byte order, as the kernel lays them out; a decoder takes any bytes and
-//! answers `None` for what is too short or malformed, it never panics; an encoder writes exactly the documented size.
+//! Invariants: fields are in the machine's byte order, as the kernel lays them out; a decoder takes any bytes
+//! and answers `None` for what is too short or malformed, it never panics; an encoder writes exactly the
+//! documented size.
 
 pub mod input;
 pub mod output;
@@ -10,7 +12,8 @@ mod tests;
 
 pub const VERSION_MAJOR: u32 = 7;
 pub const VERSION_MINOR: u32 = 45;
-/// Oldest minor version served: `SETXATTR_EXT`, `HANDLE_KILLPRIV_V2` and the 64-byte INIT are settled by then.
+/// Oldest minor version served: `SETXATTR_EXT`, `HANDLE_KILLPRIV_V2` and the 64-byte INIT are settled by
+/// then.
 pub const VERSION_MINOR_MIN: u32 = 31;
 
 /// Smallest read buffer the kernel accepts.
@@ -119,7 +122,13 @@ pub fn op_in_bytes(op: u32, setxattr_ext: bool) -> usize {
         LOOKUP | READLINK | SYMLINK | UNLINK | RMDIR | STATFS | REMOVEXATTR | DESTROY => 0,
         FORGET | MKDIR | RENAME | LINK | OPEN | OPENDIR | GETXATTR | LISTXATTR | ACCESS | INTERRUPT
         | BATCH_FORGET | SYNCFS => 8,
-        SETXATTR => if setxattr_ext { 16 } else { 8 },
+        SETXATTR => {
+            if setxattr_ext {
+                16
+            } else {
+                8
+            }
+        }
         GETATTR | MKNOD | FSYNC | FSYNCDIR | CREATE | TMPFILE | BMAP | RENAME2 => 16,
         RELEASE | RELEASEDIR | FLUSH | POLL | LSEEK | STATX => 24,
         FALLOCATE | IOCTL => 32,

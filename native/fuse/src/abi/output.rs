@@ -50,7 +50,8 @@ pub struct InitOut {
 }
 
 impl InitOut {
-    /// `major u32 0 | minor u32 4 | max_readahead u32 8 | flags u32 12 | max_background u16 16 | congestion u16 18
+    /// `major u32 0 | minor u32 4 | max_readahead u32 8 | flags u32 12 | max_background u16 16 | congestion
+    /// u16 18
     /// | max_write u32 20 | time_gran u32 24 | max_pages u16 28 | map_alignment u16 30 | flags2 u32 32
     /// | max_stack_depth u32 36 | request_timeout u16 40 | unused 42..64`
     pub fn encode(&self) -> [u8; 64] {
@@ -102,8 +103,8 @@ pub struct Lifetimes {
 }
 
 impl Lifetimes {
-    /// A write by anyone clears suid and sgid behind the kernel's back, so such a file's attributes are never kept:
-    /// the next exec or stat asks again.
+    /// A write by anyone clears suid and sgid behind the kernel's back, so such a file's attributes are never
+    /// kept: the next exec or stat asks again.
     fn of(&self, attr: &Attr) -> u64 {
         let regular = attr.mode & 0o170_000 == 0o100_000;
         if regular && attr.mode & 0o6_000 != 0 { 0 } else { self.attr_s }
@@ -168,8 +169,9 @@ const STATX_MASK: u32 = 0xfff;
 
 /// `attr_valid u64 0 | attr_valid_nsec u32 8 | flags u32 12 | spare 16..32`, then at 32 the statx:
 /// `mask u32 32 | blksize u32 36 | attributes u64 40 | nlink u32 48 | uid u32 52 | gid u32 56 | mode u16 60
-/// | ino u64 64 | size u64 72 | blocks u64 80 | attributes_mask u64 88 | atime 96 | btime 112 | ctime 128 | mtime 144
-/// (each seconds i64, nanoseconds u32, padding u32) | rdev_major u32 160 | rdev_minor u32 164 | dev u32 168, 172
+/// | ino u64 64 | size u64 72 | blocks u64 80 | attributes_mask u64 88 | atime 96 | btime 112 | ctime 128 |
+/// mtime 144 (each seconds i64, nanoseconds u32, padding u32) | rdev_major u32 160 | rdev_minor u32 164 | dev
+/// u32 168, 172
 /// | spare 176..288`
 pub fn statx(found: &Attr, lifetimes: &Lifetimes) -> [u8; 288] {
     let time = |layout: Layout<288>, at: usize, time: Time| {
@@ -212,7 +214,14 @@ impl<'a> DirectoryPage<'a> {
         self.used
     }
     /// `entry`: `Some` for READDIRPLUS. False: no room, nothing was added.
-    pub fn add(&mut self, ino: u64, kind: u8, cookie: u64, name: &[u8], entry: Option<&[u8; ENTRY_BYTES]>) -> bool {
+    pub fn add(
+        &mut self,
+        ino: u64,
+        kind: u8,
+        cookie: u64,
+        name: &[u8],
+        entry: Option<&[u8; ENTRY_BYTES]>,
+    ) -> bool {
         let prefix = if entry.is_some() { ENTRY_BYTES } else { 0 };
         let dirent_bytes = (DIRENT_BYTES + name.len()).next_multiple_of(8);
         let Some(slot) = self.into.get_mut(self.used..self.used + prefix + dirent_bytes) else {

@@ -135,7 +135,8 @@ fn sample(mode: u32) -> Attr {
 #[test]
 fn suid_files_are_never_remembered() {
     let lifetimes = Lifetimes { entry_s: 100, attr_s: 200, negative_s: 300 };
-    let attr_valid = |mode| u64::from_ne_bytes(entry(&sample(mode), &lifetimes)[24..32].try_into().expect("8"));
+    let attr_valid =
+        |mode| u64::from_ne_bytes(entry(&sample(mode), &lifetimes)[24..32].try_into().expect("8"));
     assert_eq!(attr_valid(0o100_755), 200);
     assert_eq!(attr_valid(0o104_755), 0);
     assert_eq!(attr_valid(0o102_755), 0);

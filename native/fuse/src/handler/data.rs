@@ -17,7 +17,8 @@ impl Handler {
         if filled > size { Err(libc::EIO) } else { Ok(filled) }
     }
 
-    /// Dirty pages of a mapping come with uid 0 and pid 0: who wrote them is unknown, and they were allowed to.
+    /// Dirty pages of a mapping come with uid 0 and pid 0: who wrote them is unknown, and they were allowed
+    /// to.
     pub(super) fn write(&self, message: &Message<'_>, out: &mut [u8]) -> Answered {
         let args = WriteIn::parse(message.op_in).ok_or(MALFORMED)?;
         let data = message.payload.get(..args.size as usize).ok_or(MALFORMED)?;

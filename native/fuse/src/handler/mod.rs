@@ -85,8 +85,9 @@ impl Handler {
             opcode::RELEASE | opcode::RELEASEDIR | opcode::DESTROY => Ok(0),
             // The terminal's question "are you one?", and attributes nobody keeps here.
             opcode::IOCTL => Err(libc::ENOTTY),
-            // ENOSYS is remembered by the kernel for the connection's life. OPEN, OPENDIR, FLUSH: never ask again,
-            // opens then keep the cache. ACCESS: default_permissions decides. POLL, BMAP, locks: the kernel's way.
+            // ENOSYS is remembered by the kernel for the connection's life. OPEN, OPENDIR, FLUSH: never ask
+            // again, opens then keep the cache. ACCESS: default_permissions decides. POLL, BMAP, locks: the
+            // kernel's way.
             _ => Err(libc::ENOSYS),
         }
     }

@@ -107,8 +107,9 @@ impl Handler {
         done.map(|()| 0).map_err(errno)
     }
 
-    /// Entry, then an open that keeps no state. The kernel sends CREATE for names it knows to be absent; if the name
-    /// exists after all, its view is stale and ESTALE makes it look again (EEXIST when the caller asked for that).
+    /// Entry, then an open that keeps no state. The kernel sends CREATE for names it knows to be absent; if
+    /// the name exists after all, its view is stale and ESTALE makes it look again (EEXIST when the caller
+    /// asked for that).
     pub(super) fn create(&self, message: &Message<'_>, out: &mut [u8]) -> Answered {
         let args = CreateIn::parse(message.op_in).ok_or(MALFORMED)?;
         let (name, _) = take_name(message.payload)?;
@@ -134,7 +135,8 @@ impl Handler {
         Ok(entry_bytes + put(&mut out[entry_bytes..], &open)?)
     }
 
-    /// With `plus` each entry carries its attributes and counts a reference; "." and ".." have nodeid 0 and count none.
+    /// With `plus` each entry carries its attributes and counts a reference; "." and ".." have nodeid 0 and
+    /// count none.
     pub(super) fn readdir(&self, message: &Message<'_>, out: &mut [u8], plus: bool) -> Answered {
         const NO_ENTRY: [u8; output::ENTRY_BYTES] = [0; output::ENTRY_BYTES];
         let args = ReadIn::parse(message.op_in).ok_or(MALFORMED)?;

@@ -1,4 +1,5 @@
-//! Mounting and unmounting: mount(2) as root, else the setuid helper `fusermount3`; and aborting a stuck connection.
+//! Mounting and unmounting: mount(2) as root, else the setuid helper `fusermount3`; and aborting a stuck
+//! connection.
 
 use crate::MountOptions;
 use crate::dev::open_device;
@@ -50,21 +51,20 @@ fn mount_direct(dir: &Path, options: &MountOptions) -> io::Result<OwnedFd> {
     }
     // SAFETY: these two touch no memory.
     let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
-    let mut data = format!(
-        "fd={},rootmode=40000,user_id={uid},group_id={gid},default_permissions",
-        device.as_raw_fd()
-    );
+    let mut data =
+        format!("fd={},rootmode=40000,user_id={uid},group_id={gid},default_permissions", device.as_raw_fd());
     if options.allow_other {
         data.push_str(",allow_other");
     }
     let text = |value: &str| {
-        CString::new(value).map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "a mount source with a NUL byte"))
+        CString::new(value)
+            .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "a mount source with a NUL byte"))
     };
-    let (source, target, kind, data) = (text(&options.source)?, c_path(dir)?, text(MOUNT_KIND)?, text(&data)?);
+    let (source, target, kind, data) =
+        (text(&options.source)?, c_path(dir)?, text(MOUNT_KIND)?, text(&data)?);
     // SAFETY: all four strings end with NUL and outlive the call.
-    let result = unsafe {
-        libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, data.as_ptr().cast())
-    };
+    let result =
+        unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, data.as_ptr().cast()) };
     if result == 0 { Ok(device) } else { Err(named(io::Error::last_os_error(), "cannot mount at", dir)) }
 }
 
@@ -75,8 +75,13 @@ fn run_helper(arguments: &[OsString], inherited: Option<RawFd>) -> io::Result<Ou
     if let Some(descriptor) = inherited {
         command.env("_FUSE_COMMFD", descriptor.to_string());
         let keep = move || {
-            // SAFETY: fcntl is async-signal-safe, and the descriptor is open in the child: it was in the parent.
-            if unsafe { libc::fcntl(descriptor, libc::F_SETFD, 0) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+            // SAFETY: fcntl is async-signal-safe, and the descriptor is open in the child: it was in the
+            // parent.
+            if unsafe { libc::fcntl(descriptor, libc::F_SETFD, 0) } == 0 {
+                Ok(())
+            } else {
+                Err(io::Error::last_os_error())
+            }
         };
         // SAFETY: `keep` calls only fcntl, allocates nothing and takes no lock.
         unsafe { command.pre_exec(keep) };
@@ -94,7 +99,9 @@ fn helper_failed(output: &Output, what: &str, dir: &Path) -> io::Error {
     let said = String::from_utf8_lossy(&output.stderr);
     let kind = match () {
         () if said.contains("busy") => io::ErrorKind::ResourceBusy,
-        () if said.contains("ermission denied") || said.contains("not permitted") => io::ErrorKind::PermissionDenied,
+        () if said.contains("ermission denied") || said.contains("not permitted") => {
+            io::ErrorKind::PermissionDenied
+        }
         () => io::ErrorKind::Other,
     };
     io::Error::new(kind, format!("{what} {}: {}", dir.display(), said.trim()))
@@ -184,13 +191,16 @@ fn receive_descriptor(socket: &OwnedFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
-/// Unmounts what lies on top at `dir`. Busy: `ErrorKind::ResourceBusy`. With `detach` it disappears from the tree at
-/// once and ends when its last user has gone.
+/// Unmounts what lies on top at `dir`. Busy: `ErrorKind::ResourceBusy`. With `detach` it disappears from the
+/// tree at once and ends when its last user has gone.
 pub fn unmount(dir: &Path, detach: bool) -> io::Result<()> {
     let failed = |error: io::Error| match error.raw_os_error() {
         Some(libc::EBUSY) => io::Error::new(
             io::ErrorKind::ResourceBusy,
-            format!("{} is in use: files are open below it, or a program's working directory is", dir.display()),
+            format!(
+                "{} is in use: files are open below it, or a program's working directory is",
+                dir.display()
+            ),
         ),
         _ => named(error, "cannot unmount", dir),
     };
@@ -216,8 +226,13 @@ pub fn abort(connection: &str) -> io::Result<()> {
     let opened = OpenOptions::new().write(true).custom_flags(libc::O_CLOEXEC).open(path);
     let mut file = match opened {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound && is_root() => open_private_control(connection)?,
-        Err(error) => return Err(error),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && is_root() => {
+            open_private_control(connection)?
+        }
+        Err(error) => {
+            let message = format!("cannot abort FUSE connection {connection} (is fusectl mounted?): {error}");
+            return Err(io::Error::new(error.kind(), message));
+        }
     };
     file.write_all(b"1")
 }
@@ -245,7 +260,8 @@ fn open_private_control(connection: &str) -> io::Result<std::fs::File> {
     }
     // SAFETY: fsmount takes only numbers.
     let root = owned(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), FSMOUNT_CLOEXEC, 0) })?;
-    let path = CString::new(format!("{connection}/abort")).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let path = CString::new(format!("{connection}/abort"))
+        .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     // SAFETY: `path` is a C string, `root` an open directory.
     let file = unsafe { libc::openat(root.as_raw_fd(), path.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC) };
     owned(file.into()).map(std::fs::File::from)

@@ -43,22 +43,28 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// Mounts and serves; returns when a statfs through the mount was answered. A dead Holdfast mount at the directory
-    /// is detached first.
+    /// Mounts and serves; returns when a statfs through the mount was answered. A dead Holdfast mount at the
+    /// directory is detached first.
     ///
-    /// Errors: `NotFound`, `NotADirectory`, `DirectoryNotEmpty`, `AlreadyExists` (a live FUSE mount) about the directory;
+    /// Errors: `NotFound`, `NotADirectory`, `DirectoryNotEmpty`, `AlreadyExists` (a live FUSE mount) about
+    /// the directory;
     /// `NotFound` too when `/dev/fuse` or `fusermount3` is missing; `PermissionDenied`; `TimedOut`.
     pub fn start(fs: Arc<dyn FileSystem>, options: MountOptions) -> io::Result<Self> {
         Self::start_with(fs, options, ServeOptions::default())
     }
 
     /// [`Mount::start`] with more to choose.
-    pub fn start_with(fs: Arc<dyn FileSystem>, options: MountOptions, serve: ServeOptions) -> io::Result<Self> {
+    pub fn start_with(
+        fs: Arc<dyn FileSystem>,
+        options: MountOptions,
+        serve: ServeOptions,
+    ) -> io::Result<Self> {
         let point = point::resolve(&options.dir)?;
         point::detach_stale(&point)?;
         point::check(&point)?;
         let device = attach::mount(&point, &options)?;
-        // From here on a failure drops `device` or the transport, which aborts the connection; the mount goes too.
+        // From here on a failure drops `device` or the transport, which aborts the connection; the mount goes
+        // too.
         let started = Self::serve(fs, device, point.clone(), serve);
         if started.is_err() {
             let _first_error_counts = attach::unmount(&point, true);
@@ -73,8 +79,11 @@ impl Mount {
         serve: ServeOptions,
     ) -> io::Result<Self> {
         let agreed = initialize(&device, fs.write_bytes_max())?;
-        let lifetimes =
-            Lifetimes { entry_s: serve.entry_ttl_s, attr_s: serve.attr_ttl_s, negative_s: serve.negative_ttl_s };
+        let lifetimes = Lifetimes {
+            entry_s: serve.entry_ttl_s,
+            attr_s: serve.attr_ttl_s,
+            negative_s: serve.negative_ttl_s,
+        };
         let stopping = Arc::new(AtomicBool::new(false));
         let (ours, on_end) = (Arc::clone(&stopping), serve.on_end);
         let on_end = Box::new(move || {
@@ -85,11 +94,15 @@ impl Mount {
             }
         });
         let handler = Arc::new(Handler::new(fs, lifetimes));
-        let transport = DevTransport::start(device, handler, DevOptions { readers: serve.readers, agreed, on_end })?;
+        let transport =
+            DevTransport::start(device, handler, DevOptions { readers: serve.readers, agreed, on_end })?;
         let mounted = info::mounted_at(&point)?;
         let mut mount = Self { point, device: String::new(), transport, stopping, stop: Mutex::new(()) };
         let Some(mounted) = mounted.filter(|mounted| mounted.kind == attach::MOUNT_KIND) else {
-            return Err(io::Error::other(format!("{} was unmounted while it was mounted", mount.point.display())));
+            return Err(io::Error::other(format!(
+                "{} was unmounted while it was mounted",
+                mount.point.display()
+            )));
         };
         mount.device = mounted.device;
         attach::raise_readahead(&mount.device, agreed.request_bytes_max);
@@ -109,9 +122,10 @@ impl Mount {
         attach::abort(self.device.split_once(':').map_or("", |(_, minor)| minor))
     }
 
-    /// Unmounts. Busy: `ErrorKind::ResourceBusy` and it goes on serving, unless `detach` (MNT_DETACH), which gives
-    /// its users two seconds and then aborts the connection. Returns when every thread has ended; a second call finds
-    /// nothing to do. Not to be called from inside the file system. `TimedOut`: the file system keeps a thread.
+    /// Unmounts. Busy: `ErrorKind::ResourceBusy` and it goes on serving, unless `detach` (MNT_DETACH), which
+    /// gives its users two seconds and then aborts the connection. Returns when every thread has ended; a
+    /// second call finds nothing to do. Not to be called from inside the file system. `TimedOut`: the file
+    /// system keeps a thread.
     ///
     /// 1. umount2 (the kernel writes mapped pages back: the readers still serve);
     /// 2. the kernel ends the connection: reads give ENODEV and the readers end;
@@ -130,7 +144,8 @@ impl Mount {
             // Detached with users left, or mounted in another name space too: this is their end.
             self.abort()?;
             if !self.transport.join(READERS_LIMIT) {
-                let message = format!("{}: the file system does not come back from a request", self.point.display());
+                let message =
+                    format!("{}: the file system does not come back from a request", self.point.display());
                 return Err(io::Error::new(io::ErrorKind::TimedOut, message));
             }
         }

@@ -34,7 +34,8 @@ pub fn resolve(dir: &Path) -> io::Result<PathBuf> {
 
 /// Refuses what is missing, no directory, not empty, or a live FUSE mount. `point` comes from [`resolve`].
 pub fn check(point: &Path) -> io::Result<()> {
-    let refuse = |kind, why: &str| Err(io::Error::new(kind, format!("the mount point {} {why}", point.display())));
+    let refuse =
+        |kind, why: &str| Err(io::Error::new(kind, format!("the mount point {} {why}", point.display())));
     if let Some(mounted) = mounted_at(point)?
         && mounted.kind.starts_with("fuse")
     {
@@ -46,7 +47,9 @@ pub fn check(point: &Path) -> io::Result<()> {
             return refuse(io::ErrorKind::NotFound, "does not exist: create it with mkdir");
         }
         Err(error) => return refuse(error.kind(), &format!("cannot be looked at: {error}")),
-        Ok(metadata) if !metadata.is_dir() => return refuse(io::ErrorKind::NotADirectory, "is not a directory"),
+        Ok(metadata) if !metadata.is_dir() => {
+            return refuse(io::ErrorKind::NotADirectory, "is not a directory");
+        }
         Ok(_) => {}
     }
     match std::fs::read_dir(point).map(|mut entries| entries.next().is_none()) {
@@ -79,8 +82,9 @@ pub fn probe(point: &Path, limit: Duration) -> io::Result<()> {
     }
 }
 
-/// Takes away the mounts of dead daemons at `dir`; true if there were any. A mount that answers is left alone. One whose
-/// daemon is there but stuck is aborted first. Decided by mountinfo and statfs: stat(2) on a dead mount may succeed.
+/// Takes away the mounts of dead daemons at `dir`; true if there were any. A mount that answers is left
+/// alone. One whose daemon is there but stuck is aborted first. Decided by mountinfo and statfs: stat(2) on a
+/// dead mount may succeed.
 pub fn detach_stale(dir: &Path) -> io::Result<bool> {
     let point = resolve(dir)?;
     let mut detached = false;

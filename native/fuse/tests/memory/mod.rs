@@ -152,7 +152,8 @@ impl State {
     }
     fn reap(&mut self, ino: u64) {
         let gone = |node: &Node| {
-            let links = if node.attr.mode & TYPE == DIRECTORY { node.attr.nlink - 2 } else { node.attr.nlink };
+            let links =
+                if node.attr.mode & TYPE == DIRECTORY { node.attr.nlink - 2 } else { node.attr.nlink };
             links == 0 && node.references == 0
         };
         if ino != ROOT_INO.0 && self.nodes.get(&ino).is_some_and(gone) {
@@ -193,8 +194,12 @@ impl State {
 impl MemoryFs {
     pub fn new(root_mode: u32) -> Self {
         let seen = Seen { data_aligned: true, ..Seen::default() };
-        let mut state = State { nodes: BTreeMap::new(), next_ino: 1, held: Vec::new(), hold_flushes: false, seen };
-        let root = state.new_node(&Caller::default(), DIRECTORY | root_mode, 0, ROOT_INO.0);
+        let mut state =
+            State { nodes: BTreeMap::new(), next_ino: 1, held: Vec::new(), hold_flushes: false, seen };
+        // SAFETY: these two touch no memory.
+        let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
+        let owner = Caller { uid, gid, ..Caller::default() };
+        let root = state.new_node(&owner, DIRECTORY | root_mode, 0, ROOT_INO.0);
         assert_eq!(root, ROOT_INO.0);
         Self { state: Mutex::new(state), flush_held: Condvar::new() }
     }
@@ -396,7 +401,13 @@ impl FileSystem for MemoryFs {
         }
         Ok(())
     }
-    fn copy_file_range(&self, _caller: &Caller, from: (Ino, u64), to: (Ino, u64), length: u64) -> FsResult<u64> {
+    fn copy_file_range(
+        &self,
+        _caller: &Caller,
+        from: (Ino, u64),
+        to: (Ino, u64),
+        length: u64,
+    ) -> FsResult<u64> {
         let mut state = self.state.lock();
         state.seen.copies += 1;
         let rest = state.node(from.0)?.data.get(from.1 as usize..).unwrap_or(&[]).to_vec();

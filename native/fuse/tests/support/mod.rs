@@ -2,21 +2,27 @@
 #![allow(dead_code, reason = "each test program uses its own part")]
 
 use crate::memory::MemoryFs;
+use holdfast_device::{Clock, RealClock};
 use holdfast_fuse::{Mount, MountOptions, ServeOptions};
 use std::ffi::{CString, OsStr};
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// False, with the reason printed, where FUSE cannot be used. With `CI=true` in the environment that is a failure.
-pub fn fuse_is_there() -> bool {
+pub fn is_root() -> bool {
     // SAFETY: geteuid touches no memory.
-    let root = unsafe { libc::geteuid() == 0 };
+    unsafe { libc::geteuid() == 0 }
+}
+
+/// False, with the reason printed, where FUSE cannot be used. With `CI=true` in the environment that is a
+/// failure.
+pub fn fuse_is_there() -> bool {
     let helper = || std::process::Command::new("fusermount3").arg("-V").output().is_ok();
     let reason = match () {
         () if !Path::new("/dev/fuse").exists() => "/dev/fuse is missing",
-        () if !root && !helper() => "neither root nor fusermount3",
+        () if !is_root() && !helper() => "neither root nor fusermount3",
         () => return true,
     };
     let ci = std::env::vars_os().any(|(name, value)| name == "CI" && value == "true");
@@ -58,7 +64,8 @@ impl Mounted {
     pub fn with(change: impl FnOnce(&mut MountOptions), serve: ServeOptions) -> Self {
         let dir = TemporaryDir::new();
         let fs = Arc::new(MemoryFs::new(0o755));
-        let mut options = MountOptions { dir: dir.0.clone(), source: "pool/vol".into(), ..MountOptions::default() };
+        let mut options =
+            MountOptions { dir: dir.0.clone(), source: "pool/vol".into(), ..MountOptions::default() };
         change(&mut options);
         let mount = Mount::start_with(Arc::clone(&fs) as _, options, serve).expect("mounts");
         Self { mount, fs, dir }
@@ -71,7 +78,16 @@ impl Mounted {
     }
     /// Ends it and demands that all went well.
     pub fn end(self) {
-        self.mount.stop(false).expect("unmounts");
+        // A child that another test is just starting holds our closed files until its exec.
+        let until = RealClock.boottime_ns() + 5_000_000_000;
+        let mut stopped = self.mount.stop(false);
+        while stopped.as_ref().is_err_and(|error| error.kind() == ErrorKind::ResourceBusy)
+            && RealClock.boottime_ns() < until
+        {
+            std::thread::yield_now();
+            stopped = self.mount.stop(false);
+        }
+        stopped.expect("unmounts");
         assert!(!self.mount.alive());
         assert_eq!(self.mount.requests_in_flight(), 0);
     }
