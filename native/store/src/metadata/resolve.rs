@@ -364,7 +364,7 @@ impl<'a> Resolver<'a> {
         }
         let until = super::cover_until(key, self.records[at].start, self.records[at].level);
         Ok(self.inode_tables.iter().flatten().any(|table| {
-            table.desc.first < until && &table.desc.cover_until[..] > &key[..]
+            table.desc.first < until && table.desc.cover_until[..] > key[..]
         }))
     }
 }

@@ -1,5 +1,8 @@
 //! The trees against models too simple to be wrong: everything that was ever written, in a list.
 
+mod bars;
+mod memtable;
+
 use super::cache::BlockCache;
 use super::compact::{into_next, with_covers};
 use super::io::{PageName, Placed, Points, TableIo, TreeEdit, Version};
@@ -121,6 +124,9 @@ struct Written {
     page: Option<PageName>,
 }
 
+/// Every version of every plain key.
+type PlainModel = BTreeMap<Key, Vec<(u64, Option<Vec<u8>>)>>;
+
 struct World {
     seed: u64,
     rng: Rng,
@@ -130,7 +136,7 @@ struct World {
     lsn: u64,
     drained: u64,
     points: Vec<Lsn>,
-    plain: BTreeMap<Key, Vec<(u64, Option<Vec<u8>>)>>,
+    plain: PlainModel,
     cells: Vec<Written>,
     counts: BTreeMap<PageName, i64>,
 }
@@ -153,8 +159,8 @@ const INODES: u64 = 3;
 
 impl World {
     fn new(seed: u64) -> Self {
-        let io = MapIo::new(if seed % 3 == 0 { 64 << 10 } else { 12 << 10 });
-        let cache = Arc::new(BlockCache::new(if seed % 2 == 0 { 1 << 20 } else { 20 << 10 }));
+        let io = MapIo::new([64 << 10, 12 << 10, 12 << 10][seed as usize % 3]);
+        let cache = Arc::new(BlockCache::new([8 << 20, 8 << 20, 8 << 20, 64 << 10][seed as usize % 4]));
         let tree = Tree::open(io.clone(), cache, options(TreeSet::Group, 40 << 10), Vec::new()).unwrap();
         Self {
             seed,
@@ -420,7 +426,8 @@ impl World {
         assert_eq!(data, wanted as i64, "seed {}", self.seed);
         let mut ids = self.io.ids();
         let mut named: Vec<_> = self.tree.tables().iter().map(|table| table.id).collect();
-        (ids.sort(), named.sort());
+        ids.sort();
+        named.sort();
         assert_eq!(ids, named, "no slot is lost");
     }
 }
