@@ -282,11 +282,8 @@ impl<'a> Resolver<'a> {
             }
             self.records[at].alive = alive > 0;
         }
-        for (block, death) in next.iter_mut().enumerate() {
-            if held[block] {
-                *death = lsn;
-            }
-        }
+        // Also where it holds nothing any more: in its time it lay over what is older.
+        next.fill(lsn);
         Ok(())
     }
 

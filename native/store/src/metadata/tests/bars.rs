@@ -103,10 +103,19 @@ fn dead_names_leave_now() {
     assert_eq!(view.get_at(&name_key(77_777), Lsn(2 * runs * per_run)).unwrap().and_then(|found| found.1), None);
     drop(view);
     let tables = bench.tree.stats().then.tables;
-    let edit = bench.tree.expire(&Points::from_sorted(vec![Lsn(12 * per_run)])).unwrap();
-    assert!(edit.added.len() < edit.removed.len());
-    bench.apply(&edit);
+    let points = Points::from_sorted(vec![Lsn(12 * per_run)]);
+    loop {
+        let edit = bench.tree.expire(&points).unwrap();
+        if edit.is_empty() {
+            break;
+        }
+        assert!(edit.added.len() < edit.removed.len());
+        bench.apply(&edit);
+    }
     assert!(bench.tree.stats().then.tables < tables);
+    // What the point sees stays, and of the rest at most one bucket of deaths: two of the sixteen points.
+    let (seen, left) = (runs / 2 * per_run, bench.tree.stats().then.records);
+    assert!(seen <= left && left <= seen + 2 * per_run, "{left}");
 }
 
 #[test]
@@ -183,6 +192,101 @@ fn levels_stay_in_shape_and_absent_names_cost_no_block() {
     assert!((0..1000).all(|n| scan(2 * n + 1) == 0 && view.get(&name_key(2 * n + 1)).unwrap().is_none()));
     let stepped = (bench.tree.stats().keys_stepped - before) as f64 / 2000.0;
     assert!(stepped < 12.0, "{stepped} keys an absent name");
+}
+
+/// New tables do not reach over one that lies between their keys and took no part.
+#[test]
+fn merges_leave_tables_between_their_keys_alone() {
+    let bench = Bench::new(16 << 10, TreeSet::Group, 1 << 20);
+    let inode = |ino: u64, lsn| version(key::inode(BRANCH, Ino(ino)), lsn, Some(vec![7; 200]));
+    let merge = || {
+        let view = bench.tree.snapshot();
+        let edit = bench.tree.compact(&into_next(&view, view.newest.clone(), 1), &Points::default()).unwrap();
+        bench.apply(&edit);
+        edit
+    };
+    bench.build((400..420).map(|ino| inode(ino, ino)).collect(), &Points::default());
+    merge();
+    // Two tables of one run, with nothing of the middle.
+    bench.build((0..90).chain(800..850).map(|ino| inode(ino, 1000 + ino)).collect(), &Points::default());
+    let first = bench.tree.snapshot().newest.iter().map(|table| table.desc.last.clone()).min();
+    assert!(first.unwrap() < key::inode(BRANCH, Ino(90)), "a table ends below the middle");
+    let before = bench.now_records();
+    let view = bench.tree.snapshot();
+    let spans: Vec<_> = view.newest.iter().filter(|table| table.spans(&key::inode(BRANCH, Ino(410)))).collect();
+    let untouched = spans.is_empty();
+    drop(spans);
+    drop(view);
+    let edit = merge();
+    assert_eq!(edit.removed.len() as u64, if untouched { 2 } else { 3 });
+    assert_eq!(bench.now_records(), before);
+    let runs = super::super::levels::runs_of(&bench.tree.snapshot().levels[0]);
+    assert_eq!(runs.len(), 1, "level 1 does not overlap");
+}
+
+/// A hole that reaches over a table's cells goes down with them: else what they meet below is not told of the hole.
+#[test]
+fn holes_go_down_before_what_lies_over_them() {
+    let bench = Bench::new(12 << 10, TreeSet::Group, 1 << 30);
+    let ino = Ino(2);
+    let merge = |level: u8, at: Option<usize>, points: &Points| {
+        let view = bench.tree.snapshot();
+        let sources = match at {
+            Some(at) => with_covers(&view.levels[level as usize - 1], at),
+            None if level == 0 => view.newest.clone(),
+            None => view.levels[level as usize - 1].clone(),
+        };
+        let edit = bench.tree.compact(&into_next(&view, sources, level + 1), points).unwrap();
+        bench.apply(&edit);
+    };
+    let block = key::data(BRANCH, ino, 1 << 20, 0);
+    let none = Points::default();
+    bench.build(vec![version(block.clone(), 5, Some(pages(5, 0)))], &none);
+    (0..4).for_each(|level| merge(level, None, &none));
+    // A hole at 10 over everything, then many cells, so that the hole and the block's new cell lie in two tables.
+    let points = Points::from_sorted(vec![Lsn(7), Lsn(15)]);
+    let mut versions = vec![
+        version(key::data(BRANCH, ino, 0, 8), 10, Some(Cell::Hole.encode())),
+        version(block.clone(), 20, Some(pages(20, 0))),
+    ];
+    versions.extend((1..20u32).map(|n| version(key::data(BRANCH, ino, n << 8, 2), 20, Some(pages(30 + n as u64, 2)))));
+    bench.build(versions, &points);
+    merge(0, None, &points);
+    let view = bench.tree.snapshot();
+    let at = view.levels[0].iter().position(|table| table.spans(&block)).unwrap();
+    assert!(at > 0);
+    drop(view);
+    for level in 1..4 {
+        let view = bench.tree.snapshot();
+        let at = view.levels[level - 1].iter().position(|table| table.spans(&block)).unwrap();
+        drop(view);
+        merge(level as u8, Some(at), &points);
+    }
+    (1..4).for_each(|level| merge(level, None, &points));
+    let view = bench.tree.snapshot();
+    for (point, page) in [(7, Some((EgroupId(5), 7))), (15, None)] {
+        assert_eq!(read_block(&|key| view.get_at(key, Lsn(point)).unwrap(), 2, 1 << 20), page, "at {point}");
+    }
+}
+
+/// A hole whose records end long before what it covers meets all of it.
+#[test]
+fn holes_meet_all_that_they_cover() {
+    let bench = Bench::new(12 << 10, TreeSet::Group, 1 << 30);
+    let ino = Ino(2);
+    let cells = (0..100u32).map(|n| version(key::data(BRANCH, ino, n << 8, 2), 5, Some(pages(5 + n as u64, 2))));
+    bench.build(cells.collect(), &Points::default());
+    let merge = || {
+        let view = bench.tree.snapshot();
+        let edit = bench.tree.compact(&into_next(&view, view.newest.clone(), 1), &Points::default()).unwrap();
+        bench.apply(&edit);
+        edit
+    };
+    merge();
+    assert!(bench.tree.stats().levels[1].tables > 10);
+    bench.build(vec![version(key::data(BRANCH, ino, 0, 8), 200, Some(Cell::Hole.encode()))], &Points::default());
+    assert_eq!(merge().released.len(), 100 * 256);
+    assert_eq!(bench.now_records(), 0);
 }
 
 #[test]

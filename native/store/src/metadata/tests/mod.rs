@@ -135,6 +135,8 @@ struct World {
     memtable: Memtable,
     lsn: u64,
     drained: u64,
+    /// One op in so many is one on plain keys.
+    plain_share: u64,
     points: Vec<Lsn>,
     plain: PlainModel,
     cells: Vec<Written>,
@@ -156,6 +158,8 @@ fn memtable_versions(memtable: &Memtable) -> Vec<Version> {
 }
 
 const INODES: u64 = 3;
+/// Granules that cells fall into.
+const BASES: [u32; 6] = [0, 256, 4096, 8192, 65_536, 66_048];
 
 impl World {
     fn new(seed: u64) -> Self {
@@ -170,6 +174,7 @@ impl World {
             memtable: Memtable::new(),
             lsn: 0,
             drained: 0,
+            plain_share: [2, 3, 20][seed as usize % 3],
             points: Vec::new(),
             plain: BTreeMap::new(),
             cells: Vec::new(),
@@ -203,7 +208,7 @@ impl World {
     }
 
     fn random_block(&mut self) -> u32 {
-        let base = [0, 0, 256, 512, 4096, 65_536][self.rng.below(6) as usize];
+        let base = BASES[self.rng.below(BASES.len() as u64) as usize];
         let within = if self.rng.chance(1, 2) { 20 } else { 256 };
         base + self.rng.below(within) as u32
     }
@@ -279,7 +284,7 @@ impl World {
             self.tree.pick()
         } else {
             let view = self.tree.snapshot();
-            let level = self.rng.below(4).min(view.levels.len() as u64) as usize;
+            let level = self.rng.below(view.levels.len().min(4) as u64 + 1) as usize;
             if level == 0 {
                 (!view.newest.is_empty()).then(|| into_next(&view, view.newest.clone(), 1))
             } else {
@@ -299,13 +304,16 @@ impl World {
         match self.rng.below(100) {
             0..70 => {
                 self.lsn += 1;
-                if self.rng.chance(1, 3) { self.put_plain() } else { self.put_data() }
+                if self.rng.chance(1, self.plain_share) { self.put_plain() } else { self.put_data() }
             }
             70..76 => {
                 self.points.push(Lsn(self.lsn));
                 self.points.dedup();
+                if self.points.len() > 10 {
+                    self.points.remove(self.rng.below(10) as usize);
+                }
             }
-            76..79 if !self.points.is_empty() => {
+            76..79 | 98 if self.points.len() > 1 => {
                 let at = self.rng.below(self.points.len() as u64) as usize;
                 self.points.remove(if self.rng.chance(1, 2) { 0 } else { at });
             }
@@ -315,7 +323,7 @@ impl World {
                 let edit = self.tree.expire(&self.points()).unwrap();
                 self.publish(&edit);
             }
-            _ => self.check(40),
+            _ => self.check(15),
         }
     }
 
@@ -396,7 +404,7 @@ impl World {
     /// Without points and merged to the bottom, a tree holds what the present needs, and nothing else.
     fn settle(&mut self) {
         self.build();
-        self.check(200);
+        self.check(60);
         self.points.clear();
         for _ in 0..100 {
             let edit = self.tree.expire(&Points::default()).unwrap();
@@ -412,14 +420,14 @@ impl World {
             drop(job);
             self.publish(&edit);
         }
-        self.check(400);
+        self.check(200);
         let stats = self.tree.stats();
         assert_eq!((stats.then.records, stats.levels.iter().map(|level| level.tombstones).sum::<u64>()), (0, 0));
         assert!(stats.levels[..stats.levels.len() - 1].iter().all(|level| level.tables == 0));
         let data: i64 = self.counts.values().sum();
         let mut wanted = 0;
         for ino in 0..INODES {
-            for base in [0u32, 256, 512, 4096, 65_536] {
+            for base in BASES {
                 wanted += (base..base + 256).filter(|block| self.block_at(ino, *block, self.lsn).is_some()).count();
             }
         }
@@ -443,7 +451,7 @@ fn newest_of(left: Option<Stamped>, right: Option<Stamped>) -> Option<Stamped> {
 fn trees_equal_the_model() {
     for seed in 0..250 {
         let mut world = World::new(seed);
-        for _ in 0..400 {
+        for _ in 0..if seed % 8 == 0 { 1200 } else { 300 } {
             world.step();
         }
         world.settle();
