@@ -37,7 +37,8 @@ fn pieces_lie_over_the_block_and_merge_with_those_they_touch() {
     // A point keeps what lies before it apart.
     memtable.insert(&key, stamp(6), Some(&partial(0, &[7; 100])), Lsn(5));
     assert_eq!(lsns(&memtable, &key), [6, 4, 1]);
-    // The chain ends with the first version that is the whole block; a whole block replaces the pieces since the point.
+    // The chain ends with the first version that is the whole block; a whole block replaces the pieces since
+    // the point.
     memtable.insert(&key, stamp(7), Some(&pages(7, 0)), Lsn(5));
     assert_eq!(lsns(&memtable, &key), [7, 4, 1]);
     chain.clear();
@@ -70,8 +71,11 @@ fn memory_does_not_grow_under_overwrites_of_any_size() {
     assert_eq!(memtable.records(), 3);
 }
 
+/// Start and bytes.
+type Piece = (u16, Vec<u8>);
+
 /// What a block reads as at `lsn`: the whole block's LSN and the bytes over it.
-fn read(versions: &[(u64, Option<(u16, Vec<u8>)>)], lsn: u64) -> (u64, [u8; 32]) {
+fn read(versions: &[(u64, Option<Piece>)], lsn: u64) -> (u64, [u8; 32]) {
     let mut bytes = [0; 32];
     for (at, piece) in versions.iter().rev().filter(|(at, _)| *at <= lsn) {
         let Some((start, piece)) = piece else { return (*at, bytes) };

@@ -4,13 +4,13 @@ mod bars;
 mod memtable;
 
 use super::cache::BlockCache;
+use super::cells;
 use super::compact::{into_next, with_covers};
 use super::io::{PageName, Placed, Points, TableIo, TreeEdit, Version};
 use super::levels::Levels;
 use super::memtable::{Memtable, Stamped};
 use super::table::{Access, RunCursor};
 use super::tree::{Tree, TreeOptions, TreeSet};
-use super::cells;
 use crate::error::{Error, Kind, Result};
 use holdfast_device::Rng;
 use holdfast_format::cell::{self, Cell, cut_range, level_blocks, released_bytes};
@@ -247,9 +247,12 @@ impl World {
                 self.put_cell(ino, start, level, &Cell::Hole.encode(), None);
             }
             _ => {
-                let end = if self.rng.chance(1, 2) { 1 << 32 } else { block as u64 + 1 + self.rng.below(5000) };
+                let end =
+                    if self.rng.chance(1, 2) { 1 << 32 } else { block as u64 + 1 + self.rng.below(5000) };
                 let mut cut = Vec::new();
-                cut_range(block as u64, end - block as u64, CELL_LEVEL_MAX, |start, level| cut.push((start, level)));
+                cut_range(block as u64, end - block as u64, CELL_LEVEL_MAX, |start, level| {
+                    cut.push((start, level))
+                });
                 for (start, level) in cut {
                     self.put_cell(ino, start, level, &Cell::Hole.encode(), None);
                 }
@@ -388,7 +391,8 @@ impl World {
                 records += 1;
                 let place = key::data_place(cursor.key());
                 tombstones += (cursor.value().is_none()
-                    || place.is_some() && cursor.value() == Some(&[cell::TAG_HOLE])) as u32;
+                    || place.is_some() && cursor.value() == Some(&[cell::TAG_HOLE]))
+                    as u32;
                 if let Some((_, level)) = place {
                     let count = |page| *named.entry(page).or_default() += 1;
                     cells::for_each_page(level, cursor.value(), count).unwrap();
@@ -396,8 +400,12 @@ impl World {
             }
             assert_eq!((records, tombstones), (table.desc.records, table.desc.tombstones));
         }
-        let counts: BTreeMap<_, _> =
-            self.counts.iter().filter(|(_, count)| **count != 0).map(|(page, count)| (*page, *count)).collect();
+        let counts: BTreeMap<_, _> = self
+            .counts
+            .iter()
+            .filter(|(_, count)| **count != 0)
+            .map(|(page, count)| (*page, *count))
+            .collect();
         assert_eq!(named, counts, "seed {}", self.seed);
     }
 
@@ -412,8 +420,9 @@ impl World {
         }
         for level in 0..5 {
             let view = self.tree.snapshot();
-            let sources =
-                if level == 0 { Some(&view.newest) } else { view.levels.get(level - 1) }.cloned().unwrap_or_default();
+            let sources = if level == 0 { Some(&view.newest) } else { view.levels.get(level - 1) }
+                .cloned()
+                .unwrap_or_default();
             let job = into_next(&view, sources, level as u8 + 1);
             drop(view);
             let edit = self.tree.compact(&job, &Points::default()).unwrap();
@@ -422,13 +431,17 @@ impl World {
         }
         self.check(200);
         let stats = self.tree.stats();
-        assert_eq!((stats.then.records, stats.levels.iter().map(|level| level.tombstones).sum::<u64>()), (0, 0));
+        assert_eq!(
+            (stats.then.records, stats.levels.iter().map(|level| level.tombstones).sum::<u64>()),
+            (0, 0)
+        );
         assert!(stats.levels[..stats.levels.len() - 1].iter().all(|level| level.tables == 0));
         let data: i64 = self.counts.values().sum();
         let mut wanted = 0;
         for ino in 0..INODES {
             for base in BASES {
-                wanted += (base..base + 256).filter(|block| self.block_at(ino, *block, self.lsn).is_some()).count();
+                wanted +=
+                    (base..base + 256).filter(|block| self.block_at(ino, *block, self.lsn).is_some()).count();
             }
         }
         assert_eq!(data, wanted as i64, "seed {}", self.seed);
