@@ -10,8 +10,8 @@
 //! ```
 //! `shared` counts the leading bytes that the key has in common with the key before it (at most 255).
 //! base_lsn and row are those of the first entry. Order is by key, then newest first. A block is scanned from
-//! its start: at 4 KiB that is about 140 entries and half a microsecond, and restart points would cost more
-//! bytes than they save time. The checksum of a block stands in its table's index.
+//! its start: 4 KiB are about 140 small entries, and restart points would cost bytes in each of them. The
+//! checksum of a block stands in its table's index.
 
 use crate::ids::{Lsn, Row, Stamp};
 use crate::wire::{DecodeError, Put, Take};

@@ -76,7 +76,9 @@ impl Levels {
         level.get(at).filter(|table| table.spans(key))
     }
 
-    /// Newest version in NOW; a value of `None` is a deletion.
+    /// Newest version in NOW; a value of `None` is a deletion (of a DATA key: a hole). A block's content is what
+    /// the newest of the cells that cover it says, blocks in their `released` bitmaps left out; of two with one
+    /// stamp the smaller. No cell at all: a hole.
     pub fn get(&self, key: &[u8]) -> Result<Option<Stamped>> {
         let mut stepped = 0;
         let mut best: Option<Stamped> = None;

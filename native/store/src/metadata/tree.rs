@@ -190,6 +190,12 @@ impl Tree {
         *levels = Arc::new(Levels::new(tables, levels.counters.clone()));
     }
 
+    /// Gives back the tables of an edit that was not published and never will be.
+    pub fn abandon(&self, edit: &TreeEdit) {
+        super::output::discard(&*self.io, &edit.added);
+    }
+
+    /// Every table of the trees, as the manifest names it.
     pub fn tables(&self) -> Vec<TableDesc> {
         self.snapshot().tables().map(|table| table.desc.clone()).collect()
     }

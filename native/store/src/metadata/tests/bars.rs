@@ -342,6 +342,13 @@ fn a_failed_build_gives_its_tables_back() {
     let broken = sorted.into_iter().map(Ok).chain([Err(Error::closed())]);
     assert_eq!(bench.tree.build(&mut { broken }, &Points::default()).unwrap_err().kind, Kind::Closed);
     assert_eq!(bench.io.ids().len(), 0);
+    // Built, but the manifest could not be written.
+    let mut sorted: Vec<_> = versions().collect();
+    sorted.sort_by(|left, right| left.key.cmp(&right.key));
+    let edit = bench.tree.build(&mut sorted.into_iter().map(Ok), &Points::default()).unwrap();
+    assert_eq!(bench.io.ids().len(), edit.added.len());
+    bench.tree.abandon(&edit);
+    assert_eq!((bench.io.ids().len(), bench.tree.tables().len()), (0, 0));
 }
 
 #[test]
