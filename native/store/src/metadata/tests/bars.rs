@@ -127,6 +127,30 @@ fn dead_names_leave_now() {
     assert!(seen <= left && left <= seen + 2 * per_run, "{left}");
 }
 
+/// Versions of all ages, moved to THEN at once, leave it table by table as their points go.
+#[test]
+fn expiry_drops_whole_tables() {
+    let bench = Bench::new(1 << 20, TreeSet::Group, 4 << 20);
+    let points = |from: u64| Points::from_sorted((from..=64).map(Lsn).collect());
+    let cells = (0..100u32).flat_map(|block| {
+        (1..=65).map(move |lsn| {
+            version(key::data(BRANCH, Ino(4), block, 0), lsn, Some(pages(block as u64 * 100 + lsn, 0)))
+        })
+    });
+    let edit = bench.build(cells.collect(), &points(1));
+    assert_eq!(edit.referenced.len(), 6500);
+    assert_eq!(bench.tree.stats().then.records, 6400);
+    let edit = bench.tree.expire(&points(33)).unwrap();
+    assert_eq!(edit.added, []);
+    let expired = edit.released.len();
+    assert!((6400 * 3 / 8..=3200).contains(&expired), "{expired}");
+    bench.apply(&edit);
+    let edit = bench.tree.expire(&Points::default()).unwrap();
+    assert_eq!((edit.added.len(), edit.released.len()), (0, 6400 - expired));
+    bench.apply(&edit);
+    assert_eq!((bench.tree.stats().then.tables, bench.now_records()), (0, 100));
+}
+
 #[test]
 fn names_born_and_dead_in_one_memtable_never_reach_now() {
     let bench = Bench::new(1 << 20, TreeSet::Group, 4 << 20);
