@@ -42,7 +42,7 @@ export async function runDemo(given: readonly string[]): Promise<number> {
   }
   const folder = resolve(options.dir);
   const state = join(folder, "state");
-  for (const name of ["d1", "d2", "d3", "mnt"]) mkdirSync(join(folder, name), { recursive: true });
+  for (const name of ["d1", "d2", "d3", "mnt"]) makeFolder(join(folder, name));
   const config = join(folder, "holdfast.yaml");
   if (!existsSync(config)) writeFileSync(config, CONFIG);
   const main = fileURLToPath(new URL("main.js", import.meta.url));
@@ -144,4 +144,13 @@ Try, in another terminal:
 
 Ctrl-C here flushes, unmounts and ends; the next start finds everything again.
 `;
+}
+
+/** Makes a folder unless it is there. A mount that a killed daemon left behind answers ENOTCONN: the daemon detaches it. */
+function makeFolder(path: string): void {
+  try {
+    mkdirSync(path, { recursive: true });
+  } catch (error) {
+    if (!(error instanceof Error && "code" in error && error.code === "ENOTCONN")) throw error;
+  }
 }
