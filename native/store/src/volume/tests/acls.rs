@@ -110,7 +110,8 @@ fn a_default_acl_is_inherited_instead_of_the_umask() {
 fn attributes_obey_flags_and_limits() {
     let bench = bench();
     let file = bench.file(ROOT_INO, "f");
-    let set = |name: &[u8], value: &[u8], flags| bench.volume.setxattr(&ROOT, file, name, value, flags, false);
+    let set =
+        |name: &[u8], value: &[u8], flags| bench.volume.setxattr(&ROOT, file, name, value, flags, false);
     fails(bench.volume.getxattr(file, b"user.a"), FsError::NoData);
     fails(set(b"user.a", b"1", XATTR_REPLACE), FsError::NoData);
     set(b"user.a", b"1", XATTR_CREATE).expect("creates");

@@ -1,6 +1,7 @@
 use super::*;
 use crate::api::{
-    FALLOC_COLLAPSE_RANGE, FALLOC_INSERT_RANGE, FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, Whence,
+    FALLOC_COLLAPSE_RANGE, FALLOC_INSERT_RANGE, FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE,
+    Whence,
 };
 use holdfast_device::Rng;
 
@@ -54,7 +55,8 @@ fn contents_survive_any_order_of_writes_cuts_holes_and_copies() {
                     let other = 1 - index;
                     let to = rng.below(5 * MIB) / align * align;
                     let (places, length) = (((file, offset), (files[other], to)), length * 4);
-                    let copied = bench.volume.copy_file_range(&ROOT, places.0, places.1, length).expect("copies");
+                    let copied =
+                        bench.volume.copy_file_range(&ROOT, places.0, places.1, length).expect("copies");
                     assert_eq!(copied, length.min((shadows[index].len() as u64).saturating_sub(offset)));
                     let data = shadows[index][from.min(shadows[index].len())..][..copied as usize].to_vec();
                     if copied > 0 {

@@ -187,7 +187,10 @@ fn many_attributes_do_not_keep_an_unreferenced_file() {
     let bench = bench();
     let file = bench.file(ROOT_INO, "f");
     for index in 0..300 {
-        bench.volume.setxattr(&ROOT, file, format!("user.{index}").as_bytes(), b"1", 0, false).expect("sets");
+        bench
+            .volume
+            .setxattr(&ROOT, file, format!("user.{index}").as_bytes(), b"1", 0, false)
+            .expect("sets");
     }
     bench.volume.forget(file, 1);
     bench.volume.unlink(&ROOT, ROOT_INO, b"f").expect("unlinks");
@@ -269,7 +272,8 @@ fn names_of_equal_hash_keep_their_own_cookies() {
     let base = key::cookie_base(TWINS[0]);
     assert_eq!(base, key::cookie_base(TWINS[1]));
     let make = |name: &[u8]| bench.volume.create(&ROOT, ROOT_INO, name, 0o600).expect("creates").ino;
-    let cookies = || bench.names(ROOT_INO).into_iter().skip(2).map(|entry| (entry.0, entry.1)).collect::<Vec<_>>();
+    let cookies =
+        || bench.names(ROOT_INO).into_iter().skip(2).map(|entry| (entry.0, entry.1)).collect::<Vec<_>>();
     let first = make(TWINS[0]);
     let second = make(TWINS[1]);
     assert_eq!(cookies(), [(base, TWINS[0].to_vec()), (base + 1, TWINS[1].to_vec())]);
@@ -360,7 +364,10 @@ fn threads_do_not_lose_each_others_names() {
                     let file = bench.file(from, &name);
                     bench.write(file, 0, name.as_bytes());
                     let target = format!("shared-{}", index % 5);
-                    bench.volume.rename(&ROOT, (from, name.as_bytes()), (to, target.as_bytes()), 0).expect("moves");
+                    bench
+                        .volume
+                        .rename(&ROOT, (from, name.as_bytes()), (to, target.as_bytes()), 0)
+                        .expect("moves");
                     bench.volume.forget(file, 1);
                 }
             });

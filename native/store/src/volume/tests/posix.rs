@@ -47,7 +47,10 @@ fn owners_lose_privileges_with_a_change_of_owner_or_contents() {
     assert_eq!(mode(), 0o755);
     let dir = bench.dir(ROOT_INO, "d");
     bench.volume.setattr(&ROOT, dir, &SetAttr { mode: Some(0o6755), ..SetAttr::default() }).expect("chmod");
-    bench.volume.setattr(&ROOT, dir, &SetAttr { uid: Some(7), kill_suidgid: true, ..chown }).expect("chown");
+    bench
+        .volume
+        .setattr(&ROOT, dir, &SetAttr { uid: Some(7), kill_suidgid: true, ..chown })
+        .expect("chown");
     assert_eq!(bench.attr(dir).mode & 0o7777, 0o6755);
 }
 
