@@ -4,8 +4,8 @@
 //! acl   = version u32 (2) | entry …
 //! entry = tag u16 | permissions u16 | id u32        ids only in USER and GROUP, else 0xffffffff
 //! ```
-//! Entries come in the order owner, users, group, groups, mask, others; a mask is there when users or groups are. An ACL
-//! of just owner, group and others says no more than the mode and is stored as that.
+//! Entries come in the order owner, users, group, groups, mask, others; a mask is there when users or
+//! groups are. An ACL of just owner, group and others says no more than the mode and is stored as that.
 
 use super::mode;
 use crate::api::{FsError, FsResult};
@@ -136,8 +136,8 @@ impl Acl {
         }
     }
 
-    /// Makes a default ACL the access ACL of a node created with `mode`: both give only what the other gives too. Returns
-    /// the node's mode.
+    /// Makes a default ACL the access ACL of a node created with `mode`: both give only what the other
+    /// gives too. Returns the node's mode.
     pub fn create(&mut self, mode: u32) -> u32 {
         for entry in self.mode_entries() {
             entry.permissions &= (mode >> shift(entry.tag) & 7) as u16;

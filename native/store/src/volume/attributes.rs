@@ -52,7 +52,8 @@ impl Volume {
         let owned = set.uid.is_some() || set.gid.is_some();
         record.uid = set.uid.unwrap_or(record.uid);
         record.gid = set.gid.unwrap_or(record.gid);
-        // Linux takes suid and sgid from whatever changes owner, root's doing included, but not from directories.
+        // Linux takes suid and sgid from whatever changes owner, root's doing included, but not from
+        // directories.
         if !mode::is_directory(record.mode) {
             if owned || set.kill_suidgid {
                 record.mode = mode::without_privileges(record.mode);

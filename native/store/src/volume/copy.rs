@@ -1,9 +1,9 @@
 //! copy_file_range: whole blocks by reference, edges through read and write.
 
+use super::Volume;
 use super::change::Change;
 use super::data::{BLOCK, check_regular, range_end, whole_blocks};
 use super::ranges::count_blocks;
-use super::Volume;
 use crate::api::{Caller, FsError, FsResult};
 use crate::ledger::BlockRef;
 use holdfast_format::inode::InodeRecord;
@@ -110,7 +110,8 @@ impl Volume {
         Ok(Step { bytes, payload })
     }
 
-    /// Lets the target's blocks name what the source's name. Blocks with pieces over them are read and written.
+    /// Lets the target's blocks name what the source's name. Blocks with pieces over them are read and
+    /// written.
     fn copy_references(
         &self,
         change: &mut Change<'_>,
@@ -119,8 +120,7 @@ impl Volume {
         blocks: u64,
     ) -> FsResult<Step> {
         let first = (from.1 / BLOCK) as u32;
-        let mut refs =
-            self.ledger.block_refs(self.branch, from.0, source.levels, first, blocks as u32)?;
+        let mut refs = self.ledger.block_refs(self.branch, from.0, source.levels, first, blocks as u32)?;
         let copies_max = self.ledger.write_bytes_max() as usize / BLOCK_BYTES;
         truncate_at_copies(&mut refs, copies_max);
         let start = to.1 / BLOCK;
@@ -160,7 +160,8 @@ impl Volume {
             index += if matches!(refs[index], BlockRef::Shared(_)) { 1 } else { run };
         }
         let bytes = refs.len() as u64 * BLOCK;
-        // The source may end inside the last block; `copy_op` cuts the count, so the size must be known here.
+        // The source may end inside the last block; `copy_op` cuts the count, so the size must be known
+        // here.
         let source_left = source.size - from.1;
         target.size = target.size.max((to.1 + bytes.min(source_left)).min(end_bytes));
         count_blocks(target, range, before, after, first_hole);
@@ -170,7 +171,7 @@ impl Volume {
 
 /// Blocks that can go by reference from here on; 0: bytes first.
 fn reference_blocks(source: &InodeRecord, target: &InodeRecord, from: u64, to: u64, length: u64) -> u64 {
-    if from % BLOCK != 0 || to % BLOCK != 0 {
+    if !from.is_multiple_of(BLOCK) || !to.is_multiple_of(BLOCK) {
         return 0;
     }
     // The source's last block is zero beyond its end; where the target ends too, it can be taken whole.

@@ -1,5 +1,5 @@
-//! Reading and writing bytes. Whole blocks go out as payload pages, the ends of a range as PARTIAL cells: a write reads
-//! no data (STORE.md 23).
+//! Reading and writing bytes. Whole blocks go out as payload pages, the ends of a range as PARTIAL cells:
+//! a write reads no data (STORE.md 23).
 
 use super::change::Change;
 use super::{Volume, mode};
@@ -53,7 +53,13 @@ pub fn pieces(offset: u64, end: u64) -> impl Iterator<Item = Piece> {
 }
 
 impl Volume {
-    pub(super) fn read_file(&self, caller: &Caller, ino: Ino, offset: u64, into: &mut [u8]) -> FsResult<usize> {
+    pub(super) fn read_file(
+        &self,
+        caller: &Caller,
+        ino: Ino,
+        offset: u64,
+        into: &mut [u8],
+    ) -> FsResult<usize> {
         let got = {
             let _held = self.locks.read(ino);
             let record = self.load(ino)?;
@@ -66,8 +72,8 @@ impl Volume {
         Ok(got)
     }
 
-    /// Fills `into[..length]`, all of it before the end of the file. More of `into` may be overwritten. The caller holds
-    /// the shard.
+    /// Fills `into[..length]`, all of it before the end of the file. More of `into` may be overwritten.
+    /// The caller holds the shard.
     pub(super) fn read_bytes(
         &self,
         ino: Ino,

@@ -30,7 +30,8 @@ impl Durability {
 }
 
 impl Volume {
-    /// Ends an op once its locks are released: reaps what nobody refers to, and waits where the volume's policy is
+    /// Ends an op once its locks are released: reaps what nobody refers to, and waits where the volume's
+    /// policy is
     /// `ack: write`.
     pub(super) fn settle(&self, done: Done) -> FsResult<()> {
         for ino in done.orphans {

@@ -1,4 +1,5 @@
-//! readdir: chunks of entries in cookie order, under the directory's shard held shared for one chunk at a time.
+//! readdir: chunks of entries in cookie order, under the directory's shard held shared for one chunk at a
+//! time.
 
 use super::{Volume, attributes, mode};
 use crate::api::{Caller, DirEntry, FsError, FsResult};
@@ -20,7 +21,8 @@ struct Listed {
 }
 
 impl Volume {
-    /// An entry for which `visit` returned false was not taken: it gets no reference, and the next call begins with it.
+    /// An entry for which `visit` returned false was not taken: it gets no reference, and the next call
+    /// begins with it.
     pub(super) fn list(
         &self,
         caller: &Caller,
@@ -66,8 +68,12 @@ impl Volume {
                 (Some((cookie, name)), Ok(record)) => {
                     chunk.push(Listed { cookie, name: name.to_vec(), record });
                 }
-                (_, Err(error)) => broken = Some(Error::decode(&format!("entry of directory {dir}"), error)),
-                (None, _) => broken = Some(Error::corrupt(format!("directory {dir}: an entry without a cookie"))),
+                (_, Err(error)) => {
+                    broken = Some(Error::decode(&format!("entry of directory {dir}"), error))
+                }
+                (None, _) => {
+                    broken = Some(Error::corrupt(format!("directory {dir}: an entry without a cookie")))
+                }
             }
             broken.is_none() && chunk.len() < CHUNK
         })?;
@@ -89,10 +95,12 @@ impl Volume {
         if plus {
             self.references.add(ino);
         }
-        let entry = DirEntry { ino, kind: listed.record.kind, cookie: listed.cookie, name: &listed.name, attr };
+        let entry =
+            DirEntry { ino, kind: listed.record.kind, cookie: listed.cookie, name: &listed.name, attr };
         let taken = visit(&entry);
         if plus && !taken {
-            // The name holds the inode while its directory is held, so this is never an orphan's last reference …
+            // The name holds the inode while its directory is held, so this is never an orphan's last
+            // reference …
             let orphan = self.references.forget(ino, 1);
             // … and a mark left by an op that failed is of no consequence.
             debug_assert!(!orphan || self.load(ino).is_ok_and(|record| record.nlink > 0));

@@ -2,8 +2,8 @@
 //!
 //! - An inode's shard is a pure function of its number; two inodes may share one.
 //! - Several shards are taken in index order, each once; never while waiting for a flush.
-//! - Held exclusively from the first look at an inode (or at a directory's entries) until the commit that changes it;
-//!   held shared while file data or a directory is read.
+//! - Held exclusively from the first look at an inode (or at a directory's entries) until the commit that
+//!   changes it; held shared while file data or a directory is read.
 
 use holdfast_format::Ino;
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};

@@ -1,11 +1,13 @@
 //! What POSIX means: one volume as a file system over a [`Ledger`].
 //!
-//! - Every operation is resolved under the locks of its inodes and committed as one op; replay decides nothing (I-2).
-//! - Lock order: `directory_moves`, then inode shards in index order, then `numbers`, then the ledger's own. Nothing is
-//!   held while a flush is waited for.
-//! - No block at or beyond the end of a file is mapped, and mapped bytes beyond the end are zero: cutting a file puts
-//!   hole cells and a piece of zeroes, so that growing it again touches nothing.
-//! - `InodeRecord::blocks` is exact. `INODE_SPARSE` is set iff `blocks > dense_until`; without it no write reads the map.
+//! - Every operation is resolved under the locks of its inodes and committed as one op; replay decides
+//!   nothing (I-2).
+//! - Lock order: `directory_moves`, then inode shards in index order, then `numbers`, then the ledger's
+//!   own. Nothing is held while a flush is waited for.
+//! - No block at or beyond the end of a file is mapped, and mapped bytes beyond the end are zero: cutting
+//!   a file puts hole cells and a piece of zeroes, so that growing it again touches nothing.
+//! - `InodeRecord::blocks` is exact. `INODE_SPARSE` is set iff `blocks > dense_until`; without it no write
+//!   reads the map.
 //! - A directory's size is always [`names::DIRECTORY_BYTES`], its nlink 2 + subdirectories.
 
 mod acl;
@@ -206,13 +208,26 @@ impl FileSystem for Volume {
     fn read(&self, caller: &Caller, ino: Ino, offset: u64, into: &mut [u8]) -> FsResult<usize> {
         self.read_file(caller, ino, offset, into)
     }
-    fn write(&self, caller: &Caller, ino: Ino, offset: u64, data: &[u8], flags: WriteFlags) -> FsResult<()> {
+    fn write(
+        &self,
+        caller: &Caller,
+        ino: Ino,
+        offset: u64,
+        data: &[u8],
+        flags: WriteFlags,
+    ) -> FsResult<()> {
         self.write_file(caller, ino, offset, data, flags)
     }
     fn fallocate(&self, caller: &Caller, ino: Ino, offset: u64, length: u64, mode: u32) -> FsResult<()> {
         self.allocate(caller, ino, (offset, length), mode)
     }
-    fn copy_file_range(&self, caller: &Caller, from: (Ino, u64), to: (Ino, u64), length: u64) -> FsResult<u64> {
+    fn copy_file_range(
+        &self,
+        caller: &Caller,
+        from: (Ino, u64),
+        to: (Ino, u64),
+        length: u64,
+    ) -> FsResult<u64> {
         self.copy_range(caller, from, to, length)
     }
     fn lseek(&self, ino: Ino, offset: u64, whence: Whence) -> FsResult<u64> {

@@ -33,7 +33,8 @@ pub fn entry_kind(mode: u32) -> u8 {
     ((mode & TYPE_MASK) >> 12) as u8
 }
 
-/// What a write, a truncation or a change of owner does to a mode: suid goes, and sgid where it means "run as".
+/// What a write, a truncation or a change of owner does to a mode: suid goes, and sgid where it means "run
+/// as".
 pub fn without_privileges(mode: u32) -> u32 {
     let mode = mode & !SET_UID;
     if mode & GROUP_EXECUTE != 0 { mode & !SET_GID } else { mode }

@@ -1,5 +1,6 @@
-//! A ledger too simple to be wrong: records and cells in B-trees, payload by LSN, nothing ever drained. It checks what a
-//! real one takes for granted: no key twice in an op, limits kept, cells found through the inode's `levels` alone.
+//! A ledger too simple to be wrong: records and cells in B-trees, payload by LSN, nothing ever drained. It
+//! checks what a real one takes for granted: no key twice in an op, limits kept, cells found through the
+//! inode's `levels` alone.
 
 use crate::error::{Error, Result};
 use crate::ledger::{BlockRef, Durable, Ledger, Mapped, OpDraft, Space};
@@ -152,7 +153,14 @@ impl Ledger for ModelLedger {
         Ok(())
     }
 
-    fn read_blocks(&self, branch: BranchId, ino: Ino, levels: u16, first_block: u32, into: &mut [u8]) -> Result<()> {
+    fn read_blocks(
+        &self,
+        branch: BranchId,
+        ino: Ino,
+        levels: u16,
+        first_block: u32,
+        into: &mut [u8],
+    ) -> Result<()> {
         assert!(into.len().is_multiple_of(BLOCK_BYTES));
         let mut state = self.state.lock();
         state.block_reads += 1;
@@ -196,7 +204,14 @@ impl Ledger for ModelLedger {
         Ok(())
     }
 
-    fn block_refs(&self, branch: BranchId, ino: Ino, levels: u16, first: u32, count: u32) -> Result<Vec<BlockRef>> {
+    fn block_refs(
+        &self,
+        branch: BranchId,
+        ino: Ino,
+        levels: u16,
+        first: u32,
+        count: u32,
+    ) -> Result<Vec<BlockRef>> {
         let state = self.state.lock();
         let refer = |block: u32| {
             let found = state.find(branch, ino, levels, block);
@@ -205,7 +220,11 @@ impl Ledger for ModelLedger {
                 Some((start, Cell::Logged { lsn, first_page, checksums })) => {
                     let index = (block - start) as usize;
                     let first_page = *first_page + index as u16;
-                    BlockRef::Shared(Cell::Logged { lsn: *lsn, first_page, checksums: vec![checksums[index]] })
+                    BlockRef::Shared(Cell::Logged {
+                        lsn: *lsn,
+                        first_page,
+                        checksums: vec![checksums[index]],
+                    })
                 }
                 Some(_) => BlockRef::Copy,
                 None => BlockRef::Hole,
@@ -246,7 +265,13 @@ impl Ledger for ModelLedger {
     }
 
     fn space(&self) -> Result<Space> {
-        Ok(Space { total: 1 << 30, free: 1 << 29, evictable: 1 << 20, reserve: 1 << 22, inodes_free: 1 << 40 })
+        Ok(Space {
+            total: 1 << 30,
+            free: 1 << 29,
+            evictable: 1 << 20,
+            reserve: 1 << 22,
+            inodes_free: 1 << 40,
+        })
     }
 
     fn now(&self) -> Time {

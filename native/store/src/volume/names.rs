@@ -1,7 +1,8 @@
 //! Names: look-up, making, linking and removing.
 //!
-//! A directory entry's key is its cookie and its name. The cookie is 48 bits of the name's hash and a sequence number among
-//! names of equal hash; it is given once and kept until the name goes, so it is what readdir hands to programs.
+//! A directory entry's key is its cookie and its name. The cookie is 48 bits of the name's hash and a
+//! sequence number among names of equal hash; it is given once and kept until the name goes, so it is what
+//! readdir hands to programs.
 
 use super::change::Change;
 use super::{Volume, attributes, mode};
@@ -88,7 +89,8 @@ pub fn check_own_name(name: &[u8]) -> FsResult<()> {
 }
 
 fn decode_entry(dir: Ino, value: &[u8]) -> FsResult<DirentRecord> {
-    Ok(DirentRecord::decode(value).map_err(|error| Error::decode(&format!("entry of directory {dir}"), error))?)
+    Ok(DirentRecord::decode(value)
+        .map_err(|error| Error::decode(&format!("entry of directory {dir}"), error))?)
 }
 
 /// Refuses what is no directory (`NotDirectory`) or one that has been removed (`NotFound`).
@@ -100,7 +102,8 @@ pub fn check_directory(record: &InodeRecord) -> FsResult<()> {
 }
 
 impl Volume {
-    /// Finds a name, or the first free cookie of its hash. The caller holds the directory's shard if it acts on the answer.
+    /// Finds a name, or the first free cookie of its hash. The caller holds the directory's shard if it
+    /// acts on the answer.
     pub(super) fn slot(&self, dir: Ino, name: &[u8]) -> FsResult<Slot> {
         let base = key::cookie_base(name);
         let end = base + (1 << key::COOKIE_SEQUENCE_BITS);
@@ -171,7 +174,14 @@ impl Volume {
     }
 
     /// Puts the entry of `name`.
-    pub(super) fn put_entry(&self, change: &mut Change<'_>, place: (Ino, u64), name: &[u8], ino: Ino, kind: u8) {
+    pub(super) fn put_entry(
+        &self,
+        change: &mut Change<'_>,
+        place: (Ino, u64),
+        name: &[u8],
+        ino: Ino,
+        kind: u8,
+    ) {
         let record = DirentRecord { ino, kind };
         change.effects.put(&key::dirent(self.branch, place.0, place.1, name), &record.encode());
     }
@@ -347,7 +357,12 @@ impl Volume {
     }
 
     /// One name fewer, of several: a LINK record takes the place of the first parent.
-    pub(super) fn remove_parent(&self, change: &mut Change<'_>, ino: Ino, place: (Ino, u64)) -> FsResult<()> {
+    pub(super) fn remove_parent(
+        &self,
+        change: &mut Change<'_>,
+        ino: Ino,
+        place: (Ino, u64),
+    ) -> FsResult<()> {
         let record = change.inode(ino)?.clone();
         if (record.parent, record.parent_cookie) != place {
             change.effects.delete(&key::link(self.branch, ino, place.0, place.1));
@@ -409,8 +424,8 @@ impl Volume {
         self.settle(done)
     }
 
-    /// Takes one name from an inode: an empty directory, or a file of which it may be the last name. The entry itself
-    /// is the caller's.
+    /// Takes one name from an inode: an empty directory, or a file of which it may be the last name. The
+    /// entry itself is the caller's.
     pub(super) fn drop_name(&self, change: &mut Change<'_>, place: (Ino, u64), ino: Ino) -> FsResult<()> {
         let time = change.time;
         let is_directory = mode::is_directory(change.inode(ino)?.mode);

@@ -1,8 +1,8 @@
 //! Inode numbers and what else the VOLUME record says.
 //!
-//! - Every number below the durable `next_ino` may have been given out, none at or above it. The op that gives out the
-//!   first number of a step carries the raised record, and holds the mutex until it is committed, so no op with
-//!   a number of that step can come before it in the log.
+//! - Every number below the durable `next_ino` may have been given out, none at or above it. The op that
+//!   gives out the first number of a step carries the raised record, and holds the mutex until it is
+//!   committed, so no op with a number of that step can come before it in the log.
 //! - A number is never given twice: a failed op wastes its number, a restart the rest of its step.
 
 use super::Volume;
@@ -64,8 +64,8 @@ impl Volume {
         Ok(Ino(ino))
     }
 
-    /// Changes policy fields of the volume's record (rf, ack, quota, name); `next_ino` is kept. From here on the volume
-    /// acts on them.
+    /// Changes policy fields of the volume's record (rf, ack, quota, name); `next_ino` is kept. From here
+    /// on the volume acts on them.
     ///
     /// # Errors
     /// Those of the log.
@@ -78,6 +78,7 @@ impl Volume {
         let mut effects = Effects::new();
         effects.put(&key::volume(self.branch), &record.encode());
         let lsn = self.commit_effects(OpKind::VolumeSet, Actor::default(), Ino(0), effects)?;
+        self.durability.changed(lsn);
         self.policy.adopt(&record);
         drop(numbers);
         self.start_quota()?;

@@ -23,8 +23,8 @@ impl Volume {
         Ok(keys)
     }
 
-    /// The last name goes: the inode is removed with it, or becomes an orphan when it is referenced (or has too much
-    /// to delete in one op).
+    /// The last name goes: the inode is removed with it, or becomes an orphan when it is referenced (or
+    /// has too much to delete in one op).
     pub(super) fn bury(&self, change: &mut Change<'_>, ino: Ino) -> FsResult<()> {
         let has_xattrs = change.inode(ino)?.flags & INODE_HAS_XATTRS != 0;
         let xattrs = if has_xattrs { self.xattr_keys(ino)? } else { Vec::new() };

@@ -69,8 +69,9 @@ impl Policy {
 }
 
 impl Volume {
-    /// Counts what the volume holds, once, when it has a quota: one seek per inode. Changes meanwhile add their difference
-    /// to the same counter; an inode changed while it is being counted may be counted on either side of that.
+    /// Counts what the volume holds, once, when it has a quota: one seek per inode. Changes meanwhile add
+    /// their difference to the same counter; an inode changed while it is being counted may be counted on
+    /// either side of that.
     pub(super) fn start_quota(&self) -> FsResult<()> {
         if self.policy.quota().is_none() || self.policy.quota_counted.swap(true, Ordering::Relaxed) {
             return Ok(());

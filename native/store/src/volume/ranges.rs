@@ -1,8 +1,9 @@
-//! Which blocks of a file are mapped: counting them, unmapping them, and asking for them (fallocate, lseek, truncate).
+//! Which blocks of a file are mapped: counting them, unmapping them, and asking for them (fallocate,
+//! lseek, truncate).
 
+use super::Volume;
 use super::change::Change;
 use super::data::{BLOCK, Piece, check_regular, pieces, range_end};
-use super::Volume;
 use crate::api::{
     Caller, FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, FsError, FsResult, Whence,
 };
@@ -16,9 +17,16 @@ use holdfast_format::op::OpKind;
 /// Blocks `[from, until)`.
 pub type Blocks = (u64, u64);
 
-/// Notes that of the blocks of `range`, `before` were mapped and `after` are now; `first_hole` is the first that is not.
+/// Notes that of the blocks of `range`, `before` were mapped and `after` are now; `first_hole` is the
+/// first that is not.
 /// `record.size` is the new size.
-pub fn count_blocks(record: &mut InodeRecord, range: Blocks, before: u64, after: u64, first_hole: Option<u64>) {
+pub fn count_blocks(
+    record: &mut InodeRecord,
+    range: Blocks,
+    before: u64,
+    after: u64,
+    first_hole: Option<u64>,
+) {
     record.blocks = record.blocks - before + after;
     let mut dense = u64::from(record.dense_until);
     if range.0 <= dense {
@@ -37,7 +45,8 @@ pub fn count_blocks(record: &mut InodeRecord, range: Blocks, before: u64, after:
 }
 
 impl Volume {
-    /// How many blocks of a range are mapped. Only a sparse file looks at its map, and only above its dense part.
+    /// How many blocks of a range are mapped. Only a sparse file looks at its map, and only above its
+    /// dense part.
     pub(super) fn mapped_blocks(&self, ino: Ino, record: &InodeRecord, range: Blocks) -> FsResult<u64> {
         let dense = u64::from(record.dense_until);
         let until = range.1.min(record.size.div_ceil(BLOCK));
@@ -57,8 +66,15 @@ impl Volume {
     }
 
     /// Puts holes over all of a range of blocks.
-    pub(super) fn put_holes(&self, change: &mut Change<'_>, ino: Ino, record: &mut InodeRecord, range: Blocks) {
-        // Nothing is mapped beyond the end of the file: a hole that reaches it may go further, in fewer cells.
+    pub(super) fn put_holes(
+        &self,
+        change: &mut Change<'_>,
+        ino: Ino,
+        record: &mut InodeRecord,
+        range: Blocks,
+    ) {
+        // Nothing is mapped beyond the end of the file: a hole that reaches it may go further, in fewer
+        // cells.
         let until = if range.1 >= record.size.div_ceil(BLOCK) { widen(range) } else { range.1 };
         cell::cut_range(range.0, until - range.0, CELL_LEVEL_MAX, |start, level| {
             record.levels |= 1 << level;
@@ -74,13 +90,15 @@ impl Volume {
         record: &mut InodeRecord,
         (offset, end): (u64, u64),
     ) -> FsResult<()> {
-        // What lies beyond the end is zero already, so a range that reaches it may take the whole last block.
+        // What lies beyond the end is zero already, so a range that reaches it may take the whole last
+        // block.
         let end = if end >= record.size { record.size.next_multiple_of(BLOCK) } else { end };
         for piece in pieces(offset, end) {
             match piece {
                 Piece::Part(block, start, bytes) => {
                     if self.mapped_blocks(ino, record, (block, block + 1))? > 0 {
-                        record.levels |= change.put_partial(ino, block as u32, start as u16, &vec![0; bytes]);
+                        record.levels |=
+                            change.put_partial(ino, block as u32, start as u16, &vec![0; bytes]);
                     }
                 }
                 Piece::Whole(block, count) => {
@@ -96,7 +114,8 @@ impl Volume {
         Ok(())
     }
 
-    /// Changes the size. Cutting inside a block puts zeroes over the rest of it (no read), so growing touches nothing.
+    /// Changes the size. Cutting inside a block puts zeroes over the rest of it (no read), so growing
+    /// touches nothing.
     pub(super) fn resize(
         &self,
         change: &mut Change<'_>,
@@ -150,8 +169,9 @@ impl Volume {
         Ok(())
     }
 
-    /// fallocate. A plain allocation reserves nothing: it grows the size (unless told to keep it) and refuses what the pool
-    /// has no room for now; `st_blocks` goes on telling what is mapped. Zeroing a range unmaps it.
+    /// fallocate. A plain allocation reserves nothing: it grows the size (unless told to keep it) and
+    /// refuses what the pool has no room for now; `st_blocks` goes on telling what is mapped. Zeroing a
+    /// range unmaps it.
     pub(super) fn allocate(
         &self,
         caller: &Caller,

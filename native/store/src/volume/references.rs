@@ -1,7 +1,9 @@
 //! How often the kernel knows an inode. An unlinked inode lives until the last of these is forgotten.
 //!
-//! - About 25 bytes per inode that the kernel has in its cache (a 16-byte entry in a B-tree node); nothing for others.
-//! - Bit 63 of a count says that the inode has an ORPHAN record, so that forgetting an ordinary inode reads nothing.
+//! - About 25 bytes per inode that the kernel has in its cache (a 16-byte entry in a B-tree node); nothing
+//!   for others.
+//! - Bit 63 of a count says that the inode has an ORPHAN record, so that forgetting an ordinary inode
+//!   reads nothing.
 //! - Whoever takes a count to zero and sees that bit reaps; whoever sets the bit holds the inode's shard.
 
 use holdfast_format::Ino;
@@ -47,7 +49,8 @@ impl References {
         self.shard(ino).lock().contains_key(&ino.0)
     }
 
-    /// Remembers that the inode is about to be an orphan. False when nobody references it: it need not become one.
+    /// Remembers that the inode is about to be an orphan. False when nobody references it: it need not
+    /// become one.
     pub fn mark_orphan(&self, ino: Ino) -> bool {
         match self.shard(ino).lock().get_mut(&ino.0) {
             Some(entry) => {

@@ -112,7 +112,8 @@ impl Volume {
         }
     }
 
-    /// A directory cannot move below itself. Parents are stable: whoever changes one holds `directory_moves`.
+    /// A directory cannot move below itself. Parents are stable: whoever changes one holds
+    /// `directory_moves`.
     fn check_no_loop(&self, moved: Entry, into: Ino) -> FsResult<()> {
         if moved.kind != mode::entry_kind(mode::DIRECTORY) {
             return Ok(());

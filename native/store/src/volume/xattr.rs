@@ -1,4 +1,5 @@
-//! Extended attributes. `user.`, `trusted.` and `security.` are kept as they are; of `system.` only the POSIX ACLs exist.
+//! Extended attributes. `user.`, `trusted.` and `security.` are kept as they are; of `system.` only the
+//! POSIX ACLs exist.
 
 use super::change::Change;
 use super::{Volume, acl, mode};
@@ -148,7 +149,12 @@ impl Volume {
     }
 
     /// chmod reaches the access ACL, if there is one: owner, mask (or group) and others.
-    pub(super) fn chmod_acl(&self, change: &mut Change<'_>, ino: Ino, record: &InodeRecord) -> FsResult<()> {
+    pub(super) fn chmod_acl(
+        &self,
+        change: &mut Change<'_>,
+        ino: Ino,
+        record: &InodeRecord,
+    ) -> FsResult<()> {
         if mode::is_symlink(record.mode) {
             return Ok(());
         }
@@ -160,8 +166,8 @@ impl Volume {
         Ok(())
     }
 
-    /// What a parent's default ACL makes of a new node: its mode, its access ACL and, for a directory, its default ACL.
-    /// Without one the umask applies.
+    /// What a parent's default ACL makes of a new node: its mode, its access ACL and, for a directory, its
+    /// default ACL. Without one the umask applies.
     pub(super) fn inherit(
         &self,
         change: &mut Change<'_>,

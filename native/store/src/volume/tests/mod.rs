@@ -51,7 +51,11 @@ fn bench() -> Bench {
 #[track_caller]
 fn fails<T: std::fmt::Debug>(result: FsResult<T>, wanted: FsError) {
     let error = result.expect_err("must fail");
-    assert_eq!(std::mem::discriminant(&error), std::mem::discriminant(&wanted), "{error:?}, not {wanted:?}");
+    assert_eq!(
+        std::mem::discriminant(&error),
+        std::mem::discriminant(&wanted),
+        "{error:?}, not {wanted:?}"
+    );
 }
 
 impl Bench {
@@ -113,7 +117,9 @@ impl Bench {
         for (key, value) in &records {
             let parts = key::parts(key).expect("a key");
             match parts.kind {
-                key::KIND_INODE => drop(inodes.insert(parts.ino, InodeRecord::decode(value).expect("an inode"))),
+                key::KIND_INODE => {
+                    drop(inodes.insert(parts.ino, InodeRecord::decode(value).expect("an inode")))
+                }
                 key::KIND_DIRENT => {
                     let (cookie, _) = key::dirent_place(key).expect("an entry");
                     let entry = holdfast_format::inode::DirentRecord::decode(value).expect("an entry");
@@ -135,9 +141,15 @@ impl Bench {
         for (ino, record) in &inodes {
             let held = names.remove(ino).unwrap_or_default();
             let mut parents = links.remove(ino).unwrap_or_default();
-            assert_eq!(record.flags & INODE_HAS_LINKS != 0, record.nlink > 1 && !mode::is_directory(record.mode));
+            assert_eq!(
+                record.flags & INODE_HAS_LINKS != 0,
+                record.nlink > 1 && !mode::is_directory(record.mode)
+            );
             if record.parent != Ino(0) {
-                assert!(parents.insert((record.parent, record.parent_cookie)), "{ino}: first parent is a link");
+                assert!(
+                    parents.insert((record.parent, record.parent_cookie)),
+                    "{ino}: first parent is a link"
+                );
             }
             assert_eq!(held, parents, "{ino}: entries and parents");
             let is_live = !held.is_empty() || *ino == ROOT_INO;
@@ -157,12 +169,17 @@ impl Bench {
 
     fn check_blocks(&self, ino: Ino, record: &InodeRecord) {
         let candidates = self.ledger.candidates(BRANCH, ino);
-        let mapped: BTreeSet<u64> =
-            candidates.into_iter().filter(|block| self.ledger.is_mapped(BRANCH, ino, *block as u32)).collect();
+        let mapped: BTreeSet<u64> = candidates
+            .into_iter()
+            .filter(|block| self.ledger.is_mapped(BRANCH, ino, *block as u32))
+            .collect();
         assert_eq!(record.blocks, mapped.len() as u64, "{ino}: blocks");
         assert!((0..u64::from(record.dense_until)).all(|block| mapped.contains(&block)), "{ino}: dense");
         let is_sparse = record.blocks > u64::from(record.dense_until);
         assert_eq!(record.flags & INODE_SPARSE != 0, is_sparse, "{ino}: sparse");
-        assert!(mapped.last().is_none_or(|last| *last < record.size.div_ceil(4096)), "{ino}: beyond the end");
+        assert!(
+            mapped.last().is_none_or(|last| *last < record.size.div_ceil(4096)),
+            "{ino}: beyond the end"
+        );
     }
 }

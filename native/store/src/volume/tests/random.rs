@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::api::{
-    FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT,
-    Whence,
+    FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, RENAME_EXCHANGE, RENAME_NOREPLACE,
+    RENAME_WHITEOUT, Whence,
 };
 use holdfast_device::Rng;
 
@@ -41,7 +41,8 @@ const FILE_BYTES: u64 = 150_000;
 
 impl World {
     fn new(seed: u64) -> Self {
-        let root = Node { mode: mode::DIRECTORY | 0o755, nlink: 2, references: 1, parent: 1, ..Node::default() };
+        let root =
+            Node { mode: mode::DIRECTORY | 0o755, nlink: 2, references: 1, parent: 1, ..Node::default() };
         let bench = bench();
         let now = 1_000_000;
         let root = Node { mtime: now, ctime: now, ..root };
@@ -49,7 +50,8 @@ impl World {
     }
 
     fn pick(&mut self, wanted: impl Fn(&Node) -> bool) -> Option<u64> {
-        let of: Vec<u64> = self.nodes.iter().filter(|(_, node)| wanted(node)).map(|(ino, _)| *ino).collect();
+        let of: Vec<u64> =
+            self.nodes.iter().filter(|(_, node)| wanted(node)).map(|(ino, _)| *ino).collect();
         if of.is_empty() { None } else { Some(of[self.rng.below(of.len() as u64) as usize]) }
     }
     fn name(&mut self) -> &'static [u8] {
@@ -121,7 +123,8 @@ impl World {
     fn link(&mut self) {
         let (Some(dir), Some(ino)) = (self.pick(Node::is_dir), self.pick(|_| true)) else { return };
         let name = self.name();
-        let expected = self.expect_make(dir, name).or(self.nodes[&ino].is_dir().then_some(FsError::Permission));
+        let expected =
+            self.expect_make(dir, name).or(self.nodes[&ino].is_dir().then_some(FsError::Permission));
         let result = self.bench.volume.link(&ROOT, Ino(ino), Ino(dir), name);
         if let Some(error) = expected {
             return fails(result, error);
@@ -150,11 +153,12 @@ impl World {
         let name = self.name();
         let is_rmdir = self.rng.chance(1, 3);
         let child = self.child(dir, name);
-        let expected = child.map_or(Some(FsError::NotFound), |child| match (is_rmdir, self.nodes[&child].is_dir()) {
-            (true, false) => Some(FsError::NotDirectory),
-            (false, true) => Some(FsError::IsDirectory),
-            _ => (!self.nodes[&child].children.is_empty()).then_some(FsError::NotEmpty),
-        });
+        let expected =
+            child.map_or(Some(FsError::NotFound), |child| match (is_rmdir, self.nodes[&child].is_dir()) {
+                (true, false) => Some(FsError::NotDirectory),
+                (false, true) => Some(FsError::IsDirectory),
+                _ => (!self.nodes[&child].children.is_empty()).then_some(FsError::NotEmpty),
+            });
         let volume = self.bench.volume.clone();
         let result = match is_rmdir {
             true => volume.rmdir(&ROOT, Ino(dir), name),
@@ -207,11 +211,13 @@ impl World {
             Some(_) if flags & RENAME_NOREPLACE != 0 => return Err(FsError::Exists),
             None if flags & RENAME_EXCHANGE != 0 => return Err(FsError::NotFound),
             Some(target) if target == source => return Ok(false),
-            Some(target) if flags & RENAME_EXCHANGE == 0 => match (source_is_dir, self.nodes[&target].is_dir()) {
-                (true, false) => return Err(FsError::NotDirectory),
-                (false, true) => return Err(FsError::IsDirectory),
-                _ => {}
-            },
+            Some(target) if flags & RENAME_EXCHANGE == 0 => {
+                match (source_is_dir, self.nodes[&target].is_dir()) {
+                    (true, false) => return Err(FsError::NotDirectory),
+                    (false, true) => return Err(FsError::IsDirectory),
+                    _ => {}
+                }
+            }
             Some(target) if self.nodes[&target].is_dir() && self.is_below(from.0, target) => {
                 return Err(FsError::Invalid);
             }
@@ -230,7 +236,8 @@ impl World {
     fn rename(&mut self) {
         let (Some(from), Some(to)) = (self.pick(Node::is_dir), self.pick(Node::is_dir)) else { return };
         let (from_name, to_name) = (self.name(), self.name());
-        let flags = [0, 0, 0, RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT][self.rng.below(6) as usize];
+        let flags =
+            [0, 0, 0, RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT][self.rng.below(6) as usize];
         let expected = self.expect_rename((from, from_name), (to, to_name), flags);
         let result = self.bench.volume.rename(&ROOT, (Ino(from), from_name), (Ino(to), to_name), flags);
         match expected {
@@ -246,8 +253,9 @@ impl World {
             self.drop_name(to, target);
         }
         self.node(from).children.remove(from_name);
-        for (ino, old, new, name) in
-            [(Some(source), from, to, to_name), (swapped, to, from, from_name)].into_iter().filter_map(|m| {
+        for (ino, old, new, name) in [(Some(source), from, to, to_name), (swapped, to, from, from_name)]
+            .into_iter()
+            .filter_map(|m| {
                 let (ino, old, new, name) = m;
                 ino.map(|ino| (ino, old, new, name))
             })
@@ -338,7 +346,8 @@ impl World {
         let length = length * 4;
         let left = (self.nodes[&from].content.len() as u64).saturating_sub(source);
         let bytes = length.min(left);
-        let result = self.bench.volume.copy_file_range(&ROOT, (Ino(from), source), (Ino(to), target), length);
+        let result =
+            self.bench.volume.copy_file_range(&ROOT, (Ino(from), source), (Ino(to), target), length);
         if bytes > 0 && from == to && target < source + bytes && source < target + bytes {
             return fails(result, FsError::Invalid);
         }
@@ -461,7 +470,12 @@ impl World {
         let node = &self.nodes[&attr.ino.0];
         let size = if node.is_dir() { 4096 } else { node.content.len() as u64 };
         assert_eq!((attr.mode, attr.nlink, attr.size), (node.mode, node.nlink, size), "inode {}", attr.ino);
-        assert_eq!((attr.mtime.sec, attr.ctime.sec), (node.mtime, node.ctime), "times of inode {}", attr.ino);
+        assert_eq!(
+            (attr.mtime.sec, attr.ctime.sec),
+            (node.mtime, node.ctime),
+            "times of inode {}",
+            attr.ino
+        );
     }
 
     fn compare_all(&self) {
@@ -471,8 +485,13 @@ impl World {
                 assert!(self.bench.read(Ino(*ino)) == node.content, "contents of inode {ino}");
             }
             if node.is_dir() {
-                let listed: BTreeMap<Vec<u8>, u64> =
-                    self.bench.names(Ino(*ino)).into_iter().skip(2).map(|(_, name, ino)| (name, ino.0)).collect();
+                let listed: BTreeMap<Vec<u8>, u64> = self
+                    .bench
+                    .names(Ino(*ino))
+                    .into_iter()
+                    .skip(2)
+                    .map(|(_, name, ino)| (name, ino.0))
+                    .collect();
                 assert_eq!(listed, node.children);
             }
         }
