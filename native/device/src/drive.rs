@@ -58,9 +58,14 @@ pub trait Drive: Send + Sync {
     fn as_real(&self) -> Option<&crate::real::RealDrive> {
         None
     }
+    /// The simulated drive behind this one, if it is one: a parallel set is one event of its world.
+    fn as_sim(&self) -> Option<&crate::sim::SimDrive> {
+        None
+    }
 }
 
 /// Writes all in parallel, each durable when the call returns; one result per write, in order.
 pub fn write_durable(writes: &[Write<'_>]) -> Vec<io::Result<()>> {
-    crate::real::write_durable(writes)
+    let simulated = writes.iter().all(|write| write.drive.as_sim().is_some());
+    if simulated { crate::sim::write_durable(writes) } else { crate::real::write_durable(writes) }
 }

@@ -26,6 +26,8 @@ pub const INODE_HAS_XATTRS: u32 = 1 << 0;
 pub const INODE_HAS_LINKS: u32 = 1 << 1;
 /// `flags` bit: blocks may be mapped at or above `dense_until`, so a write there must look before it counts.
 pub const INODE_SPARSE: u32 = 1 << 2;
+/// `flags` bit: the inode has a `security.capability` attribute, which any change of its contents removes.
+pub const INODE_HAS_CAPABILITY: u32 = 1 << 3;
 
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct InodeRecord {

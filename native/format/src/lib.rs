@@ -1,13 +1,21 @@
 //! Every byte on the drives: one record kind a file, encode and decode side by side. No I/O, no unsafe.
 #![forbid(unsafe_code)]
 
+pub mod block;
 pub mod cell;
 pub mod checksum;
+pub mod frame;
+pub mod egroup;
 pub mod ids;
+pub mod index;
 pub mod inode;
 pub mod key;
 pub mod limits;
+pub mod manifest;
 pub mod op;
+pub mod point;
+pub mod ring;
+pub mod superblock;
 pub mod table;
 pub mod wire;
 

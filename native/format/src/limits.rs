@@ -25,6 +25,25 @@ pub const SLAB_BYTES_MAX: u64 = 1 << 30;
 pub const WRITE_BYTES_MAX: u32 = 1 << 20;
 pub const COPIES_MAX: usize = 3;
 pub const DRIVES_PER_POOL_MAX: usize = 1024;
+/// Pages of one egroup at most.
+pub const EGROUP_PAGES_MAX: usize = SLOT_BYTES_MAX as usize / BLOCK_BYTES;
+/// Pieces that one cleaned egroup may lie in, and cleaned egroups that one target may hold.
+pub const MOVED_PARTS_MAX: usize = 8;
+pub const MOVED_SOURCES_MAX: usize = 64;
+/// Copies of the manifest at most, and the bounds of one of its two areas.
+pub const MANIFEST_COPIES_MAX: usize = 3;
+pub const MANIFEST_AREA_BYTES_MIN: u64 = 1 << 20;
+pub const MANIFEST_AREA_BYTES_MAX: u64 = 64 << 20;
+/// Drive marks in one superblock.
+pub const MARKS_MAX: usize = 64;
+/// A failure domain's name, and the name of a pool or group.
+pub const DOMAIN_BYTES_MAX: usize = 255;
+pub const GROUP_NAME_BYTES_MAX: usize = 255;
+/// Free slots that a drive keeps written, ready for the log.
+pub const PREFILLED_SLOTS: usize = 4;
+/// Slots of a drive that only operations that give space back may take: 2 %, and at least these.
+pub const RESERVE_PERCENT: u64 = 2;
+pub const RESERVE_SLOTS_MIN: u64 = 8;
 
 /// Header bytes of one op (op header and effects) at most. Whole-page payload is not counted.
 pub const OP_BYTES_MAX: usize = 160 << 10;
@@ -35,10 +54,26 @@ pub const KEY_BYTES_MAX: usize = 4 + 8 + 1 + 8 + NAME_BYTES_MAX;
 pub const MEMTABLE_BYTES_DEFAULT: usize = 32 << 20;
 pub const RING_BYTES_DEFAULT: usize = 64 << 20;
 pub const METADATA_CACHE_BYTES_DEFAULT: usize = 128 << 20;
+
+/// Levels of a tree: 0 to 7. The last one is never compacted.
+pub const LEVELS_MAX: usize = 8;
+/// Each level below the first may hold this many times more bytes than the one above.
+pub const LEVEL_FANOUT: u64 = 8;
+/// Overlapping runs on level 0 before they are merged.
+pub const LEVEL0_RUNS_MAX: usize = 4;
+/// Deletions and holes that make a merge due, when they are more than half of the records.
+pub const TOMBSTONES_DUE: u64 = 512;
+/// Small tables of THEN that are merged into one.
+pub const THEN_FANIN: usize = 8;
+/// Tables of THEN that one step of expiry takes away.
+pub const EXPIRE_TABLES_MAX: usize = 32;
+
 /// Unflushed log at most.
 pub const UNFLUSHED_BYTES_MAX: usize = 256 << 20;
 
 const _: () = assert!(SLOT_BYTES_MAX as usize / BLOCK_BYTES <= 1024, "a page number fits a u16, a bitmap 128 B");
+const _: () = assert!(MARKS_MAX * 34 + DOMAIN_BYTES_MAX + GROUP_NAME_BYTES_MAX + 256 < BLOCK_BYTES, "superblock");
+const _: () = assert!(DRIVE_BYTES_MIN >= 16 * MANIFEST_AREA_BYTES_MIN);
 const _: () = assert!(OP_BYTES_MAX < SLOT_BYTES_MIN as usize, "an op never spans segments");
 const _: () = assert!(XATTR_VALUE_BYTES_MAX + KEY_BYTES_MAX + 1024 < OP_BYTES_MAX);
 const _: () = assert!(RING_BYTES_DEFAULT >= 4 * WRITE_BYTES_MAX as usize);

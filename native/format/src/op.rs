@@ -1,7 +1,7 @@
 //! Ops: one change each, the unit of LSN, as resolved results (I-2, I-3).
 //!
 //! ```text
-//! op      = header (96 B) | effects (effects_bytes)
+//! op      = header (88 B) | effects (effects_bytes)
 //! header  = lsn u64 | row u32 | branch u32 | kind u8 | payload_rf u8 | reserved u16 | payload_pages u32
 //!         | uid u32 | gid u32 | pid u32 | time: sec i64, nsec u32 | inode u64 | offset u64 | length u64
 //!         | effects_bytes u32 | reserved u32 | checksum u64 over everything before and the effects
@@ -21,7 +21,7 @@ use crate::key;
 use crate::limits::{CELL_LEVEL_DATA_MAX, KEY_BYTES_MAX, OP_BYTES_MAX};
 use crate::wire::{DecodeError, Put, Take};
 
-pub const OP_HEADER_BYTES: usize = 96;
+pub const OP_HEADER_BYTES: usize = 88;
 
 /// What the caller asked for: for the change feed and the loss statement. The effects say what happened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,11 +49,12 @@ pub enum OpKind {
     CopyRange = 32,
     Fsync = 33,
     Point = 40,
+    PointDrop = 42,
     EpochStart = 41,
 }
 
 impl OpKind {
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::VolumeCreate,
         Self::VolumeSet,
         Self::VolumeDestroy,
@@ -76,6 +77,7 @@ impl OpKind {
         Self::CopyRange,
         Self::Fsync,
         Self::Point,
+        Self::PointDrop,
         Self::EpochStart,
     ];
 

@@ -1,42 +1,56 @@
-//! The kernel's protocol: abi, transports, thin handlers, errno in one place.
+//! The kernel's door: the FUSE protocol (`abi`), the transports that carry it, thin handlers, errno in one
+//! place.
+//!
+//! A request is read by a reader thread, parsed, handed to a [`FileSystem`], and answered before the next one
+//! is read; only flushes are parked and answered from elsewhere. Nothing here decides what a file system
+//! decides.
 
-use holdfast_store::api::FileSystem;
+pub mod abi;
+mod dev;
+mod errno;
+mod handler;
+mod init;
+mod mount;
+mod transport;
+
+pub use holdfast_store::api::FileSystem;
+pub use mount::{Mount, detach_stale};
+
 use std::path::PathBuf;
-use std::sync::Arc;
 
-#[derive(Clone, Debug)]
+/// What is mounted where, and how. `default_permissions` is always on.
+#[derive(Clone, Debug, Default)]
 pub struct MountOptions {
     pub dir: PathBuf,
     /// Shown as the mount's source in /proc/self/mountinfo.
     pub source: String,
+    /// Users other than the one who mounts may enter.
     pub allow_other: bool,
     pub suid: bool,
     pub dev: bool,
     pub read_only: bool,
+    /// Passed to the kernel. Whether reads stamp atime is the file system's choice.
     pub noatime: bool,
     pub noexec: bool,
 }
 
-/// A mounted file system and the threads that serve it.
-pub struct Mount {
-    _private: (),
+/// How a mount is served.
+pub struct ServeOptions {
+    /// Seconds for which the kernel may keep names, attributes and "no such name". Long: this daemon is the
+    /// only writer.
+    pub entry_ttl_s: u64,
+    pub attr_ttl_s: u64,
+    pub negative_ttl_s: u64,
+    /// Reader threads; 0: one for each processor, at least two.
+    pub readers: usize,
+    /// Called once, from a reader thread, when the mount ends without [`Mount::stop`]: an umount from outside
+    /// or an abort.
+    pub on_end: Option<Box<dyn FnOnce() + Send>>,
 }
 
-impl Mount {
-    /// Mounts and serves; returns when a statfs through the mount was answered.
-    pub fn start(_fs: Arc<dyn FileSystem>, _options: MountOptions) -> std::io::Result<Self> {
-        Err(std::io::Error::from(std::io::ErrorKind::Unsupported))
-    }
-    /// Unmounts. Busy: an error, unless `detach` (MNT_DETACH). Returns when every thread has ended.
-    pub fn stop(&self, _detach: bool) -> std::io::Result<()> {
-        Err(std::io::Error::from(std::io::ErrorKind::Unsupported))
-    }
-    /// False once the kernel has ended the connection (umount from outside, abort).
-    pub fn alive(&self) -> bool {
-        false
-    }
-    /// `dev` or `uring`.
-    pub fn transport(&self) -> &'static str {
-        "dev"
+impl Default for ServeOptions {
+    fn default() -> Self {
+        const DAY_S: u64 = 86_400;
+        Self { entry_ttl_s: DAY_S, attr_ttl_s: DAY_S, negative_ttl_s: DAY_S, readers: 0, on_end: None }
     }
 }

@@ -6,6 +6,7 @@ use crate::pool::pool;
 use crate::registry::Registry;
 use holdfast_fuse::Mount;
 use holdfast_store::error::{Error, Kind};
+use holdfast_store::volume::{Volume, VolumeOptions};
 use napi::Env;
 use napi::bindgen_prelude::{Object, Uint8Array};
 use napi_derive::napi;
@@ -13,7 +14,20 @@ use std::sync::Arc;
 
 /// Mounts of one process at most.
 const MOUNTS_MAX: usize = 1024;
-static MOUNTS: Registry<Mount> = Registry::new(MOUNTS_MAX);
+static MOUNTS: Registry<Mounted> = Registry::new(MOUNTS_MAX);
+
+struct Mounted {
+    mount: Mount,
+    volume: Arc<Volume>,
+}
+
+impl Mounted {
+    /// Unmounts; then the kernel's references are gone, and what was only held open goes too.
+    fn stop(&self, detach: bool) -> Result<(), Error> {
+        self.mount.stop(detach).map_err(|error| system_error("unmounting", &error))?;
+        self.volume.release()
+    }
+}
 
 #[napi(object)]
 pub struct MountOptions {
@@ -28,7 +42,7 @@ pub struct MountOptions {
     pub noexec: bool,
 }
 
-fn mount(handle: u32) -> Result<Arc<Mount>, Error> {
+fn mount(handle: u32) -> Result<Arc<Mounted>, Error> {
     MOUNTS.get(handle).ok_or_else(|| Error::new(Kind::NotFound, "nothing is mounted under this handle"))
 }
 
@@ -47,15 +61,15 @@ pub fn mount_start(env: &Env, pool_handle: f64, volume: String, options: MountOp
         noexec: options.noexec,
     };
     in_thread(env, "mount-start", move || {
-        let file_system = pool(pool_handle)?.file_system(&volume)?;
         let what = format!("mounting {volume} at {}", options.dir.display());
-        let mount = Mount::start(file_system, options).map_err(|error| system_error(&what, &error))?;
-        let mount = Arc::new(mount);
+        let volume = pool(pool_handle)?.volume(&volume, VolumeOptions { noatime: options.noatime })?;
+        let mount = Mount::start(volume.clone(), options).map_err(|error| system_error(&what, &error))?;
+        let mount = Arc::new(Mounted { mount, volume });
         MOUNTS.add(mount.clone()).ok_or_else(|| {
             let refused = Error::new(Kind::Unavailable, format!("{what}: {MOUNTS_MAX} mounts are there already"));
             match mount.stop(true) {
                 Ok(()) => refused,
-                Err(error) => system_error(&what, &error),
+                Err(error) => error,
             }
         })
     })
@@ -66,7 +80,7 @@ pub fn mount_start(env: &Env, pool_handle: f64, volume: String, options: MountOp
 pub fn mount_stop(env: &Env, handle: f64, detach: bool) -> napi::Result<Object<'_>> {
     let handle = convert::handle("mount", handle)?;
     in_thread(env, "mount-stop", move || {
-        mount(handle)?.stop(detach).map_err(|error| system_error("unmounting", &error))?;
+        mount(handle)?.stop(detach)?;
         drop(MOUNTS.remove(handle));
         Ok(())
     })
@@ -76,12 +90,12 @@ pub fn mount_stop(env: &Env, handle: f64, detach: bool) -> napi::Result<Object<'
 #[napi]
 pub fn mount_alive(handle: f64) -> napi::Result<bool> {
     let handle = convert::handle("mount", handle)?;
-    Ok(MOUNTS.get(handle).is_some_and(|mount| mount.alive()))
+    Ok(MOUNTS.get(handle).is_some_and(|mounted| mounted.mount.alive()))
 }
 
 /// `dev` or `uring`; empty for a handle that is dead.
 #[napi]
 pub fn mount_transport(handle: f64) -> napi::Result<String> {
     let handle = convert::handle("mount", handle)?;
-    Ok(MOUNTS.get(handle).map(|mount| mount.transport().to_owned()).unwrap_or_default())
+    Ok(MOUNTS.get(handle).map(|mounted| mounted.mount.transport().to_owned()).unwrap_or_default())
 }

@@ -266,6 +266,7 @@ pub fn volume_create(env: &Env, handle: f64, create: VolumeCreate) -> napi::Resu
         group: create.group,
         ack_write: create.ack_write,
         quota_bytes: convert::unsigned("quotaBytes", &create.quota_bytes)?,
+        owner: holdfast_device::process::effective_ids(),
     };
     in_thread(env, "volume-create", move || Ok(VolumeInfo::from(pool(handle)?.volume_create(&create)?)))
 }

@@ -167,6 +167,7 @@ pub trait FileSystem: Send + Sync {
     /// Makes everything acknowledged before this call durable, then calls `done`.
     fn fsync(&self, caller: &Caller, ino: Ino, done: FlushDone);
     /// Calls `visit` for entries after `cookie` (0: from the start, with "." and "..") until it returns false.
+    /// The entry for which it returns false was refused: it counts no reference and comes again.
     fn readdir(
         &self,
         caller: &Caller,

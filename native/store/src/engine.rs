@@ -1,152 +1,547 @@
 //! A pool with its groups and volumes: what the addon holds.
+//!
+//! Threads (when `background`): one flusher a group (flush, ticks, log segments in advance), one housekeeper a pool (drain,
+//! compaction, expiry, cleaning, heartbeat). Every step they take is an ordinary call.
+
+mod housekeeping;
+mod options;
+
+pub use options::{
+    Counters, DriveInfo, DriveSpec, EngineOptions, PoolStatus, RingMemory, VolumeCreate, VolumeInfo, real_drives,
+};
 
 use crate::api::FileSystem;
 use crate::error::{Error, Kind, Result};
-use std::path::PathBuf;
-use std::sync::Arc;
+use crate::group::{Bell, Group, GroupOptions};
+use crate::ledger::{Ledger, OpDraft};
+use crate::metadata::cache::BlockCache;
+use crate::placement::{Edit, GroupChange, GroupRecord, Pool, PoolDrive, PoolOptions, ProbeInfo};
+use crate::volume::{Volume, VolumeOptions};
+use holdfast_device::real::RealDrive;
+use holdfast_device::{Clock, Drive, RealClock, Rng};
+use holdfast_format::inode::{Time, VolumeRecord};
+use holdfast_format::op::{Actor, Effects, OpKind};
+use holdfast_format::{BranchId, GROUP_BRANCH, GroupId, Ino, Lsn, key};
+use parking_lot::{Mutex, RwLock};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
-/// A drive as the administrator names it.
-#[derive(Clone, Debug)]
-pub struct DriveSpec {
-    pub path: PathBuf,
-    /// Bytes to use; `None`: 0.95 × free ÷ this daemon's drives on that disk.
-    pub bytes: Option<u64>,
-    /// `rack/block/node/drive`; empty parts mean "the same for all", the last is the drive itself.
-    pub domain: String,
+/// Keys deleted by one op when a volume goes.
+const DESTROY_KEYS: usize = 512;
+
+struct VolumeEntry {
+    group: GroupId,
+    branch: BranchId,
+    /// Handed out to a mount; dead when that is gone.
+    mounted: Weak<Volume>,
 }
 
-#[derive(Clone, Debug)]
-pub struct EngineOptions {
-    /// Memtable budget of one group (two of them).
-    pub memtable_bytes: usize,
-    /// Ring of one group.
-    pub ring_bytes: usize,
-    /// Cache of metadata blocks.
-    pub metadata_cache_bytes: usize,
-    /// Folder for rings; a tmpfs where there is one.
-    pub runtime_dir: PathBuf,
-    /// Retention of ticks.
-    pub retention_s: u64,
-    /// Share of the pool that history may hold, in percent.
-    pub history_limit_percent: u8,
-    /// Threads for flush, drain and housekeeping. Off in deterministic tests.
-    pub background: bool,
-}
-
-#[derive(Clone, Debug)]
-pub struct VolumeInfo {
-    pub name: String,
-    pub group: String,
-    pub rf: u8,
-    pub ack_write: bool,
-    pub quota_bytes: u64,
-    pub created_s: i64,
-    pub newest_lsn: u64,
-    pub durable_lsn: u64,
-    pub drained_lsn: u64,
-}
-
-#[derive(Clone, Debug)]
-pub struct DriveInfo {
-    pub uuid: String,
-    pub path: String,
-    pub domain: String,
-    /// `active`, `out`, `missing`, `stale`
-    pub state: String,
-    /// Why it is not active; empty otherwise.
-    pub reason: String,
-    pub total_bytes: u64,
-    pub free_bytes: u64,
-    /// Direct I/O refused: buffered writes with fdatasync.
-    pub buffered: bool,
-}
-
-/// Counters since start, by name: `bytes_written`, `repairs`, `checksum_failures`, `flushes` …
-pub type Counters = Vec<(String, u64)>;
-
-#[derive(Clone, Debug)]
-pub struct PoolStatus {
-    pub name: String,
-    pub uuid: String,
-    pub slot_bytes: u32,
-    pub total_bytes: u64,
-    pub free_bytes: u64,
-    pub evictable_bytes: u64,
-    pub reserve_bytes: u64,
-    pub log_bytes: u64,
-    pub metadata_bytes: u64,
-    pub data_bytes: u64,
-    pub history_window_s: u64,
-    pub drives: Vec<DriveInfo>,
-    /// Sentences for the administrator: drives on one disk, degraded groups …
-    pub warnings: Vec<String>,
-    pub counters: Counters,
-}
-
-#[derive(Clone, Debug)]
-pub struct VolumeCreate {
-    pub name: String,
-    pub rf: u8,
-    /// Join this group; `None`: a group of its own, named like the volume.
-    pub group: Option<String>,
-    pub ack_write: bool,
-    pub quota_bytes: u64,
+struct GroupEntry {
+    name: String,
+    group: Arc<Group>,
 }
 
 /// An open pool. Dropping it without `close` is like a crash: nothing acknowledged is lost.
 pub struct Engine {
-    _private: (),
+    pool: Arc<Pool>,
+    options: EngineOptions,
+    cache: Arc<BlockCache>,
+    clock: Arc<dyn Clock>,
+    boot_id: [u8; 16],
+    memory: RingMemory,
+    rng: Mutex<Rng>,
+    groups: RwLock<BTreeMap<GroupId, GroupEntry>>,
+    volumes: Mutex<BTreeMap<String, VolumeEntry>>,
+    housekeeper: Arc<Bell>,
+    threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
+    closed: AtomicBool,
+    /// The newest failure of the housekeeper, for status.
+    trouble: Mutex<Option<Error>>,
 }
 
-fn missing<T>() -> Result<T> {
-    Err(Error::new(Kind::Internal, "the engine is being built"))
+/// What lies under an engine; tests bring their own.
+pub struct Foundation {
+    pub clock: Arc<dyn Clock>,
+    pub rng: Rng,
+    pub boot_id: [u8; 16],
+    pub memory: RingMemory,
+}
+
+impl Foundation {
+    fn real(runtime_dir: &Path) -> Result<Self> {
+        let failed = |error: std::io::Error| Error::new(Kind::Internal, format!("cannot start the engine: {error}"));
+        Ok(Self {
+            clock: Arc::new(RealClock),
+            rng: Rng::from_system().map_err(failed)?,
+            boot_id: holdfast_device::memory::boot_id().map_err(failed)?,
+            memory: options::mapped_rings(runtime_dir.to_owned()),
+        })
+    }
 }
 
 impl Engine {
     /// Creates a pool on empty directories and opens it.
-    pub fn create(_name: &str, _drives: &[DriveSpec], _options: EngineOptions) -> Result<Arc<Self>> {
-        missing()
+    pub fn create(name: &str, drives: &[DriveSpec], options: EngineOptions) -> Result<Arc<Self>> {
+        options.validate()?;
+        let foundation = Foundation::real(&options.runtime_dir)?;
+        Self::create_on(name, real_drives(drives)?, options, foundation)
     }
+
     /// Opens a pool from its drives (replays what is needed). At least the drives that make every group readable.
-    pub fn open(_drives: &[PathBuf], _options: EngineOptions) -> Result<Arc<Self>> {
-        missing()
+    pub fn open(drives: &[PathBuf], options: EngineOptions) -> Result<Arc<Self>> {
+        options.validate()?;
+        let foundation = Foundation::real(&options.runtime_dir)?;
+        let mut opened: Vec<Arc<dyn Drive>> = Vec::new();
+        let mut missing = Vec::new();
+        for path in drives {
+            match options::open_drive(path) {
+                Ok(drive) => opened.push(drive),
+                Err(error) if error.kind == Kind::NotFound => missing.push(error),
+                Err(error) => return Err(error),
+            }
+        }
+        match (opened.is_empty(), missing.into_iter().next()) {
+            (true, Some(error)) => Err(error),
+            _ => Self::open_on(opened, options, foundation),
+        }
     }
+
     /// What lies on a path: pool name and uuid, or why it is none.
-    pub fn probe(_path: &std::path::Path) -> Result<(String, String)> {
-        missing()
+    pub fn probe(path: &Path) -> Result<(String, String)> {
+        let drive = RealDrive::open(path).map_err(|error| options::drive_error(path, &error))?;
+        match Pool::probe(&drive)? {
+            ProbeInfo::Member { name, pool, .. } => Ok((name, pool.to_string())),
+            ProbeInfo::Empty => Err(Error::new(Kind::NotFound, format!("{}: no pool here", path.display()))),
+            ProbeInfo::Foreign { reason } | ProbeInfo::Newer { reason } => Err(Error::invalid(reason)),
+            ProbeInfo::Damaged { reason } => Err(Error::corrupt(reason)),
+        }
     }
-    pub fn status(&self) -> Result<PoolStatus> {
-        missing()
+
+    pub fn create_on(
+        name: &str,
+        drives: Vec<PoolDrive>,
+        options: EngineOptions,
+        foundation: Foundation,
+    ) -> Result<Arc<Self>> {
+        check_name("pool", name)?;
+        let cache = Arc::new(BlockCache::new(options.metadata_cache_bytes));
+        let mut rng = foundation.rng;
+        let pool_options = PoolOptions {
+            clock: foundation.clock.clone(),
+            rng: Rng::from_seed(rng.next_u64()),
+            cache: cache.clone(),
+        };
+        let pool = Pool::create(name, drives, pool_options)?;
+        Self::start(pool, cache, options, Foundation { rng, ..foundation })
     }
-    pub fn volume_create(&self, _create: &VolumeCreate) -> Result<VolumeInfo> {
-        missing()
+
+    pub fn open_on(drives: Vec<Arc<dyn Drive>>, options: EngineOptions, foundation: Foundation) -> Result<Arc<Self>> {
+        let cache = Arc::new(BlockCache::new(options.metadata_cache_bytes));
+        let mut rng = foundation.rng;
+        let pool_options = PoolOptions {
+            clock: foundation.clock.clone(),
+            rng: Rng::from_seed(rng.next_u64()),
+            cache: cache.clone(),
+        };
+        let pool = Pool::open(drives, pool_options)?;
+        Self::start(pool, cache, options, Foundation { rng, ..foundation })
     }
+
+    fn start(
+        pool: Arc<Pool>,
+        cache: Arc<BlockCache>,
+        options: EngineOptions,
+        foundation: Foundation,
+    ) -> Result<Arc<Self>> {
+        let engine = Arc::new(Self {
+            pool: pool.clone(),
+            options,
+            cache,
+            clock: foundation.clock,
+            boot_id: foundation.boot_id,
+            memory: foundation.memory,
+            rng: Mutex::new(foundation.rng),
+            groups: RwLock::default(),
+            volumes: Mutex::default(),
+            housekeeper: Arc::default(),
+            threads: Mutex::default(),
+            closed: AtomicBool::new(false),
+            trouble: Mutex::new(None),
+        });
+        for record in pool.groups() {
+            engine.open_group(&record)?;
+        }
+        pool.replay_done();
+        engine.finish_destroyed()?;
+        if engine.options.background {
+            housekeeping::start_housekeeper(&engine)?;
+        }
+        Ok(engine)
+    }
+
+    fn open_group(self: &Arc<Self>, record: &GroupRecord) -> Result<Arc<Group>> {
+        let group_options = GroupOptions {
+            memtable_bytes: self.options.memtable_bytes,
+            retention_s: self.options.retention_s,
+            clock: self.clock.clone(),
+            boot_id: self.boot_id,
+            background: self.options.background,
+            housekeeper: self.housekeeper.clone(),
+        };
+        let memory = (self.memory)(self.pool.uuid(), record.id, self.options.ring_bytes)?;
+        let mut rng = Rng::from_seed(self.rng.lock().next_u64());
+        let group = Group::open(&self.pool, record, group_options, &self.cache, memory, &mut rng)?;
+        if !record.destroyed {
+            let mut volumes = self.volumes.lock();
+            for (branch, volume) in group.volumes()? {
+                volumes.insert(volume.name, VolumeEntry { group: record.id, branch, mounted: Weak::new() });
+            }
+        }
+        let entry = GroupEntry { name: record.name.clone(), group: group.clone() };
+        self.groups.write().insert(record.id, entry);
+        if self.options.background {
+            housekeeping::start_flusher(self, &group)?;
+        }
+        Ok(group)
+    }
+
+    fn ensure_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) { Err(Error::closed()) } else { Ok(()) }
+    }
+
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    fn group(&self, id: GroupId) -> Result<Arc<Group>> {
+        let groups = self.groups.read();
+        let entry = groups.get(&id).ok_or_else(|| Error::new(Kind::NotFound, format!("no group {id}")))?;
+        Ok(entry.group.clone())
+    }
+
+    pub fn groups(&self) -> Vec<Arc<Group>> {
+        self.groups.read().values().map(|entry| entry.group.clone()).collect()
+    }
+
+    fn group_name(&self, id: GroupId) -> String {
+        self.groups.read().get(&id).map(|entry| entry.name.clone()).unwrap_or_default()
+    }
+
+    fn find(&self, name: &str) -> Result<(GroupId, BranchId)> {
+        let volumes = self.volumes.lock();
+        let entry = volumes.get(name).ok_or_else(|| {
+            Error::new(Kind::NotFound, format!("no volume {name} in pool {}", self.pool.name()))
+        })?;
+        Ok((entry.group, entry.branch))
+    }
+
+    pub fn volume_create(self: &Arc<Self>, create: &VolumeCreate) -> Result<VolumeInfo> {
+        self.ensure_open()?;
+        check_name("volume", &create.name)?;
+        self.check_rf(create.rf)?;
+        if self.volumes.lock().contains_key(&create.name) {
+            return Err(Error::new(Kind::Conflict, format!("volume {} exists", create.name)));
+        }
+        let group_name = create.group.as_deref().unwrap_or(&create.name);
+        check_name("group", group_name)?;
+        let existing = self.groups.read().iter().find(|(_, entry)| entry.name == group_name).map(|(id, _)| *id);
+        if existing.is_some() && create.group.is_none() {
+            return Err(Error::new(
+                Kind::Conflict,
+                format!("a group {group_name} exists: choose another volume name, or join it with --group {group_name}"),
+            ));
+        }
+        let group = match existing {
+            Some(id) => self.group(id)?,
+            None => self.create_group(group_name)?,
+        };
+        group.raise_rf(create.rf);
+        let branch = self.new_branch(&group)?;
+        let record = VolumeRecord {
+            next_ino: 0,
+            rf: create.rf,
+            ack: create.ack_write as u8,
+            quota_bytes: create.quota_bytes,
+            created: group.now(),
+            name: create.name.clone(),
+        };
+        let lsn = Volume::format(group.as_ref(), branch, &record, create.owner)?;
+        self.flush_group(&group, lsn)?;
+        let entry = VolumeEntry { group: group.id, branch, mounted: Weak::new() };
+        self.volumes.lock().insert(create.name.clone(), entry);
+        self.info(&create.name)
+    }
+
+    fn create_group(self: &Arc<Self>, name: &str) -> Result<Arc<Group>> {
+        let id = Group::create(&self.pool, name, &mut self.rng.lock())?;
+        let record = self.pool.groups().into_iter().find(|record| record.id == id);
+        let record = record.ok_or_else(|| Error::new(Kind::Internal, "the new group is not in the manifest"))?;
+        self.open_group(&record)
+    }
+
+    fn check_rf(&self, rf: u8) -> Result<()> {
+        if !(1..=3).contains(&rf) {
+            return Err(Error::invalid(format!("RF {rf}: choose 1, 2 or 3")));
+        }
+        let active = self.pool.drives().iter().filter(|drive| drive.condition.name() == "active").count();
+        if active < rf as usize {
+            return Err(Error::invalid(format!(
+                "RF {rf} needs {rf} drives, pool {} has {active}: add drives or choose a lower RF",
+                self.pool.name()
+            )));
+        }
+        Ok(())
+    }
+
+    /// Branch numbers are never reused: branch 0's record counts them.
+    fn new_branch(&self, group: &Arc<Group>) -> Result<BranchId> {
+        let counter_key = key::volume(GROUP_BRANCH);
+        let counter = match group.get(&counter_key)? {
+            Some(bytes) => VolumeRecord::decode(&bytes).map_err(|error| Error::decode("a group record", error))?,
+            None => VolumeRecord {
+                next_ino: 1,
+                rf: 1,
+                ack: 0,
+                quota_bytes: 0,
+                created: group.now(),
+                name: String::new(),
+            },
+        };
+        let branch = BranchId(counter.next_ino as u32);
+        let next = VolumeRecord { next_ino: counter.next_ino + 1, ..counter };
+        let mut effects = Effects::new();
+        effects.put(&counter_key, &next.encode());
+        group.commit(control_draft(GROUP_BRANCH, OpKind::VolumeCreate, group.now(), effects))?;
+        Ok(branch)
+    }
+
+    fn flush_group(&self, group: &Arc<Group>, lsn: Lsn) -> Result<()> {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        group.flush(lsn, Box::new(move |result| drop(sender.send(result))));
+        receiver.recv().map_err(|_| Error::closed())?
+    }
+
     pub fn volumes(&self) -> Result<Vec<VolumeInfo>> {
-        missing()
+        self.ensure_open()?;
+        let names: Vec<String> = self.volumes.lock().keys().cloned().collect();
+        names.iter().map(|name| self.info(name)).collect()
     }
-    pub fn volume_rename(&self, _name: &str, _new_name: &str) -> Result<()> {
-        missing()
+
+    fn record(&self, name: &str) -> Result<(Arc<Group>, BranchId, VolumeRecord)> {
+        let (group_id, branch) = self.find(name)?;
+        let group = self.group(group_id)?;
+        let bytes = group.get(&key::volume(branch))?.ok_or_else(|| Error::corrupt(format!("volume {name}: no record")))?;
+        let record = VolumeRecord::decode(&bytes).map_err(|error| Error::decode("a volume record", error))?;
+        Ok((group, branch, record))
     }
-    pub fn volume_set_quota(&self, _name: &str, _quota_bytes: u64) -> Result<()> {
-        missing()
+
+    fn info(&self, name: &str) -> Result<VolumeInfo> {
+        let (group, _, record) = self.record(name)?;
+        Ok(VolumeInfo {
+            name: record.name,
+            group: self.group_name(group.id),
+            rf: record.rf,
+            ack_write: record.ack == 1,
+            quota_bytes: record.quota_bytes,
+            created_s: record.created.sec,
+            newest_lsn: Group::newest(&group).0,
+            durable_lsn: group.durable().0,
+            drained_lsn: group.drained().0,
+        })
     }
-    pub fn volume_destroy(&self, _name: &str) -> Result<()> {
-        missing()
+
+    fn change_record(&self, name: &str, change: impl FnOnce(&mut VolumeRecord)) -> Result<()> {
+        self.ensure_open()?;
+        let mounted = self.volumes.lock().get(name).and_then(|entry| entry.mounted.upgrade());
+        let (group, branch, mut record) = self.record(name)?;
+        let lsn = match mounted {
+            Some(volume) => volume.set_record(change).map_err(crate::volume::engine_error)?,
+            None => {
+                change(&mut record);
+                let mut effects = Effects::new();
+                effects.put(&key::volume(branch), &record.encode());
+                group.commit(control_draft(branch, OpKind::VolumeSet, group.now(), effects))?
+            }
+        };
+        self.flush_group(&group, lsn)
     }
+
+    pub fn volume_rename(&self, name: &str, new_name: &str) -> Result<()> {
+        check_name("volume", new_name)?;
+        if self.volumes.lock().contains_key(new_name) {
+            return Err(Error::new(Kind::Conflict, format!("volume {new_name} exists")));
+        }
+        self.change_record(name, |record| record.name = new_name.to_owned())?;
+        let mut volumes = self.volumes.lock();
+        if let Some(entry) = volumes.remove(name) {
+            volumes.insert(new_name.to_owned(), entry);
+        }
+        Ok(())
+    }
+
+    pub fn volume_set_quota(&self, name: &str, quota_bytes: u64) -> Result<()> {
+        self.change_record(name, |record| record.quota_bytes = quota_bytes)
+    }
+
+    /// Removes the volume and everything in it. In a group of its own the group goes as a whole.
+    pub fn volume_destroy(&self, name: &str) -> Result<()> {
+        self.ensure_open()?;
+        let (group_id, branch) = self.find(name)?;
+        if self.volumes.lock().get(name).is_some_and(|entry| entry.mounted.strong_count() > 0) {
+            return Err(Error::new(Kind::Conflict, format!("volume {name} is mounted: unmount it first")));
+        }
+        let group = self.group(group_id)?;
+        let others = self.volumes.lock().values().filter(|entry| entry.group == group_id).count() > 1;
+        self.volumes.lock().remove(name);
+        if others {
+            return self.delete_branch(&group, branch);
+        }
+        self.pool.publish(Edit { groups: vec![GroupChange::Destroy { id: group_id }], ..Edit::default() })?;
+        self.dissolve(group_id)
+    }
+
+    /// Deletes every record of a branch, the volume record last, so that a crash in between leaves the volume to be
+    /// destroyed again.
+    fn delete_branch(&self, group: &Arc<Group>, branch: BranchId) -> Result<()> {
+        let (from, until) = (key::volume(branch), key::volume(BranchId(branch.0 + 1)));
+        let volume_key = key::volume(branch);
+        loop {
+            let mut effects = Effects::new();
+            let mut count = 0;
+            group.scan(&from, &until, &mut |key, _| {
+                if key != volume_key {
+                    effects.delete(key);
+                    count += 1;
+                }
+                count < DESTROY_KEYS
+            })?;
+            let last = count == 0;
+            if last {
+                effects.delete(&volume_key);
+            }
+            let draft = control_draft(branch, OpKind::VolumeDestroy, group.now(), effects);
+            let lsn = group.commit(OpDraft { frees: true, ..draft })?;
+            if last {
+                return self.flush_group(group, lsn);
+            }
+        }
+    }
+
+    /// Groups whose destruction a crash has interrupted.
+    fn finish_destroyed(&self) -> Result<()> {
+        let destroyed = self.pool.groups().into_iter().filter(|record| record.destroyed);
+        destroyed.map(|record| self.dissolve(record.id)).collect()
+    }
+
+    /// Gives back every table and page of a destroyed group, then forgets it.
+    fn dissolve(&self, id: GroupId) -> Result<()> {
+        let entry = self.groups.write().remove(&id);
+        if let Some(entry) = entry {
+            entry.group.shut();
+            entry.group.dissolve()?;
+        }
+        self.pool.publish(Edit { groups: vec![GroupChange::Remove { id }], ..Edit::default() })
+    }
+
     /// The file system of a volume, to be mounted. `Conflict` while it is handed out already.
-    pub fn file_system(&self, _name: &str) -> Result<Arc<dyn FileSystem>> {
-        missing()
+    pub fn file_system(&self, name: &str) -> Result<Arc<dyn FileSystem>> {
+        self.volume(name, VolumeOptions::default()).map(|volume| volume as Arc<dyn FileSystem>)
     }
+
+    pub fn volume(&self, name: &str, options: VolumeOptions) -> Result<Arc<Volume>> {
+        self.ensure_open()?;
+        let (group_id, branch) = self.find(name)?;
+        let group = self.group(group_id)?;
+        let mut volumes = self.volumes.lock();
+        let Some(entry) = volumes.get_mut(name) else {
+            return Err(Error::new(Kind::NotFound, format!("no volume {name}")));
+        };
+        if entry.mounted.strong_count() > 0 {
+            return Err(Error::new(Kind::Conflict, format!("volume {name} is mounted already")));
+        }
+        let volume = Volume::open(group, branch, options)?;
+        entry.mounted = Arc::downgrade(&volume);
+        Ok(volume)
+    }
+
     /// Everything acknowledged is durable when it returns.
     pub fn flush(&self) -> Result<()> {
-        missing()
+        self.ensure_open()?;
+        self.groups().iter().map(|group| self.flush_group(group, Group::newest(group))).collect()
     }
-    /// Drains and compacts until nothing is left to do. For tests and `pool` maintenance.
+
+    /// Drains and compacts until nothing is left to do.
     pub fn settle(&self) -> Result<()> {
-        missing()
+        self.ensure_open()?;
+        for group in self.groups() {
+            group.drain_now()?;
+            while group.compact_step()? {}
+            while group.expire_step()? {}
+        }
+        while self.pool.clean_step()? {}
+        Ok(())
     }
+
     /// Flushes, drains, ends the threads, closes the drives. Later calls fail with `Closed`.
     pub fn close(&self) -> Result<()> {
-        missing()
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        self.housekeeper.ring();
+        let groups = self.groups();
+        groups.iter().for_each(|group| group.shut());
+        let threads = std::mem::take(&mut *self.threads.lock());
+        let own = std::thread::current().id();
+        let ended: Vec<_> =
+            threads.into_iter().filter(|thread| thread.thread().id() != own).map(|thread| thread.join()).collect();
+        let panicked = ended.iter().any(std::result::Result::is_err);
+        let retired: Result<()> = groups.iter().map(|group| group.retire_log()).collect();
+        let closed = self.pool.close();
+        if panicked {
+            return Err(Error::new(Kind::Internal, "a thread of the engine had panicked"));
+        }
+        retired.and(closed)
     }
+
+    pub fn status(&self) -> Result<PoolStatus> {
+        self.ensure_open()?;
+        Ok(options::status_of(self))
+    }
+
+    pub(crate) fn trouble(&self) -> Option<Error> {
+        self.trouble.lock().clone()
+    }
+}
+
+/// An op of the control plane: nobody's file, no payload.
+fn control_draft(branch: BranchId, kind: OpKind, time: Time, effects: Effects) -> OpDraft<'static> {
+    OpDraft {
+        branch,
+        kind,
+        actor: Actor::default(),
+        time,
+        ino: Ino(0),
+        offset: 0,
+        length: 0,
+        effects,
+        payload: &[],
+        rf: 0,
+        frees: false,
+    }
+}
+
+/// Names of pools, groups and volumes: `[A-Za-z0-9][A-Za-z0-9._-]{0,62}`.
+fn check_name(what: &str, name: &str) -> Result<()> {
+    let bytes = name.as_bytes();
+    let good = (1..=63).contains(&bytes.len())
+        && bytes[0].is_ascii_alphanumeric()
+        && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(byte));
+    if good {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "{what} name {name:?}: a letter or digit, then up to 62 letters, digits, dots, underscores or hyphens"
+    )))
 }

@@ -1,1 +1,5 @@
-//! See native/DESIGN.md.
+//! File bytes: which stored bytes answer for a block, and reading them verified.
+
+pub mod map;
+pub mod read;
+pub mod resolve;

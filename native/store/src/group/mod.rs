@@ -1,1 +1,310 @@
-//! See native/DESIGN.md.
+//! A protection group: one log, one order, its memtables and trees; the [`Ledger`] that volumes are built on.
+//!
+//! Invariants
+//! - LSNs are given under the commit lock, and an op is in the ring and in the memtable before the lock is let go: what a
+//!   reader sees has every lower LSN (I-1).
+//! - The active memtable takes ops up to any LSN; a frozen one is complete up to its last and waits for the drain.
+//! - `View` is replaced, never changed: a reader keeps what it started with.
+
+mod commit;
+mod drain;
+mod points;
+mod recover;
+pub mod view;
+
+use crate::error::{Error, Kind, Result};
+use crate::extent;
+use crate::ledger::{BlockRef, Durable, Ledger, Mapped, OpDraft, Space};
+use crate::metadata::tree::Tree;
+use crate::oplog::log::Log;
+use crate::placement::Pool;
+use holdfast_device::Clock;
+use holdfast_format::inode::Time;
+use holdfast_format::limits::BLOCK_BYTES;
+use holdfast_format::{BranchId, GroupId, Ino, Lsn, Row};
+use parking_lot::{Condvar, Mutex, RwLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use view::{Generation, View};
+
+pub use points::PointTable;
+
+/// Budgets and clocks of a group.
+#[derive(Clone)]
+pub struct GroupOptions {
+    pub memtable_bytes: usize,
+    pub retention_s: u64,
+    pub clock: Arc<dyn Clock>,
+    pub boot_id: [u8; 16],
+    /// A flusher and a drainer run beside: commits wait for them. Off: commits do their work themselves.
+    pub background: bool,
+    /// Wakes the thread that drains.
+    pub housekeeper: Arc<Bell>,
+}
+
+/// Wakes one thread, at once or at its next look; never lost.
+#[derive(Default)]
+pub struct Bell {
+    rung: Mutex<bool>,
+    signal: Condvar,
+}
+
+impl Bell {
+    pub fn ring(&self) {
+        *self.rung.lock() = true;
+        self.signal.notify_all();
+    }
+
+    /// Returns when rung, or after `wait`.
+    pub fn await_ring(&self, wait: std::time::Duration) {
+        let mut rung = self.rung.lock();
+        if !*rung {
+            self.signal.wait_for(&mut rung, wait);
+        }
+        *rung = false;
+    }
+}
+
+/// Guarded by the commit lock.
+struct Commit {
+    next: Lsn,
+    op: Vec<u8>,
+}
+
+pub struct Group {
+    pub id: GroupId,
+    pool: Arc<Pool>,
+    options: GroupOptions,
+    tree: Tree,
+    log: Log,
+    row: Row,
+    commit: Mutex<Commit>,
+    newest: AtomicU64,
+    /// Newest kept LSN: versions at or below it are not replaced in the memtable.
+    last_point: AtomicU64,
+    /// Replaced whole under its write lock, which is taken only inside the commit lock or by the drain.
+    view: RwLock<View>,
+    /// One drain or compaction at a time.
+    maintenance: Mutex<()>,
+    points: Mutex<PointTable>,
+    drained: AtomicU64,
+    /// Wakes whoever waits for the drain to take a memtable.
+    drained_signal: (Mutex<Drains>, Condvar),
+    flusher: Bell,
+    /// Boot time of the newest search for space.
+    reclaimed_ns: AtomicU64,
+    closed: AtomicBool,
+    pub counters: GroupCounters,
+}
+
+/// What the drain tells commits that wait for it.
+#[derive(Default)]
+struct Drains {
+    count: u64,
+    /// The newest drain failed: commits that need it fail too, instead of waiting for ever.
+    error: Option<Error>,
+}
+
+#[derive(Default)]
+pub struct GroupCounters {
+    pub ops: AtomicU64,
+    pub bytes_written: AtomicU64,
+    pub drains: AtomicU64,
+    pub compactions: AtomicU64,
+    pub replayed: AtomicU64,
+    pub drained_partials: AtomicU64,
+}
+
+impl Group {
+    pub(crate) fn view(&self) -> View {
+        self.view.read().clone()
+    }
+
+    pub fn newest(&self) -> Lsn {
+        Lsn(self.newest.load(Ordering::Acquire))
+    }
+
+    pub fn durable(&self) -> Lsn {
+        self.log.durable()
+    }
+
+    pub fn drained(&self) -> Lsn {
+        Lsn(self.drained.load(Ordering::Acquire))
+    }
+
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    pub fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    pub fn failure(&self) -> Option<Error> {
+        self.log.failure()
+    }
+
+    /// A volume of this RF lives in the group from now on.
+    pub fn raise_rf(&self, rf: u8) {
+        self.log.raise_header_rf(rf);
+    }
+
+    /// Writes everything acknowledged so far to the drives, durably, and answers who waits for it.
+    pub fn flush_now(&self) -> Result<()> {
+        let view = self.view();
+        let generations = &view.generations;
+        self.log.flush(&|moved| {
+            for generation in generations {
+                generation.places.set(moved);
+            }
+            // Memtables that were started after this flush began take part, too.
+            for generation in &self.view.read().generations {
+                if !generations.iter().any(|known| Arc::ptr_eq(known, generation)) {
+                    generation.places.set(moved);
+                }
+            }
+        })
+    }
+
+    /// The flusher's step after an idle second: the floor follows the last flush.
+    pub fn flush_floor_now(&self) -> Result<()> {
+        self.log.flush_floor()
+    }
+
+    pub(crate) fn kick_flusher(&self) {
+        self.flusher.ring();
+    }
+
+    /// Blocks until a flush is wanted or `wait` has passed; false when the group is closed.
+    pub(crate) fn await_flush(&self, wait: std::time::Duration) -> bool {
+        if !self.closed.load(Ordering::Acquire) {
+            self.flusher.await_ring(wait);
+        }
+        !self.closed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn kick_drain(&self) {
+        self.options.housekeeper.ring();
+    }
+
+    /// No op is accepted any more; waiters of both signals wake.
+    pub fn shut(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.kick_flusher();
+        self.kick_drain();
+        self.drained_signal.1.notify_all();
+    }
+
+    fn ensure_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::closed());
+        }
+        match self.log.failure() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Ledger for Group {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        let _hold = self.pool.hold();
+        self.view().get(key)
+    }
+
+    fn scan(&self, from: &[u8], until: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<()> {
+        let _hold = self.pool.hold();
+        self.view().scan(from, until, &mut |seen| {
+            Ok(match seen.value {
+                Some(value) => visit(seen.key, value),
+                None => true,
+            })
+        })
+    }
+
+    fn read_blocks(&self, branch: BranchId, ino: Ino, levels: u16, first_block: u32, into: &mut [u8]) -> Result<()> {
+        let _hold = self.pool.hold();
+        let view = self.view();
+        let count = into.len() / BLOCK_BYTES;
+        let resolved =
+            extent::resolve::resolve(&view, (branch, ino), levels, first_block as u64, count, Lsn(u64::MAX))?;
+        extent::read::read_resolved(&self.pool, &self.log.ring, &resolved, into)
+    }
+
+    fn map(
+        &self,
+        branch: BranchId,
+        ino: Ino,
+        levels: u16,
+        range: (u64, u64),
+        visit: &mut dyn FnMut(u64, u64, Mapped) -> bool,
+    ) -> Result<()> {
+        let _hold = self.pool.hold();
+        extent::map::map(&self.view(), (branch, ino), levels, range, visit)
+    }
+
+    fn block_refs(&self, branch: BranchId, ino: Ino, levels: u16, first: u32, count: u32) -> Result<Vec<BlockRef>> {
+        self.references_of((branch, ino), levels, first, count)
+    }
+
+    fn commit(&self, draft: OpDraft<'_>) -> Result<Lsn> {
+        self.commit_draft(draft)
+    }
+
+    fn newest(&self) -> Lsn {
+        Group::newest(self)
+    }
+
+    fn flush(&self, lsn: Lsn, done: Durable) {
+        self.log.when_durable(lsn, done);
+        if self.log.durable() >= lsn {
+            return;
+        }
+        if self.options.background {
+            self.kick_flusher();
+        } else if let Err(error) = self.flush_now() {
+            self.log.fail(error);
+        }
+    }
+
+    fn space(&self) -> Result<Space> {
+        let space = self.pool.space();
+        let evictable = self.evictable_bytes();
+        Ok(Space {
+            total: space.total,
+            free: space.free,
+            evictable,
+            reserve: space.reserve,
+            inodes_free: (space.free / BLOCK_BYTES as u64).max(1),
+        })
+    }
+
+    fn now(&self) -> Time {
+        let (sec, nsec) = self.options.clock.wall();
+        Time { sec, nsec }
+    }
+
+    fn write_bytes_max(&self) -> u32 {
+        self.pool.write_bytes_max()
+    }
+}
+
+/// The engine's own errors when something that cannot be is.
+fn internal(message: &str) -> Error {
+    Error::new(Kind::Internal, message)
+}
+
+impl Group {
+    /// Bytes of pages that only history holds.
+    pub fn evictable_bytes(&self) -> u64 {
+        self.tree.stats().then.records * BLOCK_BYTES as u64
+    }
+
+    fn generation_budget(&self) -> usize {
+        self.options.memtable_bytes
+    }
+
+    fn active(&self) -> Arc<Generation> {
+        self.view.read().generations[0].clone()
+    }
+}

@@ -1,1 +1,217 @@
-//! See native/DESIGN.md.
+//! The pool: drives, slots, the manifest, and how many references every page has.
+//!
+//! Invariants:
+//! - The manifest is the root. [`Pool::publish`] is the only thing that changes what is durable; what an edit does
+//!   not name belongs to nobody and is free again at the next open.
+//! - A page that an edit referenced is neither overwritten nor freed before an edit released its last reference,
+//!   it is not pinned, no hold is older than that edit, and two more manifest writes are durable.
+//! - A drive that failed a write or flush is out: membership m+1 is durable on the survivors before any call returns
+//!   that the drive missed (I-8).
+//!
+//! Lock order: `maintenance` → `journal` (the publish lock) → `unpublished` → `pins` → `holds` → `emptied` → `image`
+//! → a disk's slots → its slabs.
+
+mod clean;
+mod counting;
+mod create;
+mod disk;
+mod egroups;
+mod image;
+mod journal;
+mod membership;
+mod open;
+mod placing;
+mod publish;
+mod records;
+mod report;
+mod slots;
+mod superblocks;
+#[cfg(test)]
+mod tests;
+mod types;
+
+pub use crate::metadata::io::PageName;
+pub use holdfast_format::egroup::Birth;
+pub use holdfast_format::manifest::{EpochRow, GroupRecord, Segment};
+pub use types::{
+    DriveCondition, DriveState, Edit, GroupChange, PoolCounters, PoolDrive, PoolOptions, PoolSpace, ProbeInfo,
+};
+
+use crate::error::{Error, Kind, Result};
+use crate::metadata::cache::BlockCache;
+use crate::metadata::tree::Tree;
+use disk::Disk;
+use holdfast_device::{Clock, Drive, Rng};
+use holdfast_format::egroup::{EgroupRecord, data_pages_max};
+use holdfast_format::limits::write_bytes_max_for;
+use holdfast_format::{EgroupId, GroupId, Uuid};
+use image::Image;
+use journal::Journal;
+use parking_lot::{Mutex, RwLock};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+
+/// An open pool. Dropping it without [`Pool::close`] is like a crash.
+pub struct Pool {
+    me: Weak<Pool>,
+    name: String,
+    uuid: Uuid,
+    slot_bytes: u32,
+    area_bytes: u64,
+    /// By index.
+    disks: Vec<Disk>,
+    clock: Arc<dyn Clock>,
+    rng: Mutex<Rng>,
+    cache: Arc<BlockCache>,
+    /// Random number of this run.
+    instance: u64,
+    /// The publish lock.
+    journal: Mutex<Journal>,
+    /// Changed only under the publish lock.
+    image: RwLock<Image>,
+    /// The POOL tree; opened when it first has tables.
+    tree: OnceLock<Tree>,
+    /// One flush or compaction of the POOL tree, or cleaning, at a time.
+    maintenance: Mutex<()>,
+    /// Sequence of the newest durable manifest record.
+    durable: AtomicU64,
+    next_egroup: AtomicU64,
+    next_group: AtomicU32,
+    /// Highest RF of any log segment: tables get as many copies, and at least two.
+    rf_max: AtomicU8,
+    /// Written, not yet named by an edit.
+    unpublished: Mutex<BTreeMap<EgroupId, EgroupRecord>>,
+    /// Drives that failed a repair while the publish lock was held: the next edit puts them out.
+    suspects: Mutex<Vec<(u16, String)>>,
+    pins: Mutex<BTreeMap<EgroupId, BTreeMap<u16, u32>>>,
+    holds: Mutex<Holds>,
+    /// Egroups without a live page, and the epoch of the edit that made them so: to be freed.
+    emptied: Mutex<BTreeMap<EgroupId, u64>>,
+    replayed: AtomicBool,
+    closed: AtomicBool,
+    fenced: AtomicBool,
+    clean_cursor: Mutex<EgroupId>,
+    read_turn: AtomicU64,
+    counters: report::Counters,
+    warnings: Mutex<Vec<String>>,
+}
+
+/// Epochs: one per published edit. A hold of epoch e may still use what edits of epoch e and later freed.
+#[derive(Default)]
+struct Holds {
+    epoch: u64,
+    live: BTreeMap<u64, u32>,
+}
+
+/// While it lives, nothing that was in use when it was taken is reused. Take it *before* `Tree::snapshot`, and keep it
+/// as long as the `Levels` and whatever page names came out of them.
+pub struct Hold<'a> {
+    pool: &'a Pool,
+    epoch: u64,
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        let mut holds = self.pool.holds.lock();
+        if let Some(count) = holds.live.get_mut(&self.epoch) {
+            *count -= 1;
+            if *count == 0 {
+                holds.live.remove(&self.epoch);
+            }
+        }
+    }
+}
+
+impl Pool {
+    /// Creates a pool on empty drives and opens it.
+    ///
+    /// Errors: `Invalid` (not empty, too small, the same drive twice, bad names), `Conflict` (already in a pool).
+    pub fn create(name: &str, drives: Vec<PoolDrive>, options: PoolOptions) -> Result<Arc<Pool>> {
+        create::create(name, drives, options)
+    }
+    /// Opens a pool from its drives. Some may be missing as long as a current manifest copy is there.
+    ///
+    /// Errors: `Invalid` (drives of two pools, one twice, none), `Denied` (written by a newer program), `Corrupt`
+    /// (the manifest cannot be read back whole), `Conflict` (drives that were used apart).
+    pub fn open(drives: Vec<Arc<dyn Drive>>, options: PoolOptions) -> Result<Arc<Pool>> {
+        open::open(drives, options)
+    }
+    /// What lies on a drive; changes nothing.
+    pub fn probe(drive: &dyn Drive) -> Result<ProbeInfo> {
+        superblocks::probe(drive)
+    }
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+    pub fn uuid(&self) -> Uuid {
+        self.uuid
+    }
+    pub fn slot_bytes(&self) -> usize {
+        self.slot_bytes as usize
+    }
+    /// Largest write op.
+    pub fn write_bytes_max(&self) -> u32 {
+        write_bytes_max_for(self.slot_bytes)
+    }
+    /// Most payload pages of one [`Pool::write_egroup`].
+    pub fn egroup_pages_max(&self) -> usize {
+        data_pages_max(self.slot_bytes as usize)
+    }
+    pub fn new_group_id(&self) -> GroupId {
+        GroupId(self.next_group.fetch_add(1, Ordering::AcqRel))
+    }
+    fn new_egroup_id(&self) -> EgroupId {
+        EgroupId(self.next_egroup.fetch_add(1, Ordering::AcqRel))
+    }
+
+    /// See [`Hold`].
+    pub fn hold(&self) -> Hold<'_> {
+        let mut holds = self.holds.lock();
+        let epoch = holds.epoch;
+        *holds.live.entry(epoch).or_default() += 1;
+        Hold { pool: self, epoch }
+    }
+    /// Epoch of the oldest hold; `u64::MAX` without any.
+    fn oldest_hold(&self) -> u64 {
+        self.holds.lock().live.keys().next().copied().unwrap_or(u64::MAX)
+    }
+
+    /// The page is named by something in memory: it is neither freed nor moved until as many
+    /// [`Pool::unpin_page`]. The caller holds a [`Hold`] from before it found the name.
+    pub fn pin_page(&self, (egroup, page): PageName) {
+        *self.pins.lock().entry(egroup).or_default().entry(page).or_default() += 1;
+    }
+    pub fn unpin_page(&self, (egroup, page): PageName) {
+        let mut pins = self.pins.lock();
+        let Some(pages) = pins.get_mut(&egroup) else { return };
+        if let Some(count) = pages.get_mut(&page) {
+            *count -= 1;
+            if *count == 0 {
+                pages.remove(&page);
+            }
+        }
+        if pages.is_empty() {
+            pins.remove(&egroup);
+        }
+    }
+    /// Whether a page of the egroup is pinned, under its own name or that of one that moved into it.
+    fn is_pinned(&self, egroup: EgroupId, record: &EgroupRecord) -> bool {
+        let pins = self.pins.lock();
+        pins.contains_key(&egroup) || record.sources.iter().any(|source| pins.contains_key(source))
+    }
+    /// Every group is replayed: from now on what is empty is freed.
+    pub fn replay_done(&self) {
+        self.replayed.store(true, Ordering::Release);
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::closed());
+        }
+        if self.fenced.load(Ordering::Acquire) {
+            return Err(Error::new(Kind::Fenced, format!("pool {}: another program has taken its drives", self.name)));
+        }
+        Ok(())
+    }
+}

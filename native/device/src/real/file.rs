@@ -1,0 +1,217 @@
+//! One file of a drive: a direct descriptor for durable writes, a buffered one for everything else.
+//!
+//! A direct write drops the cached pages of its range (the kernel does), so a buffered read that starts after it
+//! sees it. The two must not *race* on one range: a caller uses a range either for durable or for cached writes
+//! at a time, and flushes in between.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::directory::{Directory, check, last_error, stat};
+use crate::aligned::{AlignedBuffer, DIRECT_ALIGNMENT};
+use crate::drive::Durability;
+
+/// More slices than the kernel takes in one call are gathered or written in parts.
+pub(super) const SLICES_MAX: usize = 1024;
+const PREFILL_PIECE_BYTES: usize = 1 << 20;
+
+pub(super) struct DriveFile {
+    pub(super) name: String,
+    buffered: OwnedFd,
+    /// `None`: the file system refuses O_DIRECT.
+    direct: Option<OwnedFd>,
+    /// Length when opened: files are preallocated and never grow.
+    pub(super) bytes: u64,
+    /// Set after a cached write, cleared by the flush before it syncs (under the drive's flush lock).
+    pub(super) dirty: AtomicBool,
+}
+
+impl DriveFile {
+    /// Opens both descriptors and checks on them that the file is ours alone: regular, one name, one identity.
+    pub(super) fn open(directory: &Directory, name: &str) -> io::Result<Self> {
+        let buffered = directory.open_file(name, libc::O_RDWR | libc::O_NONBLOCK)?;
+        let found = stat(&buffered)?;
+        if found.st_mode & libc::S_IFMT != libc::S_IFREG || found.st_nlink != 1 {
+            let reason = format!("{name}: not a regular file with one name; something rearranged the drive");
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, reason));
+        }
+        // SAFETY: the descriptor is open; the call only gives advice.
+        unsafe { libc::posix_fadvise(buffered.as_raw_fd(), 0, 0, libc::POSIX_FADV_RANDOM) };
+        let direct = open_direct(directory, name, &found)?;
+        let (name, bytes) = (name.to_owned(), found.st_size as u64);
+        Ok(Self { name, buffered, direct, bytes, dirty: AtomicBool::new(false) })
+    }
+
+    pub(super) fn is_direct(&self) -> bool {
+        self.direct.is_some()
+    }
+
+    /// Where a durable write of this shape goes: aligned ones directly, others through the cache.
+    pub(super) fn durable_descriptor(&self, offset: u64, total: usize) -> RawFd {
+        let aligned =
+            offset.is_multiple_of(DIRECT_ALIGNMENT as u64) && total.is_multiple_of(DIRECT_ALIGNMENT);
+        match &self.direct {
+            Some(direct) if aligned => direct.as_raw_fd(),
+            _ => self.buffered.as_raw_fd(),
+        }
+    }
+
+    /// Whether the slices must be copied to aligned memory before this file takes them in one call.
+    pub(super) fn needs_copy(&self, slices: &[&[u8]]) -> bool {
+        let odd = |slice: &&[u8]| {
+            !slice.as_ptr().addr().is_multiple_of(DIRECT_ALIGNMENT)
+                || !slice.len().is_multiple_of(DIRECT_ALIGNMENT)
+        };
+        slices.len() > SLICES_MAX || (self.is_direct() && slices.iter().any(odd))
+    }
+
+    /// Files are preallocated: a write past the end is the caller's error.
+    pub(super) fn check_range(&self, offset: u64, total: u64) -> io::Result<()> {
+        if offset.checked_add(total).is_some_and(|end| end <= self.bytes) {
+            return Ok(());
+        }
+        let reason = format!("{}: {total} bytes at {offset} do not fit into {}", self.name, self.bytes);
+        Err(io::Error::new(io::ErrorKind::InvalidInput, reason))
+    }
+
+    pub(super) fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        let mut done = 0;
+        while done < into.len() {
+            let rest = &mut into[done..];
+            let (descriptor, at) = (self.buffered.as_raw_fd(), (offset + done as u64) as libc::off_t);
+            // SAFETY: the descriptor is open; `rest` is a valid buffer of its own length.
+            match unsafe { libc::pread(descriptor, rest.as_mut_ptr().cast(), rest.len(), at) } {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                -1 => match last_error() {
+                    error if error.kind() == io::ErrorKind::Interrupted => {}
+                    error => return Err(error),
+                },
+                got => done += got as usize,
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn write(&self, offset: u64, slices: &[&[u8]], durability: Durability) -> io::Result<()> {
+        let total: usize = slices.iter().map(|slice| slice.len()).sum();
+        self.check_range(offset, total as u64)?;
+        match durability {
+            Durability::Cached => {
+                let result = write_all(self.buffered.as_raw_fd(), offset, slices, 0);
+                // After the write, also a failed one, so that the next flush cannot miss what it left behind.
+                self.dirty.store(true, Ordering::Release);
+                result
+            }
+            Durability::Durable if self.needs_copy(slices) => {
+                let copy = AlignedBuffer::gather(slices);
+                write_all(self.durable_descriptor(offset, total), offset, &[&copy], libc::RWF_DSYNC)
+            }
+            Durability::Durable => {
+                write_all(self.durable_descriptor(offset, total), offset, slices, libc::RWF_DSYNC)
+            }
+        }
+    }
+
+    /// What is left of a durable write after its first `done` bytes.
+    pub(super) fn write_rest(&self, offset: u64, slices: &[&[u8]], done: usize) -> io::Result<()> {
+        let whole = AlignedBuffer::gather(slices);
+        let rest = AlignedBuffer::gather(&[&whole[done..]]);
+        self.write(offset + done as u64, &[&rest], Durability::Durable)
+    }
+
+    /// Zeroes a range, durably, so that later writes find allocated and written blocks.
+    pub(super) fn prefill(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        self.check_range(offset, bytes)?;
+        let zeroes = AlignedBuffer::zeroed(PREFILL_PIECE_BYTES);
+        let mut done = 0;
+        while done < bytes {
+            let piece = (bytes - done).min(PREFILL_PIECE_BYTES as u64) as usize;
+            let at = offset + done;
+            write_all(self.durable_descriptor(at, piece), at, &[&zeroes[..piece]], 0)?;
+            done += piece as u64;
+        }
+        self.sync_data()
+    }
+
+    pub(super) fn sync_data(&self) -> io::Result<()> {
+        // SAFETY: the descriptor is open.
+        check(unsafe { libc::fdatasync(self.buffered.as_raw_fd()) }).map(drop)
+    }
+}
+
+/// The second descriptor, which must be the same file as the first. `None`: O_DIRECT is refused here.
+fn open_direct(directory: &Directory, name: &str, first: &libc::stat) -> io::Result<Option<OwnedFd>> {
+    let direct = match directory.open_file(name, libc::O_RDWR | libc::O_NONBLOCK | libc::O_DIRECT) {
+        Ok(direct) => direct,
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let second = stat(&direct)?;
+    if (second.st_dev, second.st_ino) != (first.st_dev, first.st_ino) {
+        let reason = format!("{name}: replaced while it was being opened");
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, reason));
+    }
+    // Some file systems accept the flag and refuse the I/O: ask once.
+    let mut probe = AlignedBuffer::zeroed(DIRECT_ALIGNMENT);
+    // SAFETY: the descriptor is open; `probe` is a valid buffer of its own length.
+    let got = unsafe { libc::pread(direct.as_raw_fd(), probe.as_mut_ptr().cast(), probe.len(), 0) };
+    if got == -1 && io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL) {
+        return Ok(None);
+    }
+    Ok(Some(direct))
+}
+
+/// The kernel's view of slices. Valid while they are.
+pub(super) fn vectors(slices: &[&[u8]]) -> Vec<libc::iovec> {
+    slices
+        .iter()
+        .map(|slice| libc::iovec { iov_base: slice.as_ptr() as *mut _, iov_len: slice.len() })
+        .collect()
+}
+
+pub(super) fn write_all(
+    descriptor: RawFd,
+    offset: u64,
+    slices: &[&[u8]],
+    flags: libc::c_int,
+) -> io::Result<()> {
+    let mut vectors = vectors(slices);
+    let (mut first, mut at) = (0, offset);
+    while first < vectors.len() {
+        if vectors[first].iov_len == 0 {
+            first += 1;
+            continue;
+        }
+        let part = &vectors[first..vectors.len().min(first + SLICES_MAX)];
+        let count = part.len() as libc::c_int;
+        // SAFETY: the vectors point into `slices`, which are borrowed for the whole call; the kernel only reads.
+        let put = unsafe { libc::pwritev2(descriptor, part.as_ptr(), count, at as libc::off_t, flags) };
+        match put {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            -1 => match last_error() {
+                error if error.kind() == io::ErrorKind::Interrupted => {}
+                error => return Err(error),
+            },
+            put => {
+                at += put as u64;
+                first = advance(&mut vectors, first, put as usize);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Takes `put` written bytes off the vectors; gives the first that still holds some.
+fn advance(vectors: &mut [libc::iovec], mut first: usize, mut put: usize) -> usize {
+    while first < vectors.len() && put >= vectors[first].iov_len {
+        put -= vectors[first].iov_len;
+        first += 1;
+    }
+    if put > 0 {
+        // SAFETY: `put` is less than this vector's length, so the pointer stays inside its slice.
+        vectors[first].iov_base = unsafe { vectors[first].iov_base.cast::<u8>().add(put) }.cast();
+        vectors[first].iov_len -= put;
+    }
+    first
+}

@@ -1,0 +1,197 @@
+//! Durable writes to several drives at once: one io_uring submission for all copies, or a thread each where the
+//! kernel refuses io_uring.
+
+use std::cell::RefCell;
+use std::io;
+use std::sync::Arc;
+
+use io_uring::{IoUring, opcode, types};
+
+use super::RealDrive;
+use super::directory::plain_error;
+use super::file::{DriveFile, vectors};
+use crate::aligned::AlignedBuffer;
+use crate::drive::{Durability, Write};
+use crate::threads;
+
+/// Writes in one submission; larger sets go in parts. A frame has as many copies as its group's replication factor.
+const RING_ENTRIES: usize = 16;
+/// How often a call that the kernel turns away for now is tried again.
+const SUBMIT_ATTEMPTS: usize = 10_000;
+
+enum ThreadRing {
+    Untried,
+    /// Boxed: this lives in thread-local memory.
+    Ready(Box<IoUring>),
+    /// The kernel (or a sandbox) refuses rings: not asked again.
+    Refused,
+}
+
+thread_local! {
+    static RING: RefCell<ThreadRing> = const { RefCell::new(ThreadRing::Untried) };
+}
+
+/// One write to a real drive, its memory fit for the file.
+struct Prepared<'a> {
+    index: usize,
+    write: &'a Write<'a>,
+    file: Arc<DriveFile>,
+    total: usize,
+    /// What the kernel reads: the caller's slices or the copy of them.
+    vectors: Vec<libc::iovec>,
+}
+
+/// Writes all in parallel, each durable when the call returns; one result per write, in order.
+///
+/// Drives that are not real are written one after the other.
+pub fn write_durable(writes: &[Write<'_>]) -> Vec<io::Result<()>> {
+    write_with(writes, |part| run_on_ring(part).unwrap_or_else(|| run_on_threads(part)))
+}
+
+#[cfg(test)]
+pub(super) fn write_on_threads(writes: &[Write<'_>]) -> Vec<io::Result<()>> {
+    write_with(writes, run_on_threads)
+}
+
+fn write_with(
+    writes: &[Write<'_>],
+    run: impl Fn(&[Prepared<'_>]) -> Vec<io::Result<()>>,
+) -> Vec<io::Result<()>> {
+    let mut results: Vec<io::Result<()>> = writes.iter().map(|_| Ok(())).collect();
+    let parallel = writes.iter().filter(|write| write.drive.as_real().is_some()).count() > 1;
+    // Copies live here until every write that reads them is over.
+    let mut copies: Vec<(*const &[u8], usize, AlignedBuffer)> = Vec::new();
+    let mut prepared = Vec::with_capacity(writes.len());
+    for (index, write) in writes.iter().enumerate() {
+        match write.drive.as_real().filter(|_| parallel) {
+            None => {
+                results[index] =
+                    write.drive.write(write.file, write.offset, write.slices, Durability::Durable)
+            }
+            Some(drive) => match prepare(index, write, drive, &mut copies) {
+                Ok(ready) => prepared.push(ready),
+                Err(error) => results[index] = Err(error),
+            },
+        }
+    }
+    for part in prepared.chunks(RING_ENTRIES) {
+        for (ready, result) in part.iter().zip(run(part)) {
+            results[ready.index] = result.map_err(plain_error);
+        }
+    }
+    results
+}
+
+fn prepare<'a>(
+    index: usize,
+    write: &'a Write<'a>,
+    drive: &RealDrive,
+    copies: &mut Vec<(*const &'a [u8], usize, AlignedBuffer)>,
+) -> io::Result<Prepared<'a>> {
+    drive.check_flushed()?;
+    let file = drive.file(write.file)?;
+    let total: usize = write.slices.iter().map(|slice| slice.len()).sum();
+    file.check_range(write.offset, total as u64)?;
+    let vectors = if file.needs_copy(write.slices) {
+        // The copies of a frame share their slices: one copy in memory serves them all.
+        let key = (write.slices.as_ptr(), write.slices.len());
+        let known = copies.iter().position(|(start, count, _)| (*start, *count) == key);
+        let at = known.unwrap_or_else(|| {
+            copies.push((key.0, key.1, AlignedBuffer::gather(write.slices)));
+            copies.len() - 1
+        });
+        vectors(&[&copies[at].2])
+    } else {
+        vectors(write.slices)
+    };
+    Ok(Prepared { index, write, file, total, vectors })
+}
+
+/// `None`: there is no ring on this thread and nothing was written.
+fn run_on_ring(part: &[Prepared<'_>]) -> Option<Vec<io::Result<()>>> {
+    RING.with_borrow_mut(|state| {
+        if matches!(state, ThreadRing::Untried) {
+            *state = match IoUring::new(RING_ENTRIES as u32) {
+                Ok(ring) => ThreadRing::Ready(Box::new(ring)),
+                Err(error)
+                    if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EINVAL)) =>
+                {
+                    ThreadRing::Refused
+                }
+                // Out of memory or descriptors for now: the next call asks again.
+                Err(_) => return None,
+            };
+        }
+        let ThreadRing::Ready(ring) = state else { return None };
+        let codes = submit_all(ring, part);
+        if codes.is_none() {
+            // Entries that were never submitted die with the ring.
+            *state = ThreadRing::Untried;
+        }
+        Some(codes?.into_iter().zip(part).map(|(code, ready)| finish(code, ready)).collect())
+    })
+}
+
+/// Submits one write per entry and waits for all; gives the kernel's result codes. `None`: nothing was submitted.
+fn submit_all(ring: &mut IoUring, part: &[Prepared<'_>]) -> Option<Vec<i32>> {
+    for (number, ready) in part.iter().enumerate() {
+        let descriptor = types::Fd(ready.file.durable_descriptor(ready.write.offset, ready.total));
+        let entry = opcode::Writev::new(descriptor, ready.vectors.as_ptr(), ready.vectors.len() as u32)
+            .offset(ready.write.offset)
+            .rw_flags(libc::RWF_DSYNC)
+            .build()
+            .user_data(number as u64);
+        // SAFETY: vectors, slices, copies and descriptors outlive this function, and it does not return (nor unwind)
+        // while an entry is in flight.
+        let pushed = unsafe { ring.submission().push(&entry) };
+        if pushed.is_err() {
+            return None;
+        }
+    }
+    let mut codes = vec![0; part.len()];
+    let (mut submitted, mut done, mut refusals) = (0, 0, 0);
+    while done < part.len() {
+        match ring.submit_and_wait(part.len() - done) {
+            Ok(count) => submitted += count,
+            Err(error) => {
+                refusals += 1;
+                let passing = matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY));
+                if passing && refusals < SUBMIT_ATTEMPTS {
+                    std::thread::yield_now();
+                } else if submitted == 0 {
+                    return None;
+                } else {
+                    // The kernel still reads memory that we are about to give back, and will not say when it is
+                    // done. A crash is recoverable; a frame of foreign bytes under an ack is not.
+                    eprintln!("io_uring failed with writes in flight: {error}");
+                    std::process::abort();
+                }
+            }
+        }
+        for completion in ring.completion() {
+            codes[completion.user_data() as usize] = completion.result();
+            done += 1;
+        }
+    }
+    Some(codes)
+}
+
+/// Turns a result code into a result; short and interrupted writes are finished here.
+fn finish(code: i32, ready: &Prepared<'_>) -> io::Result<()> {
+    match code {
+        code if code >= 0 && code as usize == ready.total => Ok(()),
+        code if code >= 0 => ready.file.write_rest(ready.write.offset, ready.write.slices, code as usize),
+        code if code == -libc::EINTR || code == -libc::EAGAIN => {
+            ready.file.write_rest(ready.write.offset, ready.write.slices, 0)
+        }
+        code => Err(io::Error::from_raw_os_error(-code)),
+    }
+}
+
+fn run_on_threads(part: &[Prepared<'_>]) -> Vec<io::Result<()>> {
+    let jobs = part.iter().map(|ready| {
+        let (file, offset, slices) = (&ready.file, ready.write.offset, ready.write.slices);
+        move || file.write(offset, slices, Durability::Durable)
+    });
+    threads::run_parallel("copy", jobs.collect())
+}

@@ -1,0 +1,338 @@
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::*;
+use crate::{AlignedBuffer, Rng, Write};
+
+/// A directory of its own that goes away with the value.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("holdfast-device-{}-{number}", std::process::id()));
+        std::fs::create_dir(&path).expect("a fresh directory");
+        Self(path)
+    }
+
+    fn path(&self) -> &Path {
+        &self.0
+    }
+
+    fn drive(&self) -> RealDrive {
+        RealDrive::open(&self.0).expect("a fresh directory is a drive")
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // Leftovers in the temporary folder hurt nobody.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn noise(seed: u64, bytes: usize) -> Vec<u8> {
+    let mut rng = Rng::from_seed(seed);
+    (0..bytes).map(|_| rng.next_u64() as u8).collect()
+}
+
+fn read(drive: &dyn Drive, file: FileId, offset: u64, bytes: usize) -> Vec<u8> {
+    let mut into = vec![0xee; bytes];
+    drive.read(file, offset, &mut into).expect("a read inside the file");
+    into
+}
+
+#[test]
+fn created_files_are_whole_listed_and_found_again() {
+    let folder = Folder::new();
+    let drive = folder.drive();
+    std::fs::create_dir(folder.path().join("lost+found")).unwrap();
+    assert!(drive.list().unwrap().is_empty(), "lost+found counts as empty");
+    assert_eq!(drive.open("slab-000001").unwrap(), None);
+
+    let second = drive.create("slab-000001", 1 << 20).unwrap();
+    let first = drive.create("slab-000000", 8192).unwrap();
+    assert_eq!(drive.list().unwrap(), ["slab-000000", "slab-000001"]);
+    assert_eq!((drive.bytes(first).unwrap(), drive.bytes(second).unwrap()), (8192, 1 << 20));
+    assert_eq!(read(&drive, first, 0, 8192), vec![0; 8192]);
+    assert_eq!(drive.create("slab-000000", 4096).unwrap_err().kind(), ErrorKind::AlreadyExists);
+    assert_eq!(drive.bytes(first).unwrap(), 8192, "a refused creation changes nothing");
+    assert_eq!(drive.open("slab-000000").unwrap(), Some(first), "one name, one id");
+
+    let again = folder.drive();
+    let found = again.open("slab-000001").unwrap().expect("survives the drive value");
+    assert_eq!(again.bytes(found).unwrap(), 1 << 20);
+
+    drive.remove("slab-000001").unwrap();
+    assert_eq!(drive.list().unwrap(), ["slab-000000"]);
+    assert_eq!(drive.read(second, 0, &mut [0]).unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(drive.remove("slab-000001").unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[test]
+fn files_are_private_to_the_daemon() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new();
+    folder.drive().create("superblock", 8192).unwrap();
+    let mode = std::fs::metadata(folder.path().join("superblock")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn names_that_leave_the_directory_or_are_taken_are_refused() {
+    let folder = Folder::new();
+    let drive = folder.drive();
+    for name in ["", ".", "..", "a/b", "/etc/passwd", "a\0b", "lock", "lost+found", "x.creating"] {
+        assert_eq!(drive.create(name, 4096).unwrap_err().kind(), ErrorKind::InvalidInput, "{name:?}");
+        assert_eq!(drive.open(name).unwrap_err().kind(), ErrorKind::InvalidInput, "{name:?}");
+        assert_eq!(drive.remove(name).unwrap_err().kind(), ErrorKind::InvalidInput, "{name:?}");
+    }
+    assert!(drive.list().unwrap().is_empty());
+}
+
+#[test]
+fn both_kinds_of_writes_read_back_from_any_memory() {
+    let folder = Folder::new();
+    let drive = folder.drive();
+    let file = drive.create("slab", 1 << 20).unwrap();
+    let noise = noise(7, 100_000);
+    let mut shadow = vec![0u8; 1 << 20];
+    // Offset, slices as ranges of `noise`: aligned whole pages, odd memory, odd lengths, many pieces.
+    let shapes: [(usize, Vec<(usize, usize)>); 5] = [
+        (0, vec![(0, 4096)]),
+        (8192, vec![(1, 4096), (5001, 8192)]),
+        (65536, vec![(3, 100), (700, 3996)]),
+        (100_001, vec![(9, 77)]),
+        (131_072, (0..3000).map(|piece| (piece * 8, 4096 / 512)).collect()),
+    ];
+    for durability in [Durability::Cached, Durability::Durable] {
+        for (round, (offset, ranges)) in shapes.iter().enumerate() {
+            let slices: Vec<&[u8]> =
+                ranges.iter().map(|&(start, len)| &noise[start + round..][..len]).collect();
+            drive.write(file, *offset as u64, &slices, durability).unwrap();
+            let bytes = slices.concat();
+            shadow[*offset..][..bytes.len()].copy_from_slice(&bytes);
+            assert_eq!(read(&drive, file, 0, 1 << 20), shadow, "{durability:?} shape {round}");
+        }
+        drive.flush().unwrap();
+    }
+    drop(drive);
+    let drive = folder.drive();
+    let file = drive.open("slab").unwrap().unwrap();
+    assert_eq!(read(&drive, file, 0, 1 << 20), shadow);
+}
+
+#[test]
+fn ranges_past_the_end_are_refused() {
+    let folder = Folder::new();
+    let drive = folder.drive();
+    let file = drive.create("slab", 8192).unwrap();
+    let page = [1u8; 4096];
+    for durability in [Durability::Cached, Durability::Durable] {
+        for offset in [4097, 8192, u64::MAX - 10] {
+            let error = drive.write(file, offset, &[&page], durability).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{offset}");
+        }
+    }
+    assert_eq!(drive.prefill(file, 4096, 8192).unwrap_err().kind(), ErrorKind::InvalidInput);
+    assert_eq!(drive.read(file, 8000, &mut [0; 193]).unwrap_err().kind(), ErrorKind::UnexpectedEof);
+    assert_eq!(drive.bytes(file).unwrap(), 8192);
+}
+
+#[test]
+fn prefill_zeroes_its_range_only() {
+    let folder = Folder::new();
+    let drive = folder.drive();
+    let bytes = 3 << 20;
+    let file = drive.create("slab", bytes).unwrap();
+    let ones = vec![1u8; bytes as usize];
+    drive.write(file, 0, &[&ones], Durability::Cached).unwrap();
+    drive.flush().unwrap();
+    drive.prefill(file, 8192, (2 << 20) + 4096).unwrap();
+    let mut expected = ones;
+    expected[8192..8192 + (2 << 20) + 4096].fill(0);
+    assert_eq!(read(&drive, file, 0, bytes as usize), expected);
+}
+
+#[test]
+fn parallel_writes_land_on_every_drive_and_report_their_own_errors() {
+    let folders = [Folder::new(), Folder::new(), Folder::new()];
+    let drives: Vec<RealDrive> = folders.iter().map(Folder::drive).collect();
+    let files: Vec<FileId> = drives.iter().map(|drive| drive.create("slab", 1 << 20).unwrap()).collect();
+    let mut aligned = AlignedBuffer::zeroed(8192);
+    aligned.copy_from_slice(&noise(1, 8192));
+    let odd = noise(2, 4097);
+    // Direct from aligned memory, then copied from odd memory; the third drive's write does not fit.
+    for (offset, slices) in
+        [(4096, &[&aligned[..4096], &aligned[4096..]]), (32768, &[&odd[1..], &aligned[..4096]])]
+    {
+        let writes: Vec<Write<'_>> = (0..3)
+            .map(|at| Write {
+                drive: &drives[at],
+                file: files[at],
+                offset: if at == 2 { 1 << 20 } else { offset },
+                slices,
+            })
+            .collect();
+        let results = crate::drive::write_durable(&writes);
+        assert_eq!(results.len(), 3);
+        assert_eq!(results[2].as_ref().unwrap_err().kind(), ErrorKind::InvalidInput);
+        for at in 0..2 {
+            results[at].as_ref().unwrap();
+            assert_eq!(read(&drives[at], files[at], offset, 8192), slices.concat());
+            assert_eq!(read(&drives[at], files[at], offset - 4096, 4096), vec![0; 4096], "nothing beside it");
+        }
+        assert_eq!(read(&drives[2], files[2], 0, 1 << 20), vec![0; 1 << 20]);
+    }
+}
+
+#[test]
+fn sets_larger_than_the_ring_and_the_thread_road_give_the_same() {
+    let folder = Folder::new();
+    let drive = folder.drive();
+    let file = drive.create("slab", 1 << 20).unwrap();
+    let pages: Vec<Vec<u8>> = (0..40).map(|seed| noise(seed, 4096)).collect();
+    let slices: Vec<[&[u8]; 1]> = pages.iter().map(|page| [&page[..]]).collect();
+    let writes: Vec<Write<'_>> = slices
+        .iter()
+        .enumerate()
+        .map(|(at, slices)| Write { drive: &drive, file, offset: at as u64 * 4096, slices })
+        .collect();
+    assert!(crate::drive::write_durable(&writes).iter().all(Result::is_ok));
+    assert_eq!(read(&drive, file, 0, 40 * 4096), pages.concat());
+    drive.prefill(file, 0, 1 << 20).unwrap();
+    assert!(parallel::write_on_threads(&writes).iter().all(Result::is_ok));
+    assert_eq!(read(&drive, file, 0, 40 * 4096), pages.concat());
+}
+
+#[test]
+fn a_second_lock_is_refused_until_the_first_holder_is_gone() {
+    let folder = Folder::new();
+    let (first, second) = (folder.drive(), folder.drive());
+    first.lock().unwrap();
+    first.lock().unwrap();
+    let error = second.lock().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+    assert!(error.to_string().contains("another Holdfast daemon"), "{error}");
+    assert!(first.list().unwrap().is_empty(), "the lock is not content");
+    drop(first);
+    second.lock().unwrap();
+}
+
+#[test]
+fn swapped_in_links_are_refused() {
+    let (folder, outside) = (Folder::new(), Folder::new());
+    let drive = folder.drive();
+    let victim = outside.path().join("victim");
+    std::fs::copy("/proc/self/cmdline", &victim).unwrap();
+    let before = std::fs::read(&victim).unwrap();
+
+    std::os::unix::fs::symlink(&victim, folder.path().join("slab-soft")).unwrap();
+    std::fs::hard_link(&victim, folder.path().join("slab-hard")).unwrap();
+    std::fs::create_dir(folder.path().join("slab-folder")).unwrap();
+    assert_eq!(drive.open("slab-soft").unwrap_err().raw_os_error(), Some(libc::ELOOP));
+    assert_eq!(drive.open("slab-hard").unwrap_err().kind(), ErrorKind::PermissionDenied);
+    assert!(drive.open("slab-folder").is_err());
+    assert_eq!(drive.create("slab-soft", 4096).unwrap_err().kind(), ErrorKind::AlreadyExists);
+    std::os::unix::fs::symlink(&victim, folder.path().join("lock")).unwrap();
+    assert_eq!(drive.lock().unwrap_err().raw_os_error(), Some(libc::ELOOP));
+    std::os::unix::fs::symlink(&victim, folder.path().join("slab-new.creating")).unwrap();
+    drive.create("slab-new", 4096).unwrap();
+    assert_eq!(std::fs::read(&victim).unwrap(), before);
+
+    // The directory itself: a link to it is no drive, with a trailing slash neither.
+    let link = outside.path().join("link");
+    std::os::unix::fs::symlink(folder.path(), &link).unwrap();
+    for path in [link.clone(), link.join("")] {
+        assert!(RealDrive::open(&path).is_err(), "{}", path.display());
+    }
+}
+
+#[test]
+fn a_directory_swapped_under_an_open_drive_changes_nothing() {
+    let (folder, other) = (Folder::new(), Folder::new());
+    let inner = folder.path().join("drive");
+    std::fs::create_dir(&inner).unwrap();
+    let drive = RealDrive::open(&inner).unwrap();
+    std::fs::rename(&inner, folder.path().join("moved")).unwrap();
+    std::os::unix::fs::symlink(other.path(), &inner).unwrap();
+    drive.create("slab", 4096).unwrap();
+    assert!(folder.path().join("moved/slab").exists());
+    assert_eq!(std::fs::read_dir(other.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn unfit_directories_are_refused_by_name() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new();
+    let missing = RealDrive::open(folder.path().join("missing")).err().expect("refused");
+    assert_eq!(missing.kind(), ErrorKind::NotFound);
+    assert!(missing.to_string().contains("missing"), "{missing}");
+    std::fs::copy("/proc/self/cmdline", folder.path().join("file")).unwrap();
+    assert!(RealDrive::open(folder.path().join("file")).is_err());
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    let open = RealDrive::open(folder.path()).err().expect("refused");
+    assert_eq!(open.kind(), ErrorKind::PermissionDenied);
+}
+
+#[test]
+fn a_leftover_temporary_is_invisible_and_replaced() {
+    let folder = Folder::new();
+    let drive = folder.drive();
+    std::fs::copy("/proc/self/cmdline", folder.path().join("slab.creating")).unwrap();
+    assert!(drive.list().unwrap().is_empty());
+    let file = drive.create("slab", 8192).unwrap();
+    assert_eq!(read(&drive, file, 0, 8192), vec![0; 8192]);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn space_tells_the_disk() {
+    let folders = [Folder::new(), Folder::new()];
+    let [one, two] = folders.each_ref().map(|folder| folder.drive().space().unwrap());
+    assert!(one.free_bytes > 0 && one.free_bytes <= one.total_bytes);
+    assert_eq!(one.disk_id, two.disk_id);
+    assert_ne!(one.disk_id, RealDrive::open("/proc").unwrap().space().unwrap().disk_id);
+}
+
+/// A small tmpfs; `None` (with the reason printed) where this user may not mount.
+struct SmallDisk(Folder);
+
+impl SmallDisk {
+    fn new(bytes: u64) -> Option<Self> {
+        let folder = Folder::new();
+        let target = std::ffi::CString::new(folder.path().to_str()?).ok()?;
+        let data = std::ffi::CString::new(format!("size={bytes},mode=0700")).ok()?;
+        let kind = c"tmpfs".as_ptr();
+        // SAFETY: all strings end with NUL and outlive the call.
+        let result = unsafe { libc::mount(kind, target.as_ptr(), kind, 0, data.as_ptr().cast()) };
+        if result == -1 {
+            println!("skipped: mounting a tmpfs is refused ({})", io::Error::last_os_error());
+            return None;
+        }
+        Some(Self(folder))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let target = std::ffi::CString::new(self.0.path().to_str().unwrap()).unwrap();
+        // SAFETY: the string ends with NUL and outlives the call.
+        unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) };
+    }
+}
+
+#[test]
+fn a_full_disk_says_so_and_keeps_what_it_has() {
+    let Some(disk) = SmallDisk::new(4 << 20) else { return };
+    let drive = disk.0.drive();
+    let file = drive.create("slab-000000", 2 << 20).unwrap();
+    assert_eq!(drive.create("slab-000001", 8 << 20).unwrap_err().kind(), ErrorKind::StorageFull);
+    assert_eq!(drive.list().unwrap(), ["slab-000000"]);
+    drive.create("slab-000001", 1 << 20).expect("the refused creation gave its space back");
+    assert!(drive.space().unwrap().free_bytes <= 1 << 20);
+    drive.write(file, 0, &[&[5; 4096]], Durability::Durable).expect("preallocated space is ours");
+    assert_eq!(read(&drive, file, 0, 4096), [5; 4096]);
+}

@@ -1,0 +1,189 @@
+//! One drive of a world: its images, its open files, and what its faults make of a call.
+
+use std::io::{self, ErrorKind};
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::clock::SimClock;
+use super::fault::{Call, FaultKind, Faults};
+use super::image::{BLOCK_BYTES, Content, DriveImage};
+use super::trace::{DriveLabel, Landed};
+use crate::drive::FileId;
+use crate::rng::Rng;
+
+const SECTOR_BYTES: u64 = 512;
+
+pub(super) struct DriveState {
+    pub(super) label: DriveLabel,
+    pub(super) pristine: DriveImage,
+    pub(super) actual: DriveImage,
+    /// By [`FileId`]; `None` after removal.
+    pub(super) files: Vec<Option<Arc<str>>>,
+    pub(super) faults: Faults,
+    pub(super) damage_hidden: bool,
+}
+
+pub(super) fn os_error(code: i32) -> io::Error {
+    io::Error::from_raw_os_error(code)
+}
+
+/// A multiple of 4 KiB, not `offset`, where `bytes` fit into the file. `None`: there is no other.
+fn elsewhere(rng: &mut Rng, offset: u64, bytes: u64, file_bytes: u64) -> Option<u64> {
+    let places = file_bytes.checked_sub(bytes)? / BLOCK_BYTES as u64 + 1;
+    let own = offset.is_multiple_of(BLOCK_BYTES as u64).then_some(offset / BLOCK_BYTES as u64);
+    let others = places - u64::from(own.is_some_and(|own| own < places));
+    (others > 0).then(|| {
+        let chosen = rng.below(others);
+        let skip = u64::from(own.is_some_and(|own| chosen >= own));
+        (chosen + skip) * BLOCK_BYTES as u64
+    })
+}
+
+impl DriveState {
+    pub(super) fn new(label: DriveLabel, seed: u64) -> Self {
+        Self {
+            label,
+            pristine: DriveImage::default(),
+            actual: DriveImage::default(),
+            files: Vec::new(),
+            faults: Faults::new(seed),
+            damage_hidden: false,
+        }
+    }
+
+    /// Takes the faults that fail any call, and the delays; gives the rest.
+    pub(super) fn strike(
+        &mut self,
+        clock: &SimClock,
+        call: Call,
+        place: Option<(&str, &Range<u64>)>,
+    ) -> io::Result<Vec<FaultKind>> {
+        let mut rest = Vec::new();
+        for kind in self.faults.strike(call, place) {
+            match kind {
+                FaultKind::Slow { delay_ns } => clock.advance(delay_ns),
+                FaultKind::Vanished { errno } => return Err(os_error(errno)),
+                FaultKind::Full => return Err(os_error(libc::ENOSPC)),
+                FaultKind::ReadError => return Err(os_error(libc::EIO)),
+                other => rest.push(other),
+            }
+        }
+        Ok(rest)
+    }
+
+    pub(super) fn file(&self, file: FileId) -> io::Result<Arc<str>> {
+        let found = self.files.get(file.0 as usize).cloned().flatten();
+        // A restored image may lack the file.
+        found.filter(|name| self.actual.bytes(name).is_some()).ok_or_else(|| {
+            io::Error::new(ErrorKind::NotFound, format!("{}: {file:?} is not open", self.label.name))
+        })
+    }
+
+    pub(super) fn admit(&mut self, name: &str) -> FileId {
+        let known = self.files.iter().position(|file| file.as_deref() == Some(name));
+        let index = known.unwrap_or_else(|| {
+            self.files.push(Some(Arc::from(name)));
+            self.files.len() - 1
+        });
+        FileId(index as u32)
+    }
+
+    /// Checks the range; gives name and length of the file.
+    fn place(&self, file: FileId, range: &Range<u64>) -> io::Result<(Arc<str>, u64)> {
+        let name = self.file(file)?;
+        let bytes = self.actual.bytes(&name).unwrap_or(0);
+        if range.start > range.end || range.end > bytes {
+            let reason = format!("{name}: bytes {range:?} do not fit into {bytes}");
+            return Err(io::Error::new(ErrorKind::InvalidInput, reason));
+        }
+        Ok((name, bytes))
+    }
+
+    /// Writes, as the faults let it. Gives the answer to the caller and what reached the disk.
+    pub(super) fn land(
+        &mut self,
+        clock: &SimClock,
+        drive: usize,
+        file: FileId,
+        offset: u64,
+        content: Content,
+    ) -> (io::Result<()>, Option<Landed>) {
+        let range = offset..offset.saturating_add(content.len());
+        let placed = self.place(file, &range);
+        let struck = placed.and_then(|(name, file_bytes)| {
+            let kinds = self.strike(clock, Call::Write, Some((&name, &range)))?;
+            Ok((name, file_bytes, kinds))
+        });
+        let (name, file_bytes, kinds) = match struck {
+            Ok(struck) => struck,
+            Err(error) => return (Err(error), None),
+        };
+        let whole = content.len();
+        let mut landed = Some((offset, content.clone()));
+        let mut result = Ok(());
+        // A fault set earlier wins over later ones.
+        for kind in kinds.into_iter().rev() {
+            let rng = &mut self.faults.rng;
+            let sectors = whole / SECTOR_BYTES;
+            match kind {
+                FaultKind::LostWrite => landed = None,
+                FaultKind::TornWrite => {
+                    landed = Some((offset, content.prefix(rng.below(sectors.max(1)) * SECTOR_BYTES)));
+                }
+                FaultKind::MisdirectedWrite => {
+                    landed = elsewhere(rng, offset, whole, file_bytes).map(|at| (at, content.clone()));
+                }
+                FaultKind::WriteError => {
+                    landed = Some((offset, content.prefix(rng.below(sectors + 1) * SECTOR_BYTES)));
+                    result = Err(os_error(libc::EIO));
+                }
+                _ => {}
+            }
+        }
+        match (&result, &landed) {
+            // Not acknowledged: a faultless drive has no better bytes than this one.
+            (Err(_), Some((at, part))) => self.pristine.write(&name, *at, part, 0..part.len()),
+            (Err(_), None) => {}
+            (Ok(()), _) => self.pristine.write(&name, offset, &content, 0..whole),
+        }
+        let landed = landed.filter(|(_, part)| !part.is_empty()).map(|(at, part)| {
+            self.actual.write(&name, at, &part, 0..part.len());
+            Landed { drive, file: name, offset: at, content: part }
+        });
+        (result, landed)
+    }
+
+    pub(super) fn read(
+        &mut self,
+        clock: &SimClock,
+        file: FileId,
+        offset: u64,
+        into: &mut [u8],
+    ) -> io::Result<()> {
+        let range = offset..offset.saturating_add(into.len() as u64);
+        let (name, file_bytes) = self.place(file, &range).map_err(|error| match error.kind() {
+            ErrorKind::InvalidInput => io::Error::new(ErrorKind::UnexpectedEof, error),
+            _ => error,
+        })?;
+        let mut from = offset;
+        for kind in self.strike(clock, Call::Read, Some((&name, &range)))? {
+            let rng = &mut self.faults.rng;
+            match kind {
+                FaultKind::BitRot if !into.is_empty() => {
+                    let (at, bit) = (offset + rng.below(into.len() as u64), rng.below(8) as u8);
+                    self.actual.flip_bit(&name, at, bit);
+                }
+                FaultKind::MisdirectedRead => {
+                    from = elsewhere(rng, offset, into.len() as u64, file_bytes).unwrap_or(offset);
+                }
+                _ => {}
+            }
+        }
+        if self.damage_hidden {
+            self.pristine.read_into(&name, offset, into);
+        } else {
+            self.actual.read_into(&name, from, into);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,110 @@
+//! Directories, mounts and system calls for the mount tests.
+#![allow(dead_code, reason = "each test program uses its own part")]
+
+use crate::memory::MemoryFs;
+use holdfast_device::{Clock, RealClock};
+use holdfast_fuse::{Mount, MountOptions, ServeOptions};
+use std::ffi::{CString, OsStr};
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+pub fn is_root() -> bool {
+    // SAFETY: geteuid touches no memory.
+    unsafe { libc::geteuid() == 0 }
+}
+
+/// False, with the reason printed, where FUSE cannot be used. With `CI=true` in the environment that is a
+/// failure.
+pub fn fuse_is_there() -> bool {
+    let helper = || std::process::Command::new("fusermount3").arg("-V").output().is_ok();
+    let reason = match () {
+        () if !Path::new("/dev/fuse").exists() => "/dev/fuse is missing",
+        () if !is_root() && !helper() => "neither root nor fusermount3",
+        () => return true,
+    };
+    let ci = std::env::vars_os().any(|(name, value)| name == "CI" && value == "true");
+    assert!(!ci, "mount tests must run in CI: {reason}");
+    println!("skipped: {reason}");
+    false
+}
+
+/// A directory of its own, removed at the end.
+pub struct TemporaryDir(pub PathBuf);
+
+impl TemporaryDir {
+    pub fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("holdfast-fuse-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir(&path).expect("temporary directory");
+        Self(path)
+    }
+}
+
+impl Drop for TemporaryDir {
+    fn drop(&mut self) {
+        let _left_behind = std::fs::remove_dir(&self.0);
+    }
+}
+
+/// A mounted memory file system. Field order: the mount ends before its directory goes.
+pub struct Mounted {
+    pub mount: Mount,
+    pub fs: Arc<MemoryFs>,
+    dir: TemporaryDir,
+}
+
+impl Mounted {
+    pub fn new() -> Self {
+        Self::with(|_| {}, ServeOptions::default())
+    }
+    pub fn with(change: impl FnOnce(&mut MountOptions), serve: ServeOptions) -> Self {
+        let dir = TemporaryDir::new();
+        let fs = Arc::new(MemoryFs::new(0o755));
+        let mut options =
+            MountOptions { dir: dir.0.clone(), source: "pool/vol".into(), ..MountOptions::default() };
+        change(&mut options);
+        let mount = Mount::start_with(Arc::clone(&fs) as _, options, serve).expect("mounts");
+        Self { mount, fs, dir }
+    }
+    pub fn dir(&self) -> &Path {
+        &self.dir.0
+    }
+    pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.dir.0.join(name)
+    }
+    /// Ends it and demands that all went well.
+    pub fn end(self) {
+        // A child that another test is just starting holds our closed files until its exec.
+        let until = RealClock.boottime_ns() + 5_000_000_000;
+        let mut stopped = self.mount.stop(false);
+        while stopped.as_ref().is_err_and(|error| error.kind() == ErrorKind::ResourceBusy)
+            && RealClock.boottime_ns() < until
+        {
+            std::thread::yield_now();
+            stopped = self.mount.stop(false);
+        }
+        stopped.expect("unmounts");
+        assert!(!self.mount.alive());
+        assert_eq!(self.mount.requests_in_flight(), 0);
+    }
+}
+
+pub fn c(path: impl AsRef<OsStr>) -> CString {
+    CString::new(path.as_ref().as_bytes()).expect("no NUL")
+}
+
+/// The errno of a failed system call, 0 if it went well.
+pub fn errno(result: impl Into<i64>) -> i32 {
+    if result.into() >= 0 { 0 } else { std::io::Error::last_os_error().raw_os_error().unwrap_or(-1) }
+}
+
+/// The line of mountinfo for a mount point.
+pub fn mountinfo(dir: &Path) -> Option<String> {
+    let text = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    let point = dir.to_str().expect("plain name").to_owned();
+    text.lines().rfind(|line| line.split(' ').nth(4) == Some(&point)).map(str::to_owned)
+}

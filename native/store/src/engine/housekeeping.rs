@@ -1,0 +1,127 @@
+//! The engine's threads. They hold the engine weakly: dropping it without `close` ends them.
+
+use super::Engine;
+use crate::error::{Error, Kind, Result};
+use crate::group::Group;
+use holdfast_device::Clock;
+use holdfast_device::threads::spawn;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+/// Ticks, heartbeats and the flush that happens whatever the application does.
+const SECOND_NS: u64 = 1_000_000_000;
+/// Rounds of compaction or cleaning before the housekeeper looks at more urgent work again.
+const UPKEEP_ROUNDS: usize = 4;
+/// Below this share of the pool free, history goes before it has reached its limit.
+const FREE_SHARE_LOW: u64 = 16;
+
+fn started(result: std::io::Result<std::thread::JoinHandle<()>>, engine: &Engine) -> Result<()> {
+    let thread = result.map_err(|error| Error::new(Kind::Internal, format!("cannot start a thread: {error}")))?;
+    let mut threads = engine.threads.lock();
+    threads.retain(|thread| !thread.is_finished());
+    threads.push(thread);
+    Ok(())
+}
+
+pub(super) fn start_flusher(engine: &Arc<Engine>, group: &Arc<Group>) -> Result<()> {
+    let clock = engine.clock.clone();
+    let group = Arc::downgrade(group);
+    started(spawn("holdfast-flush", move || flusher(&group, clock.as_ref())), engine)
+}
+
+/// Flushes when somebody waits, when enough is waiting, and once a second with a tick. The error of a failed flush is kept
+/// by the log and shown by every later call.
+fn flusher(weak: &Weak<Group>, clock: &dyn Clock) {
+    let mut next_tick_ns = clock.boottime_ns() + SECOND_NS;
+    loop {
+        let Some(group) = weak.upgrade() else { return };
+        let wait = next_tick_ns.saturating_sub(clock.boottime_ns());
+        if !group.await_flush(Duration::from_nanos(wait)) {
+            return;
+        }
+        let now = clock.boottime_ns();
+        let result = if now >= next_tick_ns {
+            next_tick_ns = now + SECOND_NS;
+            group.second_now()
+        } else {
+            group.flush_now()
+        };
+        if result.is_ok() && group.log().wants_refill() {
+            // Short of space: the commit that needs a segment will say so, and reclaim.
+            let _ = group.log().refill(0, false);
+        }
+    }
+}
+
+pub(super) fn start_housekeeper(engine: &Arc<Engine>) -> Result<()> {
+    let clock = engine.clock.clone();
+    let bell = engine.housekeeper.clone();
+    let weak = Arc::downgrade(engine);
+    let run = move || {
+        let mut next_second_ns = 0;
+        loop {
+            let Some(engine) = weak.upgrade() else { return };
+            if engine.closed.load(Ordering::Acquire) {
+                return;
+            }
+            let now = clock.boottime_ns();
+            let due = now >= next_second_ns;
+            if due {
+                next_second_ns = now + SECOND_NS;
+            }
+            let result = engine.housekeep(due);
+            let busy = matches!(result, Ok(true));
+            *engine.trouble.lock() = result.err().filter(|error| error.kind != Kind::Closed);
+            drop(engine);
+            if !busy {
+                bell.await_ring(Duration::from_nanos(next_second_ns.saturating_sub(clock.boottime_ns())));
+            }
+        }
+    };
+    started(spawn("holdfast-housekeep", run), engine)
+}
+
+impl Engine {
+    /// One round of upkeep, most urgent first. True when more is waiting.
+    fn housekeep(&self, due: bool) -> Result<bool> {
+        let groups = self.groups();
+        for group in &groups {
+            while group.drain_frozen()? {}
+        }
+        if due {
+            self.pool.heartbeat()?;
+            for group in &groups {
+                group.expire_step()?;
+            }
+            self.relieve(&groups)?;
+        }
+        let mut rounds = 0;
+        for group in &groups {
+            while rounds < UPKEEP_ROUNDS && group.compact_step()? {
+                rounds += 1;
+                while group.drain_frozen()? {}
+            }
+        }
+        if rounds == 0 && self.pool.clean_step()? {
+            rounds += 1;
+        }
+        if rounds == 0 && self.pool.prefill_step()? {
+            rounds += 1;
+        }
+        Ok(rounds > 0)
+    }
+
+    /// Lets the oldest seconds go when history is over its limit, or the pool is nearly full.
+    fn relieve(&self, groups: &[Arc<Group>]) -> Result<()> {
+        let space = self.pool.space();
+        let history: u64 = groups.iter().map(|group| group.evictable_bytes()).sum();
+        let limit = space.total / 100 * self.options.history_limit_percent as u64;
+        if history > limit || (history > 0 && space.free < space.reserve + space.total / FREE_SHARE_LOW) {
+            for group in groups {
+                group.drop_oldest_ticks()?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,227 @@
+//! Acknowledging an op: LSN, ring, memtable.
+
+use super::view::Generation;
+use super::recover::apply_effects;
+use super::{Group, internal};
+use crate::error::{Kind, Result};
+use crate::extent::resolve::{Source, resolve};
+use crate::ledger::{BlockRef, Ledger, OpDraft};
+use crate::oplog::place::Place;
+use holdfast_format::cell::Cell;
+use holdfast_format::limits::BLOCK_BYTES;
+use holdfast_format::op::{OpHeader, OpKind, encode_op};
+use holdfast_format::{BranchId, EgroupId, Ino, Lsn, Stamp, key};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Waiting ring bytes that start a flush by themselves.
+const FLUSH_TRIGGER_BYTES: u64 = 1 << 20;
+/// Frozen memtables that may wait for the drain.
+const FROZEN_MAX: usize = 1;
+/// Share of a memtable's budget that ops which free space may go over it, instead of waiting.
+const OVERDRAFT_DIVISOR: usize = 4;
+/// A drain's signal cannot be lost for longer than this.
+const DRAIN_WAIT: std::time::Duration = std::time::Duration::from_millis(100);
+
+impl Group {
+    /// Order (each step a crash test; STORE.md 12):
+    /// 1. the reservation promises a place on the drives (ENOSPC comes here, before anything is changed);
+    /// 2. the op goes into the ring: from here on it survives `kill -9`;
+    /// 3. its effects go into the memtable;
+    /// 4. the LSN becomes visible and the caller is answered.
+    ///
+    /// All four happen under the commit lock, so whatever is acknowledged has every lower LSN in the ring.
+    pub(super) fn commit_draft(&self, mut draft: OpDraft<'_>) -> Result<Lsn> {
+        let pages = draft.payload.len() / BLOCK_BYTES;
+        debug_assert_eq!(draft.payload.len() % BLOCK_BYTES, 0);
+        loop {
+            self.ensure_open()?;
+            self.await_memtable(draft.frees)?;
+            let mut commit = self.commit.lock();
+            let lsn = commit.next;
+            let mut op = std::mem::take(&mut commit.op);
+            op.clear();
+            let header = OpHeader {
+                lsn,
+                row: self.row,
+                branch: draft.branch,
+                kind: draft.kind,
+                payload_rf: if pages > 0 { draft.rf } else { 0 },
+                payload_pages: pages as u32,
+                actor: draft.actor,
+                time: draft.time,
+                ino: draft.ino,
+                offset: draft.offset,
+                length: draft.length,
+            };
+            if draft.kind == OpKind::Point {
+                draft.effects = self.point_effects(lsn);
+            }
+            encode_op(&mut op, &header, draft.effects.as_bytes());
+            if !self.log.admit(lsn, op.len(), draft.payload.len(), draft.rf) {
+                commit.op = op;
+                drop(commit);
+                self.refill(if pages > 0 { draft.rf } else { 0 }, draft.frees)?;
+                continue;
+            }
+            let Some(position) = self.log.ring.append(&op, draft.payload) else {
+                self.log.withdraw(lsn);
+                commit.op = op;
+                drop(commit);
+                self.await_ring()?;
+                continue;
+            };
+            commit.op = op;
+            commit.next = Lsn(lsn.0 + 1);
+            let generation = self.active();
+            let place = (pages > 0).then_some(Place::Ring(position));
+            let stamp = Stamp { lsn, row: self.row };
+            let last_point = Lsn(self.last_point.load(Ordering::Acquire));
+            let effects = (draft.branch, draft.effects.as_bytes());
+            apply_effects(&self.pool, &generation, stamp, effects, place, last_point)?;
+            self.log.wall_sec.store(draft.time.sec, Ordering::Relaxed);
+            self.newest.store(lsn.0, Ordering::Release);
+            if draft.kind == OpKind::Point {
+                self.last_point.store(lsn.0, Ordering::Release);
+            }
+            if generation.memtable.bytes() >= self.generation_budget() {
+                self.freeze_locked(FROZEN_MAX);
+            }
+            drop(commit);
+            self.counters.ops.fetch_add(1, Ordering::Relaxed);
+            self.counters.bytes_written.fetch_add(draft.payload.len() as u64, Ordering::Relaxed);
+            if self.options.background && self.log.ring.page_bytes() >= FLUSH_TRIGGER_BYTES {
+                self.kick_flusher();
+            }
+            return Ok(lsn);
+        }
+    }
+
+    /// Takes more log segments. Short of space, the oldest kept seconds go before a writer sees ENOSPC.
+    fn refill(&self, payload_rf: u8, frees: bool) -> Result<()> {
+        let mut result = self.log.refill(payload_rf, frees);
+        while result.as_ref().is_err_and(|error| error.kind == Kind::NoSpace) && self.reclaim_now()? {
+            result = self.log.refill(payload_rf, frees);
+        }
+        result
+    }
+
+    /// Makes the active memtable a frozen one, unless too many wait already. The caller holds the commit lock.
+    pub(super) fn freeze_locked(&self, frozen_max: usize) {
+        let mut view = self.view.write();
+        let first = Lsn(self.newest.load(Ordering::Acquire) + 1);
+        if view.generations.len() > frozen_max || view.generations[0].places.first() == first {
+            return;
+        }
+        view.generations.insert(0, Arc::new(Generation::new(first)));
+        drop(view);
+        self.kick_drain();
+    }
+
+    /// Waits while both memtables are full; ops that free space may overdraw a little instead.
+    fn await_memtable(&self, frees: bool) -> Result<()> {
+        let budget = self.generation_budget();
+        let allowed = if frees { budget + budget / OVERDRAFT_DIVISOR } else { budget };
+        loop {
+            if self.active().memtable.bytes() < allowed {
+                return Ok(());
+            }
+            if !self.options.background {
+                return self.drain_now();
+            }
+            self.ensure_open()?;
+            let commit = self.commit.lock();
+            self.freeze_locked(FROZEN_MAX);
+            drop(commit);
+            let mut drains = self.drained_signal.0.lock();
+            if self.active().memtable.bytes() < allowed {
+                return Ok(());
+            }
+            if let Some(error) = &drains.error {
+                return Err(error.clone());
+            }
+            self.kick_drain();
+            self.drained_signal.1.wait_for(&mut drains, DRAIN_WAIT);
+        }
+    }
+
+    /// The ring is full: a flush makes room.
+    fn await_ring(&self) -> Result<()> {
+        if !self.options.background {
+            return self.flush_now();
+        }
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let lsn = Group::newest(self);
+        self.flush(lsn, Box::new(move |result| drop(sender.send(result))));
+        receiver.recv().map_err(|_| internal("the flusher ended"))?
+    }
+
+    /// Blocks by reference for copies: pages that are still in the ring are flushed first, so that every reference is an
+    /// egroup's page.
+    pub(super) fn references_of(
+        &self,
+        inode: (BranchId, Ino),
+        levels: u16,
+        first: u32,
+        count: u32,
+    ) -> Result<Vec<BlockRef>> {
+        let _hold = self.pool.hold();
+        let lookup = || {
+            let view = self.view();
+            resolve(&view, inode, levels, first as u64, count as usize, Lsn(u64::MAX))
+        };
+        let mut resolved = lookup()?;
+        let in_ring = resolved.blocks.iter().any(|block| match &block.source {
+            Source::Logged { generation, lsn, .. } => {
+                matches!(generation.places.get(*lsn), Some(Place::Ring(_)))
+            }
+            _ => false,
+        });
+        if in_ring {
+            self.flush_now()?;
+            resolved = lookup()?;
+        }
+        Ok(resolved
+            .blocks
+            .iter()
+            .map(|block| {
+                if !block.pieces.is_empty() {
+                    return BlockRef::Copy;
+                }
+                match &block.source {
+                    Source::Hole => BlockRef::Hole,
+                    Source::Page { egroup, page, checksum } => page_cell(*egroup, *page, *checksum),
+                    Source::Packed { egroup, page, byte_offset, length, checksum } => {
+                        BlockRef::Shared(Cell::Packed {
+                            egroup: *egroup,
+                            page: *page,
+                            byte_offset: *byte_offset,
+                            length: *length,
+                            checksum: *checksum,
+                        })
+                    }
+                    Source::Logged { generation, lsn, page, checksum } => match generation.places.get(*lsn) {
+                        Some(Place::Egroup(egroup, base)) => page_cell(egroup, base + page, *checksum),
+                        _ => BlockRef::Copy,
+                    },
+                }
+            })
+            .collect())
+    }
+}
+
+fn page_cell(egroup: EgroupId, page: u16, checksum: u64) -> BlockRef {
+    BlockRef::Shared(Cell::Pages { egroup, first_page: page, checksums: vec![checksum], released: Vec::new() })
+}
+
+/// Egroup pages that a record names; empty for anything but a data cell in an egroup.
+pub(super) fn shared_pages(key: &[u8], value: &[u8]) -> Vec<(EgroupId, u16)> {
+    let Some((_, level)) = key::data_place(key) else { return Vec::new() };
+    match Cell::decode(level, value) {
+        Ok(Cell::Pages { egroup, first_page, checksums, .. }) => {
+            (0..checksums.len() as u16).map(|page| (egroup, first_page + page)).collect()
+        }
+        Ok(Cell::Packed { egroup, page, .. }) => vec![(egroup, page)],
+        _ => Vec::new(),
+    }
+}

@@ -1,0 +1,379 @@
+//! From memtable to tables, and the upkeep of the tables.
+
+use super::view::{Generation, View};
+use super::{Group, internal};
+use crate::error::{Error, Kind, Result};
+use crate::extent::read::read_resolved;
+use crate::extent::resolve::resolve;
+use crate::metadata::io::{Points, TreeEdit, Version};
+use crate::oplog::place::Place;
+use crate::placement::{Birth, Edit, GroupChange};
+use holdfast_format::cell::{self, Cell};
+use holdfast_format::checksum::checksum;
+use holdfast_format::inode::VolumeRecord;
+use holdfast_format::limits::BLOCK_BYTES;
+use holdfast_format::{BranchId, EgroupId, GROUP_BRANCH, Lsn, Stamp, key};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Keys taken from the memtable under one lock.
+const CHUNK_KEYS: usize = 512;
+/// A block with at most this many bytes before its trailing zeroes shares a page with others.
+const PACK_BYTES_MAX: usize = BLOCK_BYTES * 3 / 4;
+
+/// Pause between two attempts to find space where the last found none.
+const RECLAIM_PAUSE_NS: u64 = 1_000_000_000;
+
+/// Kept partial blocks, made whole: what their record will say.
+type Merged = BTreeMap<(Vec<u8>, Stamp), Vec<u8>>;
+
+/// Fills the pages of one data egroup with merged blocks of one RF.
+struct Packer {
+    rf: u8,
+    pages: Vec<u8>,
+    births: Vec<Birth>,
+    /// Page that takes small blocks, and the bytes used of it.
+    small: Option<(usize, usize)>,
+    /// (key, stamp, page, byte offset, length, checksum); length 4096 is a whole page.
+    entries: Vec<(Vec<u8>, Stamp, u16, u16, usize, u64)>,
+}
+
+impl Packer {
+    fn new(rf: u8) -> Self {
+        Self { rf, pages: Vec::new(), births: Vec::new(), small: None, entries: Vec::new() }
+    }
+
+    fn push_page(&mut self, birth: Birth) -> usize {
+        self.births.push(birth);
+        self.pages.resize(self.births.len() * BLOCK_BYTES, 0);
+        self.births.len() - 1
+    }
+
+    fn add(&mut self, key: &[u8], birth: Birth, content: &[u8]) {
+        let length = content.len();
+        let stamp = birth.stamp;
+        let (page, offset) = if length > PACK_BYTES_MAX {
+            (self.push_page(birth), 0)
+        } else {
+            match self.small {
+                Some((page, used)) if used + length <= BLOCK_BYTES => (page, used),
+                _ => (self.push_page(birth), 0),
+            }
+        };
+        let start = page * BLOCK_BYTES + offset;
+        self.pages[start..start + length].copy_from_slice(content);
+        if length <= PACK_BYTES_MAX {
+            self.small = Some((page, offset + length));
+        }
+        let whole = length > PACK_BYTES_MAX;
+        let stored = if whole { &self.pages[start..start + BLOCK_BYTES] } else { content };
+        let entry_length = if whole { BLOCK_BYTES } else { length };
+        self.entries.push((key.to_vec(), stamp, page as u16, offset as u16, entry_length, checksum(stored)));
+    }
+
+    /// Records of the blocks once the egroup has a name.
+    fn finish(&mut self, egroup: EgroupId, merged: &mut Merged) {
+        for (key, stamp, page, byte_offset, length, checksum) in self.entries.drain(..) {
+            let cell = if length == BLOCK_BYTES {
+                Cell::Pages { egroup, first_page: page, checksums: vec![checksum], released: Vec::new() }
+            } else {
+                Cell::Packed { egroup, page, byte_offset, length: length as u16, checksum }
+            };
+            merged.insert((key, stamp), cell.encode());
+        }
+        self.pages.clear();
+        self.births.clear();
+        self.small = None;
+    }
+}
+
+/// Reads a memtable in key order, a chunk at a time.
+struct Chunks<'a> {
+    generation: &'a Generation,
+    next: Vec<u8>,
+}
+
+impl Iterator for Chunks<'_> {
+    type Item = Vec<Version>;
+
+    fn next(&mut self) -> Option<Vec<Version>> {
+        let chunk = self.generation.memtable.chunk(&self.next, &[0xff; 16], CHUNK_KEYS);
+        let last = chunk.last()?;
+        self.next.clear();
+        self.next.extend_from_slice(&last.key);
+        self.next.push(0);
+        Some(chunk)
+    }
+}
+
+fn chunks(generation: &Generation) -> Chunks<'_> {
+    Chunks { generation, next: Vec::new() }
+}
+
+impl Group {
+    /// Moves everything that is acknowledged into tables. Returns when it is published.
+    pub fn drain_now(&self) -> Result<()> {
+        let _alone = self.maintenance.lock();
+        let commit = self.commit.lock();
+        self.freeze_locked(usize::MAX);
+        drop(commit);
+        while self.view.read().generations.len() > 1 {
+            self.drain_oldest()?;
+        }
+        Ok(())
+    }
+
+    /// The housekeeper's step: drains frozen memtables only. False when there is none.
+    pub fn drain_frozen(&self) -> Result<bool> {
+        let _alone = self.maintenance.lock();
+        if self.view.read().generations.len() <= 1 {
+            return Ok(false);
+        }
+        self.drain_oldest()?;
+        Ok(true)
+    }
+
+    fn drain_oldest(&self) -> Result<()> {
+        let result = self.drain_oldest_inner();
+        let mut drains = self.drained_signal.0.lock();
+        drains.count += 1;
+        drains.error = result.as_ref().err().cloned();
+        self.drained_signal.1.notify_all();
+        result
+    }
+
+    /// Order (each step a crash test; STORE.md 12):
+    /// 1. wait until everything in the frozen memtable is durable in the log;
+    /// 2. merge partial blocks and write them into data egroups, durable;
+    /// 3. write the tables, durable;
+    /// 4. publish: tables in, references counted, `drained_lsn` moved, log segments released — one manifest edit;
+    /// 5. readers switch over; the memtable goes.
+    ///
+    /// Recovery: before step 4 the log is replayed again and what 2 and 3 wrote belongs to nobody.
+    fn drain_oldest_inner(&self) -> Result<()> {
+        let view = self.view();
+        let count = view.generations.len();
+        let (generation, after) = (view.generations[count - 1].clone(), &view.generations[count - 2]);
+        let last = Lsn(after.places.first().0 - 1);
+        while self.log.durable() < last {
+            self.flush_now()?;
+        }
+        let points = self.points.lock().points();
+        let (merged, egroups) = self.merge_partials(&view, &generation, &points)?;
+        let edit = self.build(&generation, &merged, &points).inspect_err(|_| {
+            egroups.iter().for_each(|egroup| self.pool.discard_egroup(*egroup));
+        })?;
+        let (released, chain) = self.log.releasable(last);
+        self.pool.publish(Edit {
+            groups: vec![GroupChange::Drained { id: self.id, lsn: last, chain }],
+            segments_released: released.clone(),
+            tables: vec![(self.id, edit.clone())],
+        })?;
+        self.tree.apply(&edit);
+        self.log.released(&released);
+        let mut view = self.view.write();
+        view.generations.pop();
+        view.levels = self.tree.snapshot();
+        drop(view);
+        generation.pinned.lock().drain(..).for_each(|page| self.pool.unpin_page(page));
+        self.drained.store(last.0, Ordering::Release);
+        self.counters.drains.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn build(&self, generation: &Arc<Generation>, merged: &Merged, points: &Points) -> Result<TreeEdit> {
+        let mut versions = chunks(generation)
+            .flatten()
+            .map(|version| finished(version, generation, merged));
+        self.tree.build(&mut versions, points)
+    }
+
+    /// Step 2. Every partial version that is the newest of its block or seen by a point becomes a whole one.
+    fn merge_partials(
+        &self,
+        view: &View,
+        generation: &Arc<Generation>,
+        points: &Points,
+    ) -> Result<(Merged, Vec<EgroupId>)> {
+        let below = View { generations: vec![generation.clone()], levels: view.levels.clone() };
+        let mut merged = Merged::new();
+        let mut packers: BTreeMap<BranchId, Packer> = BTreeMap::new();
+        let mut egroups = Vec::new();
+        let _hold = self.pool.hold();
+        for chunk in chunks(generation) {
+            let mut newer: Option<(&[u8], Lsn)> = None;
+            for version in &chunk {
+                let death = newer.filter(|(key, _)| *key == version.key).map(|(_, lsn)| lsn);
+                newer = Some((&version.key, version.stamp.lsn));
+                let kept = death.is_none_or(|death| points.sees(version.stamp.lsn, death));
+                if !kept || !version.value.as_deref().is_some_and(cell::is_partial) {
+                    continue;
+                }
+                let Some((block, _)) = key::data_place(&version.key) else { continue };
+                let Some(parts) = key::parts(&version.key) else { continue };
+                let (branch, ino) = (parts.branch, parts.ino);
+                let resolved = resolve(&below, (branch, ino), u16::MAX >> 7, block as u64, 1, version.stamp.lsn)?;
+                let mut content = [0u8; BLOCK_BYTES];
+                read_resolved(&self.pool, &self.log.ring, &resolved, &mut content)?;
+                self.counters.drained_partials.fetch_add(1, Ordering::Relaxed);
+                let length = content.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
+                if length == 0 {
+                    merged.insert((version.key.clone(), version.stamp), Cell::Hole.encode());
+                    continue;
+                }
+                if !packers.contains_key(&branch) {
+                    packers.insert(branch, Packer::new(self.volume_rf(view, branch)?));
+                }
+                let Some(packer) = packers.get_mut(&branch) else { continue };
+                if packer.births.len() + 1 > self.pool.egroup_pages_max() {
+                    egroups.push(self.write_packed(packer, &mut merged)?);
+                }
+                let birth = Birth { group: self.id, branch, ino, block, stamp: version.stamp };
+                packer.add(&version.key, birth, &content[..length]);
+            }
+        }
+        for packer in packers.values_mut().filter(|packer| !packer.births.is_empty()) {
+            egroups.push(self.write_packed(packer, &mut merged)?);
+        }
+        Ok((merged, egroups))
+    }
+
+    fn write_packed(&self, packer: &mut Packer, merged: &mut Merged) -> Result<EgroupId> {
+        let egroup = self.pool.write_egroup(packer.rf, &packer.pages, &packer.births, true)?;
+        packer.finish(egroup, merged);
+        Ok(egroup)
+    }
+
+    /// RF of a volume; the log's own when the volume is gone.
+    fn volume_rf(&self, view: &View, branch: BranchId) -> Result<u8> {
+        debug_assert_ne!(branch, GROUP_BRANCH);
+        match view.get(&key::volume(branch))? {
+            Some(record) => {
+                let record =
+                    VolumeRecord::decode(&record).map_err(|error| Error::decode("a volume record", error))?;
+                Ok(record.rf)
+            }
+            None => Ok(self.log.header_rf()),
+        }
+    }
+
+    /// Compacts once if there is anything worth it. False when there is not.
+    pub fn compact_step(&self) -> Result<bool> {
+        let _alone = self.maintenance.lock();
+        let Some(job) = self.tree.pick() else { return Ok(false) };
+        let points = self.points.lock().points();
+        let edit = {
+            let _hold = self.pool.hold();
+            self.tree.compact(&job, &points)?
+        };
+        self.publish_tables(edit)?;
+        self.counters.compactions.fetch_add(1, Ordering::Relaxed);
+        Ok(true)
+    }
+
+    /// Gives space back: the oldest quarter of the kept seconds, then whatever that and dead records hold. False when
+    /// there was nothing left to give up. Not more often than once in [`RECLAIM_PAUSE_NS`] without ticks to drop, so
+    /// that writers on a full pool fail fast.
+    pub fn reclaim_now(&self) -> Result<bool> {
+        let now = self.options.clock.boottime_ns();
+        let dropped = self.drop_oldest_ticks()?;
+        let last = self.reclaimed_ns.load(Ordering::Acquire);
+        if !dropped && last != 0 && now.saturating_sub(last) < RECLAIM_PAUSE_NS {
+            return Ok(false);
+        }
+        self.reclaimed_ns.store(now.max(1), Ordering::Release);
+        self.drain_now()?;
+        while self.compact_step()? {}
+        self.expire_step()?;
+        let mut cleaned = false;
+        while self.pool.clean_step()? {
+            cleaned = true;
+        }
+        Ok(dropped || cleaned || last == 0)
+    }
+
+    /// Drops tables of the past that no point sees any more.
+    pub fn expire_step(&self) -> Result<bool> {
+        let _alone = self.maintenance.lock();
+        let points = self.points.lock().points();
+        let edit = {
+            let _hold = self.pool.hold();
+            self.tree.expire(&points)?
+        };
+        if edit.is_empty() {
+            return Ok(false);
+        }
+        self.publish_tables(edit)?;
+        Ok(true)
+    }
+
+    /// Gives back every table and page: the group is destroyed. Repeatable after a crash.
+    pub fn dissolve(&self) -> Result<()> {
+        let _alone = self.maintenance.lock();
+        for generation in &self.view().generations {
+            generation.pinned.lock().drain(..).for_each(|page| self.pool.unpin_page(page));
+        }
+        loop {
+            let edit = self.tree.dissolve_step()?;
+            if edit.is_empty() {
+                return Ok(());
+            }
+            self.publish_tables(edit)?;
+        }
+    }
+
+    fn publish_tables(&self, edit: TreeEdit) -> Result<()> {
+        self.pool.publish(Edit { tables: vec![(self.id, edit.clone())], ..Edit::default() })?;
+        self.tree.apply(&edit);
+        self.view.write().levels = self.tree.snapshot();
+        Ok(())
+    }
+
+    /// Drains, and gives back every log segment: a clean end leaves nothing to replay.
+    pub fn retire_log(&self) -> Result<()> {
+        self.drain_now()?;
+        let mut segments = self.log.seal();
+        let (released, chain) = self.log.releasable(self.drained());
+        segments.extend(&released);
+        self.pool.publish(Edit {
+            groups: vec![GroupChange::Drained { id: self.id, lsn: self.drained(), chain }],
+            segments_released: segments,
+            tables: Vec::new(),
+        })?;
+        self.log.released(&released);
+        Ok(())
+    }
+}
+
+/// A version as its table will hold it. A partial version that nobody sees becomes a hole, which the build drops.
+fn finished(version: Version, generation: &Generation, merged: &Merged) -> Result<Version> {
+    let Some((_, level)) = key::data_place(&version.key) else { return Ok(version) };
+    let Some(value) = &version.value else { return Ok(version) };
+    let value = match value.first().copied() {
+        Some(cell::TAG_PARTIAL) => {
+            let whole = merged.get(&(version.key.clone(), version.stamp));
+            whole.cloned().unwrap_or_else(|| Cell::Hole.encode())
+        }
+        Some(cell::TAG_LOGGED) => {
+            let cell = Cell::decode(level, value).map_err(|error| Error::decode("a logged cell", error))?;
+            let Cell::Logged { lsn, first_page, checksums } = cell else {
+                return Err(internal("a logged cell is not one"));
+            };
+            match generation.places.get(lsn) {
+                Some(Place::Egroup(egroup, base)) => Cell::Pages {
+                    egroup,
+                    first_page: base + first_page,
+                    checksums,
+                    released: vec![0; cell::released_bytes(level)],
+                }
+                .encode(),
+                _ => return Err(Error::new(Kind::Internal, format!("operation {lsn} was drained before it was durable"))),
+            }
+        }
+        _ => return Ok(version),
+    };
+    Ok(Version { value: Some(value), ..version })
+}
+
+const _: () = assert!(PACK_BYTES_MAX < BLOCK_BYTES);

@@ -1,0 +1,295 @@
+//! Starting a group: from nothing, or from what the last owner left.
+
+use super::view::{Generation, View};
+use super::{Bell, Commit, Group, GroupCounters, GroupOptions, internal};
+use crate::error::{Error, Result};
+use crate::metadata::cache::BlockCache;
+use crate::metadata::io::TableIo;
+use crate::metadata::tree::{Tree, TreeOptions, TreeSet};
+use crate::oplog::log::{Log, UsedSegment};
+use crate::oplog::place::Place;
+use crate::oplog::ring::Ring;
+use crate::oplog::scan;
+use crate::placement::{Edit, EpochRow, GroupChange, GroupRecord, Pool};
+use holdfast_device::{Rng, SharedMemory};
+use holdfast_format::checksum::checksum;
+use holdfast_format::inode::VolumeRecord;
+use holdfast_format::limits::BLOCK_BYTES;
+use holdfast_format::op::{Effect, Op, OpKind, each_effect};
+use holdfast_format::wire::Take;
+use holdfast_format::{BranchId, GroupId, Lsn, Row, Stamp, Uuid, key};
+use parking_lot::{Condvar, Mutex, RwLock};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// Level 1 holds this many memtables' worth.
+const LEVEL1_MEMTABLES: u64 = 8;
+
+/// An op out of the ring that the log does not have.
+struct RingTail {
+    ops: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Group {
+    /// Makes a new group durable in the manifest. It is then opened like any other.
+    pub fn create(pool: &Pool, name: &str, rng: &mut Rng) -> Result<GroupId> {
+        let id = pool.new_group_id();
+        let row = EpochRow { major: 1, minor: 0, random: rng.next_u64(), first_lsn: Lsn(1), chain: 0 };
+        let uuid = Uuid(rng.uuid());
+        pool.publish(Edit {
+            groups: vec![
+                GroupChange::Create { id, uuid, name: name.to_owned() },
+                GroupChange::Epoch { id, row },
+            ],
+            ..Edit::default()
+        })?;
+        Ok(id)
+    }
+
+    /// Order (idempotent; STORE.md 12, 14):
+    /// 1. trees from the manifest's tables;
+    /// 2. the log above `drained_lsn`: what counts is applied, copies that lack it are repaired;
+    /// 3. ops of the ring that continue the log without a gap, if the ring is of this boot, pool and group;
+    /// 4. a new row of the epoch history, durable: from here on no frame of an earlier start counts above it; segments
+    ///    that hold nothing are given back;
+    /// 5. ring ops are logged again, durably, and applied; only then is the ring started anew.
+    pub fn open(
+        pool: &Arc<Pool>,
+        record: &GroupRecord,
+        options: GroupOptions,
+        cache: &Arc<BlockCache>,
+        memory: SharedMemory,
+        rng: &mut Rng,
+    ) -> Result<Arc<Self>> {
+        let tree_options = TreeOptions {
+            owner: record.id,
+            kind: TreeSet::Group,
+            level1_bytes: options.memtable_bytes as u64 * LEVEL1_MEMTABLES,
+        };
+        let io: Arc<dyn TableIo> = pool.clone();
+        let tree = Tree::open(io, cache.clone(), tree_options, pool.group_tables(record.id))?;
+        let generation = Arc::new(Generation::new(Lsn(record.drained_lsn.0 + 1)));
+        let view = View { generations: vec![generation.clone()], levels: tree.snapshot() };
+        let last_point = AtomicU64::new(0);
+        let mut replayed = 0;
+        let mut replay = Replay { pool, generation: &generation, last_point: &last_point, replayed: &mut replayed };
+        let scanned = scan::scan(pool, record, &mut |op, place| {
+            replay.op(op, place.map(|place| Place::Egroup(place.egroup, place.page)))
+        })?;
+        let tail = ring_tail(&memory, &options, pool.uuid(), record.id, scanned.tip)?;
+        let previous = record.history.last().copied().unwrap_or_default();
+        let row = Row(record.history.len() as u32);
+        let epoch = EpochRow {
+            major: previous.major.max(1),
+            minor: previous.minor + 1,
+            random: rng.next_u64(),
+            first_lsn: Lsn(scanned.tip.0 + 1),
+            chain: scanned.chain,
+        };
+        pool.publish(Edit {
+            groups: vec![GroupChange::Epoch { id: record.id, row: epoch }],
+            segments_released: scanned.unused,
+            tables: Vec::new(),
+        })?;
+        let rf = header_rf(&view)?;
+        let owner = Owner { pool, group: record.id, row, rf, boot_id: options.boot_id };
+        let tip = LogTip { lsn: scanned.tip, chain: scanned.chain, used: scanned.used };
+        let tip = if tail.ops.is_empty() { tip } else { owner.relog(tip, &tail, memory.bytes(), &mut replay)? };
+        let ring = Ring::format(memory, options.boot_id, pool.uuid(), record.id);
+        let newest = tip.lsn;
+        let log = Log::new(pool.clone(), record.id, ring, rf, row, (tip.lsn, tip.chain), tip.used);
+        let group = Arc::new(Self {
+            id: record.id,
+            pool: pool.clone(),
+            options,
+            tree,
+            log,
+            row,
+            commit: Mutex::new(Commit { next: Lsn(newest.0 + 1), op: Vec::new() }),
+            newest: AtomicU64::new(newest.0),
+            last_point,
+            view: RwLock::new(view),
+            maintenance: Mutex::new(()),
+            points: Mutex::default(),
+            drained: AtomicU64::new(record.drained_lsn.0),
+            drained_signal: (Mutex::default(), Condvar::new()),
+            flusher: Bell::default(),
+            reclaimed_ns: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+            counters: GroupCounters::default(),
+        });
+        group.counters.replayed.store(replayed, Ordering::Relaxed);
+        group.load_points()?;
+        Ok(group)
+    }
+
+    /// Branches of the group that hold a volume, with their records.
+    pub fn volumes(&self) -> Result<Vec<(BranchId, VolumeRecord)>> {
+        let _hold = self.pool.hold();
+        volumes_of(&self.view())
+    }
+}
+
+struct Replay<'a> {
+    pool: &'a Pool,
+    generation: &'a Arc<Generation>,
+    last_point: &'a AtomicU64,
+    replayed: &'a mut u64,
+}
+
+impl Replay<'_> {
+    /// Applies one op of the log, exactly as the commit did.
+    fn op(&mut self, op: &Op<'_>, place: Option<Place>) -> Result<()> {
+        let stamp = Stamp { lsn: op.header.lsn, row: op.header.row };
+        let last_point = Lsn(self.last_point.load(Ordering::Relaxed));
+        apply_effects(self.pool, self.generation, stamp, (op.header.branch, op.effects), place, last_point)?;
+        if op.header.kind == OpKind::Point {
+            self.last_point.store(op.header.lsn.0, Ordering::Relaxed);
+        }
+        *self.replayed += 1;
+        Ok(())
+    }
+}
+
+/// Puts an op's effects into a memtable. The same code serves commits and replay (I-2).
+pub(super) fn apply_effects(
+    pool: &Pool,
+    generation: &Generation,
+    stamp: Stamp,
+    (branch, effects): (BranchId, &[u8]),
+    place: Option<Place>,
+    last_point: Lsn,
+) -> Result<()> {
+    let memtable = &generation.memtable;
+    generation.places.push(stamp.lsn, place);
+    each_effect(effects, |effect| match effect {
+        Effect::Put { key, value } => {
+            let pages = super::commit::shared_pages(key, value);
+            if !pages.is_empty() {
+                pages.iter().for_each(|page| pool.pin_page(*page));
+                generation.pinned.lock().extend(pages);
+            }
+            memtable.insert(key, stamp, Some(value), last_point);
+        }
+        Effect::Delete { key } => memtable.insert(key, stamp, None, last_point),
+        Effect::Pages { .. } => holdfast_format::op::pages_cells(branch, stamp.lsn, effect, |key, value| {
+            memtable.insert(&key, stamp, Some(&value), last_point);
+        }),
+    })
+    .map_err(|error| Error::decode("an operation's effects", error))
+}
+
+/// Step 3. Copies the ring's ops above `tip` out, as far as they follow each other and verify.
+fn ring_tail(
+    memory: &SharedMemory,
+    options: &GroupOptions,
+    pool: Uuid,
+    group: GroupId,
+    tip: Lsn,
+) -> Result<RingTail> {
+    let mut tail = RingTail { ops: Vec::new() };
+    let Some(ring) = Ring::reopen(memory.clone(), options.boot_id, pool, group) else { return Ok(tail) };
+    let (mut position, head) = ring.window();
+    let mut next = Lsn(tip.0 + 1);
+    while position < head {
+        let Ok(record) = ring.record(position) else { break };
+        let Ok(op) = Op::take(&mut Take::new(record.op)) else { break };
+        position = record.next;
+        if op.header.lsn < next {
+            continue;
+        }
+        let payload = ring.pages(record.page_position, op.header.payload_pages as usize * BLOCK_BYTES);
+        if op.header.lsn > next || !payload_verifies(&op, payload) {
+            break;
+        }
+        tail.ops.push((record.op.to_vec(), payload.to_vec()));
+        next = Lsn(next.0 + 1);
+    }
+    Ok(tail)
+}
+
+fn payload_verifies(op: &Op<'_>, payload: &[u8]) -> bool {
+    let mut good = true;
+    let decoded = each_effect(op.effects, |effect| {
+        if let Effect::Pages { first_page, checksums, .. } = effect {
+            for (at, sum) in checksums.chunks_exact(8).enumerate() {
+                let start = (first_page as usize + at) * BLOCK_BYTES;
+                let page = payload.get(start..start + BLOCK_BYTES);
+                good &= page.is_some_and(|page| checksum(page).to_le_bytes() == sum);
+            }
+        }
+    });
+    good && decoded.is_ok()
+}
+
+/// Where the durable log ends.
+struct LogTip {
+    lsn: Lsn,
+    chain: u64,
+    used: Vec<UsedSegment>,
+}
+
+struct Owner<'a> {
+    pool: &'a Arc<Pool>,
+    group: GroupId,
+    row: Row,
+    rf: u8,
+    boot_id: [u8; 16],
+}
+
+impl Owner<'_> {
+    /// Step 5. The ring's ops go through a log with a private ring, so that a crash meanwhile finds the old ring as it was.
+    fn relog(&self, tip: LogTip, tail: &RingTail, ring_bytes: usize, replay: &mut Replay<'_>) -> Result<LogTip> {
+        let memory = SharedMemory::heap(ring_bytes);
+        let ring = Ring::format(memory, self.boot_id, self.pool.uuid(), self.group);
+        let log = Log::new(self.pool.clone(), self.group, ring, self.rf, self.row, (tip.lsn, tip.chain), tip.used);
+        let places = Mutex::new(BTreeMap::new());
+        let moved = |moved: &[(Lsn, Place)]| places.lock().extend(moved.iter().copied());
+        for (bytes, payload) in &tail.ops {
+            let op = Op::take(&mut Take::new(bytes)).map_err(|error| Error::decode("an op of the ring", error))?;
+            let rf = op.header.payload_rf;
+            while !log.admit(op.header.lsn, bytes.len(), payload.len(), rf) {
+                log.refill(rf, true)?;
+            }
+            while log.ring.append(bytes, payload).is_none() {
+                log.flush(&moved)?;
+            }
+        }
+        log.flush(&moved)?;
+        for (bytes, _) in &tail.ops {
+            let op = Op::take(&mut Take::new(bytes)).map_err(|error| Error::decode("an op of the ring", error))?;
+            let place = places.lock().get(&op.header.lsn).copied();
+            replay.op(&op, place)?;
+        }
+        let unused = log.seal();
+        if !unused.is_empty() {
+            self.pool.publish(Edit { segments_released: unused, ..Edit::default() })?;
+        }
+        let (chain, used) = log.end();
+        Ok(LogTip { lsn: log.durable(), chain, used })
+    }
+}
+
+/// Highest RF of the group's volumes: the copies of its headers.
+fn header_rf(view: &View) -> Result<u8> {
+    Ok(volumes_of(view)?.iter().map(|(_, record)| record.rf).max().unwrap_or(1))
+}
+
+fn volumes_of(view: &View) -> Result<Vec<(BranchId, VolumeRecord)>> {
+    let mut volumes = Vec::new();
+    let mut branch = BranchId(1);
+    loop {
+        let mut found = None;
+        view.scan(&key::volume(branch), &[0xff; 16], &mut |seen| {
+            found = key::parts(seen.key).map(|parts| (parts.branch, parts.kind, seen.value.map(<[u8]>::to_vec)));
+            Ok(false)
+        })?;
+        let Some((at, kind, value)) = found else { return Ok(volumes) };
+        if kind == key::KIND_VOLUME && let Some(value) = value {
+            let record = VolumeRecord::decode(&value).map_err(|error| Error::decode("a volume record", error))?;
+            volumes.push((at, record));
+        }
+        branch = BranchId(at.0.checked_add(1).ok_or_else(|| internal("the last branch number is in use"))?);
+    }
+}

@@ -1,0 +1,201 @@
+//! Which tables to merge, and merging them.
+//!
+//! Level 0 is merged whole into level 1. Of a deeper level one table goes down, with every table of its level whose
+//! holes reach over it: a hole must never stay above a newer cell, or what the cell meets below would not learn of the
+//! hole. Tables of the target level take part when the covers (`[first, cover_until)`) overlap.
+//! A level is due when it holds more than its share; a table is due when most of its records are deletions or holes, until it
+//! comes to where nothing lies below and they vanish.
+
+use super::io::{Points, TableIo, TreeEdit};
+use super::levels::Levels;
+use super::output::Output;
+use super::resolve::{Below, Origin, Resolver};
+use super::table::{Access, Merge, RunCursor, Table};
+use super::writer::TableName;
+use super::{cells, levels};
+use crate::error::Result;
+use holdfast_format::block::Entry;
+use holdfast_format::key;
+use holdfast_format::key::Key;
+use holdfast_format::limits::{LEVEL_FANOUT, LEVELS_MAX, LEVEL0_RUNS_MAX, THEN_FANIN, TOMBSTONES_DUE};
+use holdfast_format::table::{TableDesc, TreeKind};
+use holdfast_format::{GroupId, TableId};
+use std::sync::Arc;
+
+/// A piece of compaction work. It stays good until another edit removes one of its inputs; then it yields nothing.
+pub struct Compaction {
+    pub(crate) work: Work,
+}
+
+pub(crate) enum Work {
+    /// Runs of one level of NOW, and what they meet on the next.
+    Now { view: Arc<Levels>, sources: Vec<Arc<Table>>, targets: Vec<Arc<Table>>, level: u8 },
+    /// Small tables of THEN of one age.
+    Then { tables: Vec<Arc<Table>> },
+}
+
+impl Compaction {
+    pub(crate) fn inputs(&self) -> impl Iterator<Item = &Arc<Table>> {
+        let (left, right) = match &self.work {
+            Work::Now { sources, targets, .. } => (&sources[..], &targets[..]),
+            Work::Then { tables } => (&tables[..], &[][..]),
+        };
+        left.iter().chain(right)
+    }
+}
+
+fn is_tombstones(records: u64, tombstones: u64) -> bool {
+    tombstones >= TOMBSTONES_DUE && tombstones * 2 > records
+}
+
+fn mostly_tombstones(table: &Table) -> bool {
+    is_tombstones(table.desc.records as u64, table.desc.tombstones as u64)
+}
+
+/// Merges sources into the level after theirs.
+pub(super) fn into_next(view: &Arc<Levels>, sources: Vec<Arc<Table>>, level: u8) -> Compaction {
+    let targets = match view.levels.get(level as usize - 1) {
+        Some(tables) => tables
+            .iter()
+            .filter(|table| sources.iter().any(|source| source.overlaps(&table.desc)))
+            .cloned()
+            .collect(),
+        None => Vec::new(),
+    };
+    Compaction { work: Work::Now { view: view.clone(), sources, targets, level } }
+}
+
+/// The table at `at` with all tables before it whose holes reach over it or over one of them.
+pub(super) fn with_covers(level: &[Arc<Table>], at: usize) -> Vec<Arc<Table>> {
+    let mut chosen = vec![level[at].clone()];
+    let mut first = &level[at].desc.first;
+    for table in level[..at].iter().rev() {
+        if table.desc.cover_until > *first {
+            first = &table.desc.first;
+            chosen.push(table.clone());
+        }
+    }
+    chosen.reverse();
+    chosen
+}
+
+/// The most urgent work. `cursors[n]` is where level n + 1 stopped the last time.
+pub(crate) fn pick(view: &Arc<Levels>, level1_bytes: u64, cursors: &mut [Key]) -> Option<Compaction> {
+    let (records, tombstones) = view.newest.iter().fold((0, 0), |(records, tombstones), table| {
+        (records + table.desc.records as u64, tombstones + table.desc.tombstones as u64)
+    });
+    if view.runs.len() >= LEVEL0_RUNS_MAX || is_tombstones(records, tombstones) {
+        return Some(into_next(view, view.newest.clone(), 1));
+    }
+    let mut share = level1_bytes.max(1);
+    for (at, level) in view.levels.iter().enumerate().take(LEVELS_MAX - 2) {
+        let bytes: u64 = level.iter().map(|table| table.desc.bytes as u64).sum();
+        let chosen = if bytes > share {
+            let after = level.partition_point(|table| table.desc.first <= cursors[at]);
+            Some(if after < level.len() { after } else { 0 })
+        } else {
+            level.iter().position(|table| mostly_tombstones(table))
+        };
+        if let Some(chosen) = chosen {
+            cursors[at] = level[chosen].desc.first.clone();
+            return Some(into_next(view, with_covers(level, chosen), at as u8 + 2));
+        }
+        share = share.saturating_mul(LEVEL_FANOUT);
+    }
+    None
+}
+
+/// The small tables of THEN that are closest in age, when there are too many.
+pub(crate) fn pick_then(view: &Arc<Levels>, slot_bytes: usize) -> Option<Compaction> {
+    let small: Vec<_> = view.then.iter().filter(|table| (table.desc.bytes as usize) < slot_bytes / 2).collect();
+    let span = |group: &[&Arc<Table>]| {
+        let oldest = group.iter().map(|table| table.desc.death_min).min().unwrap_or_default();
+        let newest = group.iter().map(|table| table.desc.death_max).max().unwrap_or_default();
+        newest.0 - oldest.0
+    };
+    let group = small.windows(THEN_FANIN).min_by_key(|group| span(group))?;
+    Some(Compaction { work: Work::Then { tables: group.iter().map(|table| (*table).clone()).collect() } })
+}
+
+fn ids<'a>(tables: impl Iterator<Item = &'a Arc<Table>>) -> Vec<TableId> {
+    tables.map(|table| table.desc.id).collect()
+}
+
+pub(crate) fn run(
+    io: &dyn TableIo,
+    owner: GroupId,
+    now: TreeKind,
+    job: &Compaction,
+    points: &Points,
+) -> Result<TreeEdit> {
+    let mut edit = match &job.work {
+        Work::Then { tables } => merge_then(io, owner, tables, points)?,
+        Work::Now { view, sources, targets, level } => {
+            let taken = |table: &Arc<Table>| targets.iter().any(|target| target.desc.id == table.desc.id);
+            let beside = view.levels.get(*level as usize - 1).into_iter().flatten();
+            let guards = beside.filter(|table| !taken(table)).map(|table| table.desc.first.clone()).collect();
+            let below = Below { tree: now, runs: view.levels.iter().skip(*level as usize).cloned().collect() };
+            let out = Output::new(io, TableName { owner, tree: now, level: *level }, guards, points);
+            let mut resolver = Resolver::new(points, below, Origin::Tables, out);
+            let mut sorted = sources.clone();
+            sorted.sort_by(|left, right| left.desc.first.cmp(&right.desc.first));
+            let runs = levels::runs_of(&sorted).into_iter().chain([targets.clone()]);
+            let cursors = runs.map(|run| RunCursor::new(run, Access::Bulk, &[], None)).collect();
+            let mut merge = Merge::new(cursors)?;
+            while let Some(head) = merge.head() {
+                resolver.push(head.key(), head.stamp(), head.value())?;
+                merge.advance()?;
+            }
+            resolver.finish()?
+        }
+    };
+    edit.removed = ids(job.inputs());
+    Ok(edit)
+}
+
+/// Rewrites tables of THEN without what no point sees any more.
+fn merge_then(io: &dyn TableIo, owner: GroupId, tables: &[Arc<Table>], points: &Points) -> Result<TreeEdit> {
+    let mut out = Output::then_only(io, owner);
+    let cursors =
+        tables.iter().map(|table| RunCursor::new(vec![table.clone()], Access::Bulk, &[], None)).collect();
+    let mut merge = Merge::new(cursors)?;
+    while let Some(head) = merge.head() {
+        let (stamp, death) = (head.stamp(), head.death());
+        if points.sees(stamp.lsn, death) {
+            out.put_then(Entry { key: head.key(), stamp, death, value: head.value() })?;
+        } else if let Some((_, level)) = key::data_place(head.key()) {
+            cells::for_each_page(level, head.value(), |page| out.edit.released.push(page))?;
+        }
+        merge.advance()?;
+    }
+    out.finish()
+}
+
+/// Whether nothing, or little, of a table of THEN is seen: no point sees any of it, or its ticks have gone and only an
+/// older point may see its oldest records. After the rewrite nothing is younger than that point, so it comes once.
+fn is_expired(desc: &TableDesc, points: &Points) -> bool {
+    let lsns = points.lsns();
+    let seen_from = lsns.partition_point(|point| *point < desc.death_max);
+    match seen_from.checked_sub(1).map(|at| lsns[at]) {
+        None => true,
+        Some(newest) => newest < desc.stamp_min || (newest < desc.death_min && newest < desc.stamp_max),
+    }
+}
+
+/// Rewrites, or drops whole, the tables of THEN that are expired; a bounded number a call.
+pub(crate) fn expire(
+    io: &dyn TableIo,
+    owner: GroupId,
+    view: &Levels,
+    tables_max: usize,
+    points: &Points,
+) -> Result<TreeEdit> {
+    let expired: Vec<_> =
+        view.then.iter().filter(|table| is_expired(&table.desc, points)).take(tables_max).cloned().collect();
+    if expired.is_empty() {
+        return Ok(TreeEdit::default());
+    }
+    let mut edit = merge_then(io, owner, &expired, points)?;
+    edit.removed = ids(expired.iter());
+    Ok(edit)
+}

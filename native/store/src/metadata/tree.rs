@@ -1,0 +1,219 @@
+//! The trees of one owner: NOW answers for the present, THEN holds what kept points still see.
+//!
+//! Rules of use: `build`, `compact` and `expire` write tables and publish nothing; their edit is written to the manifest,
+//! then given to `apply`, before the next of them is called. Readers need no lock: they hold a snapshot.
+
+use super::cache::BlockCache;
+use super::compact;
+use super::io::{Points, TableIo, TreeEdit, Version};
+use super::levels::Counters;
+use super::output::Output;
+use super::resolve::{Below, Origin, Resolver};
+use super::table::Table;
+use super::writer::TableName;
+use crate::error::{Error, Result};
+use holdfast_format::key::Key;
+use holdfast_format::limits::{EXPIRE_TABLES_MAX, LEVELS_MAX};
+use holdfast_format::table::{TableDesc, TreeKind};
+use holdfast_format::{GroupId, TableId};
+use parking_lot::{Mutex, RwLock};
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+
+pub use super::compact::Compaction;
+pub use super::levels::{Levels, LevelsIter};
+
+/// Which trees an owner has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TreeSet {
+    /// NOW and THEN; DATA keys are resolved as cells.
+    Group,
+    /// One tree of plain keys, one version each.
+    Pool,
+}
+
+#[derive(Clone, Debug)]
+pub struct TreeOptions {
+    pub owner: GroupId,
+    pub kind: TreeSet,
+    /// Bytes that level 1 may hold; each deeper one holds `LEVEL_FANOUT` times more.
+    pub level1_bytes: u64,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct LevelStats {
+    pub tables: u64,
+    pub bytes: u64,
+    pub records: u64,
+    /// Deletions and holes.
+    pub tombstones: u64,
+}
+
+#[derive(Clone, Default, Debug)]
+pub struct TreeStats {
+    /// NOW, level 0 first.
+    pub levels: Vec<LevelStats>,
+    pub then: LevelStats,
+    /// Look-ups and walks since start, and the keys that they stepped over in tables.
+    pub lookups: u64,
+    pub keys_stepped: u64,
+}
+
+pub struct Tree {
+    io: Arc<dyn TableIo>,
+    cache: Arc<BlockCache>,
+    options: TreeOptions,
+    levels: RwLock<Arc<Levels>>,
+    /// Where each level's compaction stopped the last time.
+    cursors: Mutex<Vec<Key>>,
+    /// Removed tables that a snapshot may still name.
+    retiring: Mutex<Vec<(TableId, Weak<Table>)>>,
+}
+
+impl Tree {
+    /// A tree of the tables that the manifest names for this owner. Reads nothing.
+    pub fn open(
+        io: Arc<dyn TableIo>,
+        cache: Arc<BlockCache>,
+        options: TreeOptions,
+        tables: Vec<TableDesc>,
+    ) -> Result<Self> {
+        for table in &tables {
+            let fits = (table.tree == TreeKind::Pool) == (options.kind == TreeSet::Pool);
+            if table.owner != options.owner || !fits || table.level as usize >= LEVELS_MAX {
+                let (id, level) = (table.id, table.level);
+                return Err(Error::corrupt(format!(
+                    "the manifest names table {id} (group {}, {:?}, level {level}) as one of group {}",
+                    table.owner, table.tree, options.owner
+                )));
+            }
+        }
+        let open = |desc| Arc::new(Table::new(desc, io.clone(), cache.clone()));
+        let levels = Levels::new(tables.into_iter().map(open).collect(), Arc::new(Counters::default()));
+        Ok(Self {
+            levels: RwLock::new(Arc::new(levels)),
+            cursors: Mutex::new(vec![Key::new(); LEVELS_MAX]),
+            retiring: Mutex::default(),
+            io,
+            cache,
+            options,
+        })
+    }
+
+    fn now(&self) -> TreeKind {
+        match self.options.kind {
+            TreeSet::Group => TreeKind::Now,
+            TreeSet::Pool => TreeKind::Pool,
+        }
+    }
+
+    /// An immutable view. While it is held, [`Tree::retired`] keeps quiet about its tables.
+    pub fn snapshot(&self) -> Arc<Levels> {
+        self.levels.read().clone()
+    }
+
+    /// Tables that an applied edit removed and that no snapshot, iterator or job names any more. Each is reported once.
+    pub fn retired(&self) -> Vec<TableId> {
+        let mut free = Vec::new();
+        self.retiring.lock().retain(|(id, table)| {
+            let held = table.strong_count() > 0;
+            if !held {
+                free.push(*id);
+            }
+            held
+        });
+        free
+    }
+
+    /// Writes L0 tables (per key the newest version) and THEN tables (older versions that a point sees) from versions sorted
+    /// by key, then newest first. Everything in it is newer than everything in the tree. Cells are final (no LOGGED, no
+    /// PARTIAL). Streaming. Publishes nothing; on an error the tables are given back.
+    pub fn build(
+        &self,
+        versions: &mut dyn Iterator<Item = Result<Version>>,
+        points: &Points,
+    ) -> Result<TreeEdit> {
+        let view = self.snapshot();
+        let below =
+            Below { tree: self.now(), runs: view.runs.iter().chain(&view.levels).cloned().collect() };
+        let name = TableName { owner: self.options.owner, tree: self.now(), level: 0 };
+        let out = Output::new(&*self.io, name, Vec::new(), points);
+        let mut resolver = Resolver::new(points, below, Origin::Memtable, out);
+        for version in versions {
+            let version = version?;
+            resolver.push(&version.key, version.stamp, version.value.as_deref())?;
+        }
+        resolver.finish()
+    }
+
+    /// What should be compacted next, if anything.
+    pub fn pick(&self) -> Option<Compaction> {
+        let view = self.snapshot();
+        compact::pick(&view, self.options.level1_bytes, &mut self.cursors.lock())
+            .or_else(|| compact::pick_then(&view, self.io.slot_bytes()))
+    }
+
+    /// Merges the inputs of a job. Empty when another edit took one of them in the meantime.
+    pub fn compact(&self, job: &Compaction, points: &Points) -> Result<TreeEdit> {
+        let present: BTreeSet<TableId> = self.snapshot().tables().map(|table| table.desc.id).collect();
+        if !job.inputs().all(|table| present.contains(&table.desc.id)) {
+            return Ok(TreeEdit::default());
+        }
+        compact::run(&*self.io, self.options.owner, self.now(), job, points)
+    }
+
+    /// Drops the THEN tables that no point sees any more, and thins those that only an old point sees. NOW is unaffected.
+    /// Bounded work: call it again until the edit is empty.
+    pub fn expire(&self, points: &Points) -> Result<TreeEdit> {
+        compact::expire(&*self.io, self.options.owner, &self.snapshot(), EXPIRE_TABLES_MAX, points)
+    }
+
+    /// Removes one table with everything that it names: the owner is destroyed. Empty when none is left.
+    pub fn dissolve_step(&self) -> Result<TreeEdit> {
+        super::dissolve::dissolve_step(&self.snapshot())
+    }
+
+    /// Makes an edit visible, after it is durable. Tables of other owners in it are ignored.
+    pub fn apply(&self, edit: &TreeEdit) {
+        let removed: BTreeSet<TableId> = edit.removed.iter().copied().collect();
+        let mut levels = self.levels.write();
+        let mut tables = Vec::new();
+        let mut retiring = self.retiring.lock();
+        for table in levels.tables() {
+            if removed.contains(&table.desc.id) {
+                retiring.push((table.desc.id, Arc::downgrade(table)));
+            } else {
+                tables.push(table.clone());
+            }
+        }
+        for desc in edit.added.iter().filter(|desc| desc.owner == self.options.owner) {
+            tables.push(Arc::new(Table::new(desc.clone(), self.io.clone(), self.cache.clone())));
+        }
+        *levels = Arc::new(Levels::new(tables, levels.counters.clone()));
+    }
+
+    pub fn tables(&self) -> Vec<TableDesc> {
+        self.snapshot().tables().map(|table| table.desc.clone()).collect()
+    }
+
+    pub fn stats(&self) -> TreeStats {
+        let view = self.snapshot();
+        let level = |tables: &[Arc<Table>]| {
+            tables.iter().fold(LevelStats::default(), |sum, table| LevelStats {
+                tables: sum.tables + 1,
+                bytes: sum.bytes + table.desc.bytes as u64,
+                records: sum.records + table.desc.records as u64,
+                tombstones: sum.tombstones + table.desc.tombstones as u64,
+            })
+        };
+        let mut levels = vec![level(&view.newest)];
+        levels.extend(view.levels.iter().map(|tables| level(tables)));
+        TreeStats {
+            levels,
+            then: level(&view.then),
+            lookups: view.counters.lookups.load(Ordering::Relaxed),
+            keys_stepped: view.counters.keys_stepped.load(Ordering::Relaxed),
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Acknowledged ops in memory that outlives the process. Layout: `format/src/ring.rs`.
+//!
+//! Invariants
+//! - One appender at a time (the group's commit lock), one trimmer at a time (the flush lock).
+//! - A record is whole before `op_head` passes it; bytes between tail and head are never rewritten.
+//! - Readers of pages hold `guard` shared from looking the place up until the copy is done; `trim` takes it alone.
+
+use crate::error::{Error, Kind, Result};
+use holdfast_device::SharedMemory;
+use holdfast_format::limits::BLOCK_BYTES;
+use holdfast_format::op::OP_HEADER_BYTES;
+use holdfast_format::ring::{
+    RING_HEAD_OFFSET, RING_HEADER_BYTES, RING_RECORD_HEADER_BYTES, RING_SKIP, RING_TAIL_OFFSET, RingHeader,
+};
+use holdfast_format::wire::Take;
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+
+/// Share of the ring that holds ops; the rest holds payload pages.
+const OP_AREA_SHARE: usize = 8;
+
+#[derive(Clone, Copy, Debug)]
+struct Positions {
+    op_head: u64,
+    op_tail: u64,
+    page_head: u64,
+    page_tail: u64,
+}
+
+/// One record, borrowed from the ring.
+#[derive(Clone, Copy, Debug)]
+pub struct RingRecord<'a> {
+    pub op: &'a [u8],
+    pub page_position: u64,
+    /// Position of the record after this one.
+    pub next: u64,
+}
+
+pub struct Ring {
+    memory: SharedMemory,
+    header: RingHeader,
+    positions: Mutex<Positions>,
+    guard: RwLock<()>,
+}
+
+impl Ring {
+    /// Sizes of the areas in a memory of `bytes`.
+    fn areas(bytes: usize) -> (u64, u64) {
+        let op_area = (bytes / OP_AREA_SHARE).next_multiple_of(BLOCK_BYTES);
+        (op_area as u64, (bytes - RING_HEADER_BYTES - op_area) as u64 / BLOCK_BYTES as u64 * BLOCK_BYTES as u64)
+    }
+
+    /// Starts an empty ring in `memory`. Whatever was there is gone.
+    pub fn format(memory: SharedMemory, boot_id: [u8; 16], pool: holdfast_format::Uuid, group: holdfast_format::GroupId) -> Self {
+        let (op_area_bytes, page_area_bytes) = Self::areas(memory.bytes());
+        let header = RingHeader { boot_id, pool, group, op_area_bytes, page_area_bytes };
+        memory.write(0, &[0; RING_HEADER_BYTES]);
+        memory.store(RING_HEAD_OFFSET, 0);
+        memory.store(RING_TAIL_OFFSET, 0);
+        memory.write(0, &header.encode());
+        let positions = Positions { op_head: 0, op_tail: 0, page_head: 0, page_tail: 0 };
+        Self { memory, header, positions: Mutex::new(positions), guard: RwLock::new(()) }
+    }
+
+    /// The ring that an earlier process left, if it is of this boot, pool and group; `None` otherwise.
+    pub fn reopen(
+        memory: SharedMemory,
+        boot_id: [u8; 16],
+        pool: holdfast_format::Uuid,
+        group: holdfast_format::GroupId,
+    ) -> Option<Self> {
+        let header = RingHeader::decode(memory.read(0, RING_HEAD_OFFSET)).ok()?;
+        let (op_area_bytes, page_area_bytes) = Self::areas(memory.bytes());
+        let expected = RingHeader { boot_id, pool, group, op_area_bytes, page_area_bytes };
+        if header != expected {
+            return None;
+        }
+        let op_head = memory.load(RING_HEAD_OFFSET);
+        let op_tail = memory.load(RING_TAIL_OFFSET);
+        if op_tail > op_head || op_head - op_tail > op_area_bytes {
+            return None;
+        }
+        let positions = Positions { op_head, op_tail, page_head: 0, page_tail: 0 };
+        Some(Self { memory, header, positions: Mutex::new(positions), guard: RwLock::new(()) })
+    }
+
+    /// Payload that one op may have at most.
+    pub fn payload_bytes_max(&self) -> usize {
+        self.header.page_area_bytes as usize / 4
+    }
+
+    fn op_offset(&self, position: u64) -> usize {
+        RING_HEADER_BYTES + (position % self.header.op_area_bytes) as usize
+    }
+
+    fn page_offset(&self, position: u64) -> usize {
+        RING_HEADER_BYTES + (self.header.op_area_bytes + position % self.header.page_area_bytes) as usize
+    }
+
+    /// Position for `bytes` that must not wrap, in an area of `area` bytes.
+    fn contiguous(position: u64, bytes: u64, area: u64) -> u64 {
+        let left = area - position % area;
+        if bytes <= left { position } else { position + left }
+    }
+
+    /// Copies an op and its payload in and publishes it. Returns the payload's page position, or `None` when there is no
+    /// room until a flush has trimmed. The caller holds the commit lock.
+    pub fn append(&self, op: &[u8], payload: &[u8]) -> Option<u64> {
+        debug_assert!(payload.len() % BLOCK_BYTES == 0);
+        let at = *self.positions.lock();
+        let record_bytes = ((RING_RECORD_HEADER_BYTES + op.len()) as u64).next_multiple_of(8);
+        let op_start = Self::contiguous(at.op_head, record_bytes, self.header.op_area_bytes);
+        let page_start = Self::contiguous(at.page_head, payload.len() as u64, self.header.page_area_bytes);
+        let op_end = op_start + record_bytes;
+        let page_end = page_start + payload.len() as u64;
+        let full = op_end - at.op_tail > self.header.op_area_bytes
+            || page_end - at.page_tail > self.header.page_area_bytes;
+        if full {
+            return None;
+        }
+        if op_start != at.op_head {
+            self.memory.write(self.op_offset(at.op_head), &RING_SKIP.to_le_bytes());
+        }
+        let mut head = [0u8; RING_RECORD_HEADER_BYTES];
+        head[..4].copy_from_slice(&(op.len() as u32).to_le_bytes());
+        head[8..].copy_from_slice(&page_start.to_le_bytes());
+        let offset = self.op_offset(op_start);
+        self.memory.write(offset, &head);
+        self.memory.write(offset + RING_RECORD_HEADER_BYTES, op);
+        self.memory.write(self.page_offset(page_start), payload);
+        let mut positions = self.positions.lock();
+        positions.op_head = op_end;
+        positions.page_head = page_end;
+        self.memory.store(RING_HEAD_OFFSET, op_end);
+        Some(page_start)
+    }
+
+    /// Positions `[tail, head)` of the records that are there now.
+    pub fn window(&self) -> (u64, u64) {
+        let at = self.positions.lock();
+        (at.op_tail, at.op_head)
+    }
+
+    /// Page bytes between tail and head.
+    pub fn page_bytes(&self) -> u64 {
+        let at = self.positions.lock();
+        at.page_head - at.page_tail
+    }
+
+    /// The record at `position`, which lies inside the window.
+    pub fn record(&self, position: u64) -> Result<RingRecord<'_>> {
+        let mut start = position;
+        let left = self.header.op_area_bytes - position % self.header.op_area_bytes;
+        let first = self.memory.read(self.op_offset(position), 4);
+        if first == RING_SKIP.to_le_bytes() {
+            start = position + left;
+        }
+        let offset = self.op_offset(start);
+        let bad = || Error::new(Kind::Corrupt, "the ring of unflushed operations is damaged");
+        let mut take = Take::new(self.memory.read(offset, RING_RECORD_HEADER_BYTES));
+        let op_bytes = take.u32().map_err(|_| bad())? as usize;
+        take.u32().map_err(|_| bad())?;
+        let page_position = take.u64().map_err(|_| bad())?;
+        let room = (self.header.op_area_bytes - start % self.header.op_area_bytes) as usize;
+        if op_bytes < OP_HEADER_BYTES || RING_RECORD_HEADER_BYTES + op_bytes > room {
+            return Err(bad());
+        }
+        let op = self.memory.read(offset + RING_RECORD_HEADER_BYTES, op_bytes);
+        let next = start + ((RING_RECORD_HEADER_BYTES + op_bytes) as u64).next_multiple_of(8);
+        Ok(RingRecord { op, page_position, next })
+    }
+
+    /// Payload bytes. The caller holds [`Ring::reading`], or is the flusher.
+    pub fn pages(&self, page_position: u64, bytes: usize) -> &[u8] {
+        self.memory.read(self.page_offset(page_position), bytes)
+    }
+
+    /// Whether a run of payload bytes does not wrap: needed before merging neighbours.
+    pub fn adjoins(&self, page_position: u64, bytes: usize, next_position: u64) -> bool {
+        page_position + bytes as u64 == next_position && next_position % self.header.page_area_bytes != 0
+    }
+
+    /// Pages are not trimmed while this is held.
+    pub fn reading(&self) -> RwLockReadGuard<'_, ()> {
+        self.guard.read()
+    }
+
+    /// Gives room back up to these positions. The places of what goes must already say where it went.
+    pub fn trim(&self, op_tail: u64, page_tail: u64) {
+        let _alone = self.guard.write();
+        let mut positions = self.positions.lock();
+        positions.op_tail = op_tail;
+        positions.page_tail = positions.page_tail.max(page_tail);
+        self.memory.store(RING_TAIL_OFFSET, op_tail);
+    }
+}

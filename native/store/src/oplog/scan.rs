@@ -1,0 +1,365 @@
+//! Reading the log back: which frames count, what the floor is, and which copies need repair (STORE.md 14).
+//!
+//! A frame counts when its header and ops verify on some entitled copy, its chain continues, its owner's row had the
+//! right to its LSNs, and — above the floor — every payload page it names verifies, too. The floor is the highest
+//! `durable_lsn` in any frame. The log ends at the first frame that does not count; ending below the floor is
+//! corruption and refused, ending above it is the tail of a crash.
+
+use crate::error::{Error, Kind, Result};
+use crate::oplog::log::UsedSegment;
+use crate::placement::{GroupRecord, Pool, Segment};
+use holdfast_format::checksum::checksum;
+use holdfast_format::frame::{FrameHeader, FramePlace};
+use holdfast_format::limits::BLOCK_BYTES;
+use holdfast_format::op::{Effect, Op, each_effect};
+use holdfast_format::wire::Take;
+use holdfast_format::{EgroupId, GroupId, Lsn};
+
+/// Copies of one segment, as far as they can be read.
+struct Images {
+    copies: Vec<Option<Vec<u8>>>,
+}
+
+/// A frame that counts.
+struct Frame {
+    segment: usize,
+    page: usize,
+    header: FrameHeader,
+    /// Copies whose header and ops verify.
+    good: Vec<bool>,
+}
+
+/// Payload pages of one op.
+#[derive(Clone, Copy, Debug)]
+pub struct OpPlace {
+    pub egroup: EgroupId,
+    pub page: u16,
+}
+
+/// What the log says.
+pub struct Scanned {
+    pub tip: Lsn,
+    pub chain: u64,
+    pub used: Vec<UsedSegment>,
+    /// Reserved segments that hold nothing that counts.
+    pub unused: Vec<EgroupId>,
+    pub repaired_copies: u64,
+}
+
+struct Scan<'a> {
+    pool: &'a Pool,
+    record: &'a GroupRecord,
+    /// Image of the segment that is being walked.
+    cached: Option<(usize, Images)>,
+}
+
+/// Walks the log of `record`, repairs copies, and calls `visit` for every op above `drained_lsn`, in order.
+pub fn scan(
+    pool: &Pool,
+    record: &GroupRecord,
+    visit: &mut dyn FnMut(&Op<'_>, Option<OpPlace>) -> Result<()>,
+) -> Result<Scanned> {
+    let mut scan = Scan { pool, record, cached: None };
+    let (mut frames, floor) = scan.walk()?;
+    let mut repaired = 0;
+    let mut end = frames.len();
+    for (at, frame) in frames.iter_mut().enumerate() {
+        let last = Lsn(frame.header.end_lsn().0 - 1);
+        let whole = if last > floor {
+            scan.verify_payload(frame)?
+        } else {
+            frame.good.iter().any(|good| *good)
+        };
+        if !whole {
+            end = at;
+            break;
+        }
+        repaired += scan.repair(frame, last > floor)?;
+    }
+    frames.truncate(end);
+    let tip = frames.last().map_or(record.drained_lsn, |frame| Lsn(frame.header.end_lsn().0 - 1));
+    let tip = tip.max(record.drained_lsn);
+    if tip < floor {
+        return Err(Error::new(
+            Kind::Corrupt,
+            format!(
+                "log of group {}: operations {} to {floor} were durable and are damaged on every copy that can be read; \
+                 attach the missing drives and open the pool again",
+                record.name,
+                tip.0 + 1
+            ),
+        ));
+    }
+    for frame in &frames {
+        scan.visit_ops(frame, visit)?;
+    }
+    let chain = frames.last().map_or(record.drained_chain, |frame| frame.header.chain);
+    let (used, unused) = usage(record, &frames);
+    Ok(Scanned { tip, chain, used, unused, repaired_copies: repaired })
+}
+
+impl Scan<'_> {
+    fn segment(&self, at: usize) -> &Segment {
+        &self.record.segments[at]
+    }
+
+    fn images(&mut self, at: usize) -> Result<&Images> {
+        if self.cached.as_ref().is_none_or(|(cached, _)| *cached != at) {
+            let slot_bytes = self.pool.slot_bytes();
+            let copies = self
+                .segment(at)
+                .copies
+                .iter()
+                .map(|copy| {
+                    let mut image = vec![0u8; slot_bytes];
+                    self.pool.read_copy(*copy, 0, &mut image).ok().map(|()| image)
+                })
+                .collect();
+            self.cached = Some((at, Images { copies }));
+        }
+        match &self.cached {
+            Some((_, images)) => Ok(images),
+            None => Err(Error::new(Kind::Internal, "no segment image")),
+        }
+    }
+
+    /// Follows the chain through all segments. Returns the frames on it, and the floor.
+    fn walk(&mut self) -> Result<(Vec<Frame>, Lsn)> {
+        let mut frames: Vec<Frame> = Vec::new();
+        let mut floor = self.record.drained_lsn;
+        let mut chain = self.record.drained_chain;
+        let mut next_lsn = None;
+        for segment in 0..self.record.segments.len() {
+            let mut page = 0;
+            loop {
+                let Some(frame) = self.frame_at(segment, page, chain, next_lsn)? else { break };
+                page += frame.header.pages();
+                chain = frame.header.chain;
+                next_lsn = Some(frame.header.end_lsn());
+                floor = floor.max(frame.header.durable_lsn);
+                frames.push(frame);
+            }
+            // What lies behind may still prove that more was durable than the chain reaches.
+            floor = floor.max(self.floor_behind(segment, page)?);
+        }
+        Ok((frames, floor))
+    }
+
+    /// The frame at `page` of a segment, if it continues the chain, from whichever copies verify.
+    fn frame_at(&mut self, segment: usize, page: usize, chain: u64, next: Option<Lsn>) -> Result<Option<Frame>> {
+        let (group, incarnation) = (self.record.id, self.segment(segment).incarnation);
+        let record = self.record;
+        let images = self.images(segment)?;
+        let mut found: Option<Frame> = None;
+        let mut good = Vec::with_capacity(images.copies.len());
+        for image in &images.copies {
+            let header = image.as_ref().and_then(|image| {
+                let bytes = image.get(page * BLOCK_BYTES..)?;
+                let header = valid_header(bytes, group, incarnation, record)?;
+                let continues = header.previous_chain == chain && next.is_none_or(|next| header.first_lsn == next);
+                (continues && page * BLOCK_BYTES + header.pages() * BLOCK_BYTES <= image.len()).then_some(header)
+            });
+            good.push(header.is_some());
+            if let (Some(header), None) = (header, &found) {
+                found = Some(Frame { segment, page, header, good: Vec::new() });
+            }
+        }
+        Ok(found.map(|frame| Frame { good, ..frame }))
+    }
+
+    /// Highest `durable_lsn` of any frame of this incarnation from `page` on, whatever its chain. A frame whose owner had
+    /// no right to its LSNs was left behind by an earlier recovery and does not speak.
+    fn floor_behind(&mut self, segment: usize, page: usize) -> Result<Lsn> {
+        let (group, incarnation) = (self.record.id, self.segment(segment).incarnation);
+        let record = self.record;
+        let images = self.images(segment)?;
+        let mut floor = Lsn(0);
+        for image in images.copies.iter().flatten() {
+            for bytes in image.chunks_exact(BLOCK_BYTES).skip(page) {
+                if let Ok(header) = FrameHeader::decode(bytes)
+                    && header.group == group
+                    && header.incarnation == incarnation
+                    && owner_may(&header, record)
+                {
+                    floor = floor.max(header.durable_lsn);
+                }
+            }
+        }
+        Ok(floor)
+    }
+
+    /// Whether every payload page that the frame names verifies on some copy. `good` then says which copies are whole.
+    fn verify_payload(&mut self, frame: &mut Frame) -> Result<bool> {
+        let sums = self.payload_checksums(frame)?;
+        let own = frame.header.header_rf as usize - 1;
+        for (class, sums) in sums.iter().enumerate() {
+            let place = frame.header.places[class];
+            if place.pages == 0 {
+                continue;
+            }
+            if class == own {
+                let from = place.first_page as usize * BLOCK_BYTES;
+                let images = self.images(frame.segment)?;
+                for (good, image) in frame.good.iter_mut().zip(&images.copies) {
+                    *good = *good && image.as_ref().is_some_and(|image| pages_verify(&image[from..], sums));
+                }
+            } else if !self.verify_elsewhere(place, sums)? {
+                return Ok(false);
+            }
+        }
+        Ok(frame.good.iter().any(|good| *good))
+    }
+
+    /// Payload in a segment of another RF class: some copy must verify; the others are repaired from it.
+    fn verify_elsewhere(&self, place: FramePlace, sums: &[u64]) -> Result<bool> {
+        let Some(segment) = self.record.segments.iter().find(|segment| segment.egroup == place.egroup) else {
+            return Ok(false);
+        };
+        let mut bytes = vec![0u8; place.pages as usize * BLOCK_BYTES];
+        let offset = place.first_page as u32 * BLOCK_BYTES as u32;
+        let read = self.pool.read_slot(&segment.copies, offset, &mut bytes, &|bytes| pages_verify(bytes, sums));
+        match read {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind == Kind::Corrupt || error.kind == Kind::Unavailable => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Checksums of the frame's payload pages by RF class, in order.
+    fn payload_checksums(&mut self, frame: &Frame) -> Result<[Vec<u64>; 3]> {
+        let mut sums: [Vec<u64>; 3] = Default::default();
+        self.each_op(frame, &mut |op| {
+            let pages = op.header.payload_pages as usize;
+            if pages == 0 {
+                return Ok(());
+            }
+            let class = &mut sums[op.header.payload_rf.clamp(1, 3) as usize - 1];
+            let base = class.len();
+            class.resize(base + pages, 0);
+            each_effect(op.effects, |effect| {
+                if let Effect::Pages { first_page, checksums, .. } = effect {
+                    for (at, sum) in checksums.chunks_exact(8).enumerate() {
+                        let value = sum.iter().rev().fold(0u64, |value, byte| value << 8 | *byte as u64);
+                        if let Some(slot) = class.get_mut(base + first_page as usize + at) {
+                            *slot = value;
+                        }
+                    }
+                }
+            })
+            .map_err(|error| Error::decode("an operation's effects", error))
+        })?;
+        Ok(sums)
+    }
+
+    fn each_op(&mut self, frame: &Frame, visit: &mut dyn FnMut(&Op<'_>) -> Result<()>) -> Result<()> {
+        let Some(copy) = frame.good.iter().position(|good| *good) else {
+            return Err(Error::corrupt("no copy of a log frame"));
+        };
+        let images = self.images(frame.segment)?;
+        let Some(image) = &images.copies[copy] else { return Err(Error::corrupt("no copy of a log frame")) };
+        let ops = frame
+            .header
+            .ops(&image[frame.page * BLOCK_BYTES..])
+            .map_err(|error| Error::decode("a log frame", error))?;
+        let mut take = Take::new(ops);
+        for _ in 0..frame.header.op_count {
+            let op = Op::take(&mut take).map_err(|error| Error::decode("an operation in the log", error))?;
+            visit(&op)?;
+        }
+        Ok(())
+    }
+
+    /// Copies of the frame that are not whole are written again from one that is.
+    fn repair(&mut self, frame: &Frame, with_payload: bool) -> Result<u64> {
+        let bad: Vec<usize> = (0..frame.good.len()).filter(|at| !frame.good[*at]).collect();
+        let Some(source) = frame.good.iter().position(|good| *good) else { return Ok(0) };
+        if bad.is_empty() {
+            return Ok(0);
+        }
+        let bytes = if with_payload { frame.header.pages() * BLOCK_BYTES } else { frame.header.head_bytes() };
+        let start = frame.page * BLOCK_BYTES;
+        let copies = self.segment(frame.segment).copies.clone();
+        let pool = self.pool;
+        let images = self.images(frame.segment)?;
+        let Some(image) = &images.copies[source] else { return Ok(0) };
+        let mut repaired = 0;
+        for at in bad.into_iter().filter(|at| images.copies[*at].is_some()) {
+            pool.write_copy(copies[at], start as u32, &image[start..start + bytes])?;
+            repaired += 1;
+        }
+        Ok(repaired)
+    }
+
+    fn visit_ops(
+        &mut self,
+        frame: &Frame,
+        visit: &mut dyn FnMut(&Op<'_>, Option<OpPlace>) -> Result<()>,
+    ) -> Result<()> {
+        let drained = self.record.drained_lsn;
+        let mut next: [u16; 3] = std::array::from_fn(|class| frame.header.places[class].first_page);
+        let places = frame.header.places;
+        self.each_op(frame, &mut |op| {
+            let pages = op.header.payload_pages as u16;
+            let place = (pages > 0).then(|| {
+                let class = op.header.payload_rf.clamp(1, 3) as usize - 1;
+                let page = next[class];
+                next[class] += pages;
+                OpPlace { egroup: places[class].egroup, page }
+            });
+            if op.header.lsn > drained { visit(op, place) } else { Ok(()) }
+        })
+    }
+}
+
+fn pages_verify(bytes: &[u8], sums: &[u64]) -> bool {
+    bytes.len() >= sums.len() * BLOCK_BYTES
+        && bytes.chunks_exact(BLOCK_BYTES).zip(sums).all(|(page, sum)| checksum(page) == *sum)
+}
+
+/// A header whose own bytes and ops verify and whose owner had the right to its LSNs.
+fn valid_header(bytes: &[u8], group: GroupId, incarnation: u64, record: &GroupRecord) -> Option<FrameHeader> {
+    let header = FrameHeader::decode(bytes).ok()?;
+    let ours = header.group == group && header.incarnation == incarnation && owner_may(&header, record);
+    (ours && header.ops(bytes).is_ok()).then_some(header)
+}
+
+/// A row's LSNs end where the next row begins.
+fn owner_may(header: &FrameHeader, record: &GroupRecord) -> bool {
+    let row = header.row.0 as usize;
+    row < record.history.len()
+        && record.history.get(row + 1).is_none_or(|next| header.end_lsn() <= next.first_lsn)
+}
+
+fn usage(record: &GroupRecord, frames: &[Frame]) -> (Vec<UsedSegment>, Vec<EgroupId>) {
+    let mut used: Vec<UsedSegment> = Vec::new();
+    for frame in frames {
+        let last_lsn = Lsn(frame.header.end_lsn().0 - 1);
+        let own = record.segments[frame.segment].egroup;
+        let mut touch = |egroup: EgroupId, rf: u8, has_frames: bool| match used
+            .iter_mut()
+            .find(|segment| segment.egroup == egroup)
+        {
+            Some(segment) => segment.last_lsn = last_lsn,
+            None => used.push(UsedSegment {
+                egroup,
+                rf,
+                last_lsn,
+                chain_before: frame.header.previous_chain,
+                has_frames,
+            }),
+        };
+        touch(own, frame.header.header_rf, true);
+        for (class, place) in frame.header.places.iter().enumerate() {
+            if place.pages > 0 && place.egroup != own {
+                touch(place.egroup, class as u8 + 1, false);
+            }
+        }
+    }
+    let unused = record
+        .segments
+        .iter()
+        .map(|segment| segment.egroup)
+        .filter(|egroup| !used.iter().any(|segment| segment.egroup == *egroup))
+        .collect();
+    (used, unused)
+}

@@ -1,0 +1,109 @@
+//! References of pages: count = liveness bit + share count. All under the publish lock.
+
+use super::publish::Change;
+use crate::error::{Error, Kind, Result};
+use crate::metadata::io::PageName;
+use holdfast_format::egroup::{EgroupRecord, EgroupState};
+use holdfast_format::EgroupId;
+
+/// A caller released what it never referenced, or named what does not exist: refused before anything is written.
+fn wrong(page: PageName, what: &str) -> Error {
+    Error::new(Kind::Internal, format!("page {} of egroup {}: {what}", page.1, page.0))
+}
+
+impl Change<'_> {
+    /// The record as this change leaves it so far; `None`: there is none.
+    pub(super) fn egroup(&mut self, id: EgroupId) -> Result<Option<&mut EgroupRecord>> {
+        if !self.egroups.contains_key(&id) {
+            let record = self.pool.egroup(id)?;
+            self.egroups.insert(id, record);
+        }
+        Ok(self.egroups.get_mut(&id).and_then(Option::as_mut))
+    }
+
+    fn share(&mut self, (egroup, page): PageName) -> Result<u32> {
+        match self.shares.get(&(egroup, page)) {
+            Some(count) => Ok(*count),
+            None => self.pool.share_count(egroup, page),
+        }
+    }
+
+    /// One more record names the page.
+    pub(super) fn reference(&mut self, page: PageName) -> Result<()> {
+        let Some(record) = self.egroup(page.0)? else { return Err(wrong(page, "referenced, but it does not exist")) };
+        if record.live.contains(page.1) {
+            record.shared = true;
+            let count = self.share(page)?;
+            self.shares.insert(page, count + 1);
+            return Ok(());
+        }
+        if record.state == EgroupState::Moved {
+            // Dead under this name since it moved; only a pinned page comes back, and its target waited for it.
+            let target = record.moved_to(page.1).ok_or_else(|| wrong(page, "referenced, but it did not move along"))?;
+            record.live.insert(page.1);
+            return self.reference(target);
+        }
+        if page.1 >= record.pages {
+            return Err(wrong(page, "referenced, but the egroup is shorter"));
+        }
+        record.live.insert(page.1);
+        Ok(())
+    }
+
+    /// One record that named the page is gone.
+    pub(super) fn release(&mut self, page: PageName) -> Result<()> {
+        let Some(record) = self.egroup(page.0)? else { return Err(wrong(page, "released, but it does not exist")) };
+        if record.shared {
+            let count = self.share(page)?;
+            if count > 0 {
+                self.shares.insert(page, count - 1);
+                return Ok(());
+            }
+        }
+        let Some(record) = self.egroup(page.0)? else { return Err(wrong(page, "released, but it does not exist")) };
+        if !record.live.contains(page.1) {
+            return Err(wrong(page, "released more often than referenced"));
+        }
+        record.live.remove(page.1);
+        if record.live.is_empty() && record.state != EgroupState::Log {
+            self.emptied.push(page.0);
+        }
+        let Some(record) = self.egroup(page.0)? else { return Ok(()) };
+        if record.state == EgroupState::Moved {
+            let target = record.moved_to(page.1).ok_or_else(|| wrong(page, "live, but it did not move along"))?;
+            return self.release(target);
+        }
+        Ok(())
+    }
+
+    /// The log is drained past it: an ordinary egroup from now on.
+    pub(super) fn seal_segment(&mut self, id: EgroupId) -> Result<()> {
+        let Some(record) = self.egroup(id)? else {
+            return Err(Error::new(Kind::Internal, format!("segment {id} is released, but it does not exist")));
+        };
+        record.state = EgroupState::Data;
+        if record.live.is_empty() {
+            self.emptied.push(id);
+        }
+        Ok(())
+    }
+
+    /// Frees an egroup if it is empty and nothing in memory names it; true when it is gone.
+    pub(super) fn free_if_empty(&mut self, id: EgroupId) -> Result<bool> {
+        let pool = self.pool;
+        let Some(record) = self.egroup(id)? else { return Ok(true) };
+        if record.state == EgroupState::Log || !record.live.is_empty() || pool.is_pinned(id, record) {
+            return Ok(false);
+        }
+        let record = record.clone();
+        for part in &record.parts {
+            if let Some(target) = self.egroup(part.target)? {
+                target.sources.retain(|source| *source != id);
+            }
+        }
+        self.freed.extend(&record.copies);
+        self.egroups.insert(id, None);
+        self.egroups_freed += 1;
+        Ok(true)
+    }
+}

@@ -1,0 +1,366 @@
+//! One drive of the pool: its condition, its slabs, and which of its slots are in use.
+//!
+//! Invariants:
+//! - A slot is in one of three states: used (bit set), pending (bit set, listed in `pending`), free (bit clear).
+//! - A pending slot becomes free only by [`Disk::collect`]: after the second durable manifest write that followed the
+//!   edit that freed it, and when no hold is as old as that edit.
+
+use super::types::DriveCondition;
+use crate::error::{Error, Kind, Result};
+use holdfast_device::{Drive, FileId};
+use holdfast_format::Uuid;
+use holdfast_format::limits::{PREFILLED_SLOTS, RESERVE_PERCENT, RESERVE_SLOTS_MIN, SLAB_BYTES_MAX};
+use parking_lot::{Mutex, RwLock};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+pub(super) const SUPERBLOCK_FILE: &str = "superblock";
+pub(super) const MANIFEST_FILE: &str = "manifest";
+/// Durable manifest writes that must follow the edit that freed a slot before the slot is used again.
+const WRITES_BEFORE_REUSE: u64 = 2;
+
+/// Sizes of one drive, all derived from the superblock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Layout {
+    pub slot_bytes: u32,
+    pub slab_slots: u32,
+    pub slots: u32,
+}
+
+impl Layout {
+    pub fn new(bytes: u64, slot_bytes: u32, area_bytes: u64) -> Self {
+        let overhead = 2 * area_bytes + 2 * holdfast_format::superblock::SUPERBLOCK_BYTES as u64;
+        let slab_bytes = SLAB_BYTES_MAX.min(bytes / 4);
+        let slab_slots = (slab_bytes / slot_bytes as u64).max(1) as u32;
+        Self { slot_bytes, slab_slots, slots: (bytes.saturating_sub(overhead) / slot_bytes as u64) as u32 }
+    }
+    /// Slots of slab `index`; the last one is smaller.
+    pub fn slots_of(&self, index: u32) -> u32 {
+        self.slots.saturating_sub(index * self.slab_slots).min(self.slab_slots)
+    }
+    pub fn reserve(&self) -> u32 {
+        (self.slots as u64 * RESERVE_PERCENT / 100).max(RESERVE_SLOTS_MIN) as u32
+    }
+}
+
+fn slab_name(index: u32) -> String {
+    format!("slab-{index:06}")
+}
+
+#[derive(Default)]
+struct Bits {
+    words: Vec<u64>,
+}
+
+impl Bits {
+    fn get(&self, at: u32) -> bool {
+        self.words.get(at as usize / 64).is_some_and(|word| word >> (at % 64) & 1 == 1)
+    }
+    fn set(&mut self, at: u32, value: bool) {
+        let word = at as usize / 64;
+        if self.words.len() <= word {
+            self.words.resize(word + 1, 0);
+        }
+        if value {
+            self.words[word] |= 1 << (at % 64);
+        } else {
+            self.words[word] &= !(1 << (at % 64));
+        }
+    }
+}
+
+struct Pending {
+    slot: u32,
+    /// Of the edit that freed it.
+    sequence: u64,
+    /// Holds of this epoch and older may still see it.
+    epoch: u64,
+}
+
+#[derive(Default)]
+struct Slots {
+    used: Bits,
+    used_count: u32,
+    /// Slots that were written or zero-filled before: overwriting them is cheap.
+    written: Bits,
+    pending: VecDeque<Pending>,
+    /// No free slot lies below.
+    first_free: u32,
+    /// The file system below had no room for the next slab.
+    host_full: bool,
+}
+
+pub(super) struct Disk {
+    pub index: u16,
+    pub uuid: Uuid,
+    pub domain: String,
+    pub bytes: u64,
+    pub layout: Layout,
+    pub drive: Option<Arc<dyn Drive>>,
+    superblock: Option<FileId>,
+    manifest: Option<FileId>,
+    active: AtomicBool,
+    condition: Mutex<(DriveCondition, String)>,
+    slots: Mutex<Slots>,
+    slabs: RwLock<Vec<FileId>>,
+    /// Durable log writes that this drive took part in, ever.
+    pub log_tip: AtomicU64,
+}
+
+/// Identity and size of a [`Disk`].
+pub(super) struct DiskSpec {
+    pub index: u16,
+    pub uuid: Uuid,
+    pub domain: String,
+    pub bytes: u64,
+    pub layout: Layout,
+}
+
+impl Disk {
+    /// A drive that is not used; `drive` is there for its name only.
+    pub fn unused(spec: DiskSpec, drive: Option<Arc<dyn Drive>>, condition: DriveCondition, reason: String) -> Self {
+        Self {
+            index: spec.index,
+            uuid: spec.uuid,
+            domain: spec.domain,
+            bytes: spec.bytes,
+            layout: spec.layout,
+            drive,
+            superblock: None,
+            manifest: None,
+            active: AtomicBool::new(false),
+            condition: Mutex::new((condition, reason)),
+            slots: Mutex::default(),
+            slabs: RwLock::default(),
+            log_tip: AtomicU64::new(0),
+        }
+    }
+
+    /// Creates the files of a new pool's drive.
+    pub fn create(spec: DiskSpec, drive: Arc<dyn Drive>, area_bytes: u64) -> Result<Self> {
+        let fail = |file: &str, error| drive_error(&*drive, &format!("creating {file}"), &error);
+        let manifest = drive.create(MANIFEST_FILE, 2 * area_bytes).map_err(|e| fail(MANIFEST_FILE, e))?;
+        let superblock = drive
+            .create(SUPERBLOCK_FILE, 2 * holdfast_format::superblock::SUPERBLOCK_BYTES as u64)
+            .map_err(|e| fail(SUPERBLOCK_FILE, e))?;
+        let mut disk = Self::unused(spec, Some(drive), DriveCondition::Active, String::new());
+        disk.superblock = Some(superblock);
+        disk.manifest = Some(manifest);
+        disk.active = AtomicBool::new(true);
+        Ok(disk)
+    }
+
+    /// Opens the files of a pool's drive. A slab that was not wholly created (it can hold nothing yet) is removed.
+    pub fn open(spec: DiskSpec, drive: Arc<dyn Drive>, log_tip: u64) -> Result<Self> {
+        let fail = |error| drive_error(&*drive, "opening its files", &error);
+        let superblock = drive.open(SUPERBLOCK_FILE).map_err(fail)?;
+        let manifest = drive.open(MANIFEST_FILE).map_err(fail)?;
+        let mut slabs = Vec::new();
+        while let Some(file) = drive.open(&slab_name(slabs.len() as u32)).map_err(fail)? {
+            let wanted = spec.layout.slots_of(slabs.len() as u32) as u64 * spec.layout.slot_bytes as u64;
+            if drive.bytes(file).map_err(fail)? < wanted {
+                drive.remove(&slab_name(slabs.len() as u32)).map_err(fail)?;
+                break;
+            }
+            slabs.push(file);
+        }
+        if manifest.is_none() {
+            return Err(Error::corrupt(format!("drive {} has lost its manifest file", drive.name())));
+        }
+        let mut disk = Self::unused(spec, Some(drive), DriveCondition::Active, String::new());
+        (disk.superblock, disk.manifest) = (superblock, manifest);
+        disk.slabs = RwLock::new(slabs);
+        disk.active = AtomicBool::new(true);
+        disk.log_tip = AtomicU64::new(log_tip);
+        Ok(disk)
+    }
+
+    pub fn is_active(&self) -> bool {
+        self.active.load(Ordering::Acquire)
+    }
+    pub fn condition(&self) -> (DriveCondition, String) {
+        self.condition.lock().clone()
+    }
+    pub fn name(&self) -> String {
+        self.drive.as_ref().map_or_else(|| format!("drive {} ({})", self.index, self.uuid), |drive| drive.name())
+    }
+    pub fn set_out(&self, reason: &str) {
+        *self.condition.lock() = (DriveCondition::Out, reason.to_owned());
+        self.active.store(false, Ordering::Release);
+    }
+    /// The drive and its superblock file, if it is in use.
+    pub fn superblock(&self) -> Option<(&dyn Drive, FileId)> {
+        Some((self.drive.as_deref().filter(|_| self.is_active())?, self.superblock?))
+    }
+    pub fn manifest(&self) -> Option<(&dyn Drive, FileId)> {
+        Some((self.drive.as_deref().filter(|_| self.is_active())?, self.manifest?))
+    }
+
+    /// Where `offset` of a slot lies; `None` when the drive is not in use or has no such slot.
+    pub fn place(&self, slot: u32, offset: u32) -> Option<(&dyn Drive, FileId, u64)> {
+        let drive = self.drive.as_deref().filter(|_| self.is_active())?;
+        let file = *self.slabs.read().get((slot / self.layout.slab_slots) as usize)?;
+        let start = (slot % self.layout.slab_slots) as u64 * self.layout.slot_bytes as u64;
+        Some((drive, file, start + offset as u64))
+    }
+
+    /// Slots that exist or could: those of existing slabs only when the file system below is full.
+    fn limit(&self, slots: &Slots) -> u32 {
+        let existing = self.slabs.read().len() as u32 * self.layout.slab_slots;
+        if slots.host_full { existing.min(self.layout.slots) } else { self.layout.slots }
+    }
+    /// Slots that can be taken now.
+    pub fn free_slots(&self) -> u32 {
+        let slots = self.slots.lock();
+        self.limit(&slots).saturating_sub(slots.used_count)
+    }
+    pub fn pending_slots(&self) -> u32 {
+        self.slots.lock().pending.len() as u32
+    }
+    pub fn total_slots(&self) -> u32 {
+        self.limit(&self.slots.lock())
+    }
+
+    /// At open: a durable record names this slot. False when another one does, too, or it does not exist.
+    pub fn mark_used(&self, slot: u32) -> bool {
+        let mut slots = self.slots.lock();
+        if slot >= self.layout.slots || slots.used.get(slot) {
+            return false;
+        }
+        slots.used.set(slot, true);
+        slots.used_count += 1;
+        // Slots are taken from the front, so whatever lies before a used one was most likely written.
+        (0..=slot).rev().take_while(|at| !slots.written.get(*at)).collect::<Vec<_>>().into_iter().for_each(|at| {
+            slots.written.set(at, true);
+        });
+        true
+    }
+
+    /// Takes a free slot and leaves at least `keep` free ones. For the log, one that was written before is
+    /// preferred. `None`: full.
+    pub fn take(&self, for_log: bool, keep: u32) -> Option<u32> {
+        let mut slots = self.slots.lock();
+        loop {
+            if self.limit(&slots).saturating_sub(slots.used_count) <= keep {
+                return None;
+            }
+            let existing = (self.slabs.read().len() as u32 * self.layout.slab_slots).min(self.layout.slots);
+            let first = (slots.first_free..existing).find(|at| !slots.used.get(*at));
+            slots.first_free = first.unwrap_or(existing);
+            let slot = match first {
+                Some(first) if for_log => {
+                    (first..existing).find(|at| !slots.used.get(*at) && slots.written.get(*at)).unwrap_or(first)
+                }
+                Some(first) => first,
+                None => {
+                    self.add_slab(&mut slots);
+                    continue;
+                }
+            };
+            slots.used.set(slot, true);
+            slots.written.set(slot, true);
+            slots.used_count += 1;
+            return Some(slot);
+        }
+    }
+
+    /// Creates the next slab. When that fails the drive counts as full with what it has, not as failed.
+    fn add_slab(&self, slots: &mut Slots) {
+        let mut slabs = self.slabs.write();
+        let index = slabs.len() as u32;
+        let bytes = self.layout.slots_of(index) as u64 * self.layout.slot_bytes as u64;
+        match self.drive.as_ref().filter(|_| bytes > 0).map(|drive| drive.create(&slab_name(index), bytes)) {
+            Some(Ok(file)) => slabs.push(file),
+            _ => slots.host_full = true,
+        }
+    }
+
+    /// Whether the file system below was full; asks it again, so that space that came back is used.
+    pub fn recheck_full(&self) -> bool {
+        let full = self.slots.lock().host_full;
+        let Some(drive) = self.drive.as_ref().filter(|_| full && self.is_active()) else { return full };
+        let next = self.layout.slots_of(self.slabs.read().len() as u32) as u64 * self.layout.slot_bytes as u64;
+        let room = drive.space().is_ok_and(|space| space.free_bytes >= next && next > 0);
+        if room {
+            self.slots.lock().host_full = false;
+        }
+        !room
+    }
+
+    /// Gives back a slot that no durable record ever named.
+    pub fn give_back(&self, slot: u32) {
+        let mut slots = self.slots.lock();
+        debug_assert!(slots.used.get(slot));
+        slots.used.set(slot, false);
+        slots.used_count -= 1;
+        slots.first_free = slots.first_free.min(slot);
+    }
+
+    /// Frees a slot that the edit `sequence` no longer names.
+    pub fn free(&self, slot: u32, sequence: u64, epoch: u64) {
+        let mut slots = self.slots.lock();
+        if slots.used.get(slot) {
+            slots.pending.push_back(Pending { slot, sequence, epoch });
+        }
+    }
+
+    /// Makes freed slots usable: `durable` is the newest durable manifest sequence, `oldest_hold` the epoch of the
+    /// oldest hold (`u64::MAX`: none).
+    pub fn collect(&self, durable: u64, oldest_hold: u64) {
+        let mut slots = self.slots.lock();
+        let mut kept = VecDeque::new();
+        while let Some(pending) = slots.pending.pop_front() {
+            if pending.sequence + WRITES_BEFORE_REUSE <= durable && pending.epoch < oldest_hold {
+                slots.used.set(pending.slot, false);
+                slots.used_count -= 1;
+                slots.first_free = slots.first_free.min(pending.slot);
+            } else {
+                kept.push_back(pending);
+            }
+        }
+        slots.pending = kept;
+    }
+
+    /// Zero-fills one free slot of an existing slab; false when enough are ready.
+    pub fn prefill(&self) -> Result<bool> {
+        let Some(slot) = self.take_unwritten() else { return Ok(false) };
+        let filled = match self.place(slot, 0) {
+            Some((drive, file, at)) => drive.prefill(file, at, self.layout.slot_bytes as u64),
+            None => Ok(()),
+        };
+        let mut slots = self.slots.lock();
+        slots.used.set(slot, false);
+        slots.used_count -= 1;
+        slots.first_free = slots.first_free.min(slot);
+        slots.written.set(slot, filled.is_ok());
+        filled.map(|()| true).map_err(|error| {
+            Error::new(Kind::Unavailable, format!("drive {}: prefilling: {error}", self.name()))
+        })
+    }
+
+    fn take_unwritten(&self) -> Option<u32> {
+        let mut slots = self.slots.lock();
+        let existing = (self.slabs.read().len() as u32 * self.layout.slab_slots).min(self.layout.slots);
+        let (mut ready, mut found) = (0, None);
+        for at in slots.first_free..existing {
+            match (slots.used.get(at), slots.written.get(at)) {
+                (false, true) => ready += 1,
+                (false, false) if found.is_none() => found = Some(at),
+                _ => {}
+            }
+            if ready >= PREFILLED_SLOTS {
+                return None;
+            }
+        }
+        let slot = found?;
+        slots.used.set(slot, true);
+        slots.used_count += 1;
+        Some(slot)
+    }
+}
+
+pub(super) fn drive_error(drive: &dyn Drive, doing: &str, error: &std::io::Error) -> Error {
+    let kind = if error.kind() == std::io::ErrorKind::StorageFull { Kind::NoSpace } else { Kind::Unavailable };
+    Error::new(kind, format!("drive {}: {doing}: {error}", drive.name()))
+}

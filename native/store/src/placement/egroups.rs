@@ -1,0 +1,178 @@
+//! Egroups: writing sealed ones, reading pages wherever they lie now.
+
+use super::Pool;
+use super::placing::Purpose;
+use super::report::count;
+use crate::error::{Error, Kind, Result};
+use holdfast_format::checksum::checksum;
+use holdfast_format::egroup::{Birth, EgroupRecord, EgroupState, Footer, PageSet, footer_bytes};
+use holdfast_format::limits::BLOCK_BYTES;
+use holdfast_format::table::SlotAddress;
+use holdfast_format::EgroupId;
+
+/// Look-ups of a page's place before a read fails: it may be moved between look-up and read, but not twice under a hold.
+const RESOLVES: usize = 2;
+
+/// Consecutive pages in one slot.
+struct Run {
+    copies: Vec<SlotAddress>,
+    /// First page in the slot, and number of pages.
+    page: u16,
+    count: usize,
+}
+
+impl Pool {
+    /// Seals an egroup of `pages` (whole pages, at most [`Pool::egroup_pages_max`]) with one birth name each: durable
+    /// on `rf` drives. It belongs to nobody until an edit references a page of it.
+    ///
+    /// Errors: `NoSpace`, `Unavailable` (too few drives), `Internal` (wrong lengths).
+    pub fn write_egroup(&self, rf: u8, pages: &[u8], births: &[Birth], frees: bool) -> Result<EgroupId> {
+        let count = pages.len() / BLOCK_BYTES;
+        if pages.is_empty() || pages.len() % BLOCK_BYTES != 0 || births.len() != count || count > self.egroup_pages_max() {
+            let what = format!("an egroup of {} bytes and {} birth names", pages.len(), births.len());
+            return Err(Error::new(Kind::Internal, what));
+        }
+        let id = self.new_egroup_id();
+        let incarnation = self.rng.lock().next_u64();
+        let sums = pages.chunks_exact(BLOCK_BYTES).map(checksum);
+        let births = births.iter().copied().zip(sums).collect();
+        let footer = Footer { pool: self.uuid, egroup: id, incarnation, births }.encode();
+        let footer_at = self.slot_bytes - footer.len() as u32;
+        let purpose = Purpose { rf, frees, log: false };
+        let copies = self.write_sealed(purpose, &[(0, &[pages]), (footer_at, &[&footer])])?;
+        let record = EgroupRecord {
+            state: EgroupState::Data,
+            rf,
+            shared: false,
+            incarnation,
+            pages: count as u16,
+            live: PageSet::default(),
+            copies,
+            sources: Vec::new(),
+            parts: Vec::new(),
+        };
+        self.unpublished.lock().insert(id, record);
+        Ok(id)
+    }
+
+    /// Gives back an egroup that was written and will not be referenced.
+    pub fn discard_egroup(&self, id: EgroupId) {
+        let record = self.unpublished.lock().remove(&id);
+        if let Some(record) = record {
+            self.give_back(&record.copies);
+        }
+    }
+
+    fn run_of(&self, egroup: EgroupId, page: u16, count: usize) -> Result<Run> {
+        let gone = |what: &str| Error::corrupt(format!("pool {}: page {page} of egroup {egroup} {what}", self.name));
+        let record = self.egroup(egroup)?.ok_or_else(|| gone("does not exist"))?;
+        if record.state != EgroupState::Moved {
+            if page as usize >= record.pages as usize {
+                return Err(gone("lies behind its end"));
+            }
+            let count = count.min(record.pages as usize - page as usize);
+            return Ok(Run { copies: record.copies, page, count });
+        }
+        let (target, moved) = record.moved_to(page).ok_or_else(|| gone("was dropped when it moved"))?;
+        let following = (1..count as u16).take_while(|step| {
+            record.moved_to(page + step) == Some((target, moved + step))
+        });
+        let count = 1 + following.count();
+        let target = self.egroup(target)?.ok_or_else(|| gone("moved to an egroup that does not exist"))?;
+        if target.state == EgroupState::Moved {
+            return Err(gone("moved twice in a row"));
+        }
+        Ok(Run { copies: target.copies, page: moved, count })
+    }
+
+    /// Fills `into` (whole pages) from `first_page` on, wherever the pages lie now. `verify` gets the index of a page
+    /// in `into` and its bytes; a page that it rejects is read from the other copies, and mended.
+    ///
+    /// Errors: `Corrupt` when no copy of a page is right, `Unavailable` when none can be read.
+    pub fn read_pages(
+        &self,
+        egroup: EgroupId,
+        first_page: u16,
+        into: &mut [u8],
+        verify: &dyn Fn(usize, &[u8]) -> bool,
+    ) -> Result<()> {
+        debug_assert!(into.len() % BLOCK_BYTES == 0);
+        let total = into.len() / BLOCK_BYTES;
+        let mut done = 0;
+        while done < total {
+            let mut tries = 0;
+            done += loop {
+                // Also keeps the slots from being reused while they are read.
+                let _hold = self.hold();
+                tries += 1;
+                let result = self.run_of(egroup, first_page + done as u16, total - done).and_then(|run| {
+                    let part = &mut into[done * BLOCK_BYTES..(done + run.count) * BLOCK_BYTES];
+                    self.read_run(&run, part, &|index, bytes| verify(done + index, bytes))?;
+                    Ok(run.count)
+                });
+                match result {
+                    Ok(count) => break count,
+                    Err(error) if tries == RESOLVES => {
+                        let what = format!("egroup {egroup}, page {}: {error}", first_page + done as u16);
+                        return Err(Error::new(error.kind, what));
+                    }
+                    Err(_) => {}
+                }
+            };
+        }
+        Ok(())
+    }
+
+    /// All pages in one read from one copy; pages that are wrong there, one by one from the others.
+    fn read_run(&self, run: &Run, into: &mut [u8], verify: &dyn Fn(usize, &[u8]) -> bool) -> Result<()> {
+        let order = self.turn(&run.copies);
+        let offset = |index: usize| (run.page as usize + index) as u32 * BLOCK_BYTES as u32;
+        let mut last = None;
+        for (at, copy) in order.iter().enumerate() {
+            if let Err(error) = self.read_copy(*copy, offset(0), into) {
+                last = Some(error);
+                continue;
+            }
+            for (index, page) in into.chunks_exact_mut(BLOCK_BYTES).enumerate() {
+                if !verify(index, page) {
+                    count(&self.counters.checksum_failures, 1);
+                    self.read_slot(&order[at + 1..], offset(index), page, &|bytes| verify(index, bytes))
+                        .or_else(|_| self.read_slot(&order[..at], offset(index), page, &|bytes| verify(index, bytes)))
+                        .map_err(|_| self.all_bad(run, index))?;
+                    self.mend(*copy, offset(index), page);
+                }
+            }
+            return Ok(());
+        }
+        // No copy could be read in one go: a bad sector on each, maybe not the same.
+        for (index, page) in into.chunks_exact_mut(BLOCK_BYTES).enumerate() {
+            let read = self.read_slot(&order, offset(index), page, &|bytes| verify(index, bytes));
+            read.map_err(|error| if error.kind == Kind::Corrupt { self.all_bad(run, index) } else { error })?;
+        }
+        if order.is_empty() { Err(last.unwrap_or_else(|| self.all_bad(run, 0))) } else { Ok(()) }
+    }
+
+    fn all_bad(&self, run: &Run, index: usize) -> Error {
+        let page = run.page as usize + index;
+        Error::corrupt(format!("no copy of page {page} in slots {:?} has the right content", run.copies))
+    }
+
+    /// The footer of a data egroup, from a copy that has it whole.
+    pub fn read_footer(&self, egroup: EgroupId) -> Result<Footer> {
+        let _hold = self.hold();
+        let record = self.egroup(egroup)?.filter(|record| record.state == EgroupState::Data);
+        let record = record.ok_or_else(|| Error::new(Kind::NotFound, format!("egroup {egroup} is not a sealed one")))?;
+        self.footer_of(egroup, &record)
+    }
+
+    pub(super) fn footer_of(&self, egroup: EgroupId, record: &EgroupRecord) -> Result<Footer> {
+        let bytes = footer_bytes(record.pages as usize);
+        let mut into = vec![0; bytes];
+        let ours = |footer: &Footer| {
+            (footer.pool, footer.egroup, footer.incarnation) == (self.uuid, egroup, record.incarnation)
+        };
+        let verify = |bytes: &[u8]| Footer::decode(bytes).is_ok_and(|footer| ours(&footer));
+        self.read_slot(&record.copies, self.slot_bytes - bytes as u32, &mut into, &verify)?;
+        Footer::decode(&into).map_err(|error| Error::decode(&format!("footer of egroup {egroup}"), error))
+    }
+}

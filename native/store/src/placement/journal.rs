@@ -1,0 +1,202 @@
+//! The manifest on its drives: reading it whole at open, record by record from whichever copy is right; and the
+//! place of the next record (STORE.md 11).
+
+use super::image::Image;
+use crate::error::{Error, Kind, Result};
+use holdfast_device::{Drive, FileId};
+use holdfast_format::limits::BLOCK_BYTES;
+use holdfast_format::manifest::{Item, RECORD_HEADER_BYTES, RecordHead, RecordKind, padded_bytes};
+use holdfast_format::superblock::Mark;
+use holdfast_format::wire::Take;
+use holdfast_format::Uuid;
+use std::collections::BTreeMap;
+
+/// Read at once when looking for records behind the end.
+const SCAN_BYTES: u64 = 1 << 20;
+
+/// Where the manifest ends. Guarded by the publish lock.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Journal {
+    pub generation: u64,
+    /// Of the newest durable record.
+    pub sequence: u64,
+    pub membership: u64,
+    /// Checksum of the newest record.
+    pub chain: u64,
+    /// Area in use, 0 or 1, and offset of the next record in it.
+    pub area: u8,
+    pub cursor: u64,
+    /// What is durable on each drive about itself.
+    pub known: BTreeMap<u16, Mark>,
+    /// Writes of superblocks.
+    pub writes: u64,
+    pub beat: u64,
+    /// The last drive failed a write: nothing is written any more, reads go on.
+    pub broken: Option<String>,
+}
+
+/// One drive's manifest file.
+pub(super) struct Copy<'a> {
+    pub drive: &'a dyn Drive,
+    pub file: FileId,
+}
+
+/// Outcome of [`recover`].
+pub(super) struct Recovered {
+    pub image: Image,
+    pub journal: Journal,
+    /// Records that some copy had wrong: the first snapshot after opening repairs them.
+    pub repaired: u64,
+}
+
+struct Reader<'a> {
+    copies: &'a [Copy<'a>],
+    pool: Uuid,
+    area_bytes: u64,
+    area: u8,
+    generation: u64,
+    bad: u64,
+}
+
+impl Reader<'_> {
+    fn read(&self, copy: &Copy<'_>, offset: u64, bytes: usize) -> Option<Vec<u8>> {
+        let mut into = vec![0; bytes];
+        let at = self.area as u64 * self.area_bytes + offset;
+        copy.drive.read(copy.file, at, &mut into).ok()?;
+        Some(into)
+    }
+
+    /// A record of this pool and generation at `offset` of one copy, verified.
+    fn record_of(&self, copy: &Copy<'_>, offset: u64) -> Option<(RecordHead, Vec<u8>)> {
+        if offset + BLOCK_BYTES as u64 > self.area_bytes {
+            return None;
+        }
+        let first = self.read(copy, offset, BLOCK_BYTES)?;
+        let head = RecordHead::decode(&first).ok()?;
+        let padded = padded_bytes(head.body_bytes as usize);
+        if head.pool != self.pool || head.generation != self.generation || offset + padded as u64 > self.area_bytes {
+            return None;
+        }
+        let whole = if padded == BLOCK_BYTES { first } else { self.read(copy, offset, padded)? };
+        let body = whole[RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + head.body_bytes as usize].to_vec();
+        head.verify(&body).ok()?;
+        Some((head, body))
+    }
+
+    /// The record that continues the chain at `offset`, from any copy; counts the copies that have it wrong.
+    fn next(&mut self, offset: u64, sequence: u64, previous: u64) -> Option<(RecordHead, Vec<u8>)> {
+        let mut found = None;
+        let mut bad = 0;
+        for copy in self.copies {
+            match self.record_of(copy, offset) {
+                Some(record) if record.0.sequence == sequence && record.0.previous == previous => {
+                    found = Some(record);
+                }
+                _ => bad += 1,
+            }
+        }
+        if found.is_some() {
+            self.bad += bad;
+        }
+        found
+    }
+
+    /// Highest sequence of a valid record after `offset` on any copy: what must not have been lost.
+    fn newest_after(&self, offset: u64) -> u64 {
+        let mut newest = 0;
+        for copy in self.copies {
+            let mut at = offset;
+            while at < self.area_bytes {
+                let chunk = SCAN_BYTES.min(self.area_bytes - at);
+                let pages = self.read(copy, at, chunk as usize).unwrap_or_default();
+                for (index, page) in pages.chunks_exact(BLOCK_BYTES).enumerate() {
+                    let ours = RecordHead::decode(page).is_ok_and(|head| head.generation == self.generation);
+                    let record = ours.then(|| self.record_of(copy, at + (index * BLOCK_BYTES) as u64)).flatten();
+                    newest = newest.max(record.map_or(0, |(head, _)| head.sequence));
+                }
+                at += chunk;
+            }
+        }
+        newest
+    }
+}
+
+/// Headers that read, as (generation, area).
+fn generations(copies: &[Copy<'_>], pool: Uuid, area_bytes: u64) -> Result<Vec<(u64, u8)>> {
+    let mut seen: BTreeMap<u64, (u8, u64)> = BTreeMap::new();
+    for copy in copies {
+        for area in [0, 1] {
+            let mut page = vec![0; BLOCK_BYTES];
+            if copy.drive.read(copy.file, area as u64 * area_bytes, &mut page).is_err() {
+                continue;
+            }
+            let Ok(head) = RecordHead::decode(&page) else { continue };
+            let end = RECORD_HEADER_BYTES + head.body_bytes as usize;
+            let whole = page.get(RECORD_HEADER_BYTES..end).is_some_and(|body| head.verify(body).is_ok());
+            if !whole || head.kind != RecordKind::Header || head.pool != pool {
+                continue;
+            }
+            let other = *seen.entry(head.generation).or_insert((area, head.checksum));
+            if other != (area, head.checksum) {
+                return Err(Error::new(
+                    Kind::Conflict,
+                    format!(
+                        "drive {}: its manifest generation {} is not the other drives'; they were used apart: open \
+                         the pool without the ones whose changes are to be given up",
+                        copy.drive.name(),
+                        head.generation
+                    ),
+                ));
+            }
+        }
+    }
+    Ok(seen.into_iter().rev().map(|(generation, (area, _))| (generation, area)).collect())
+}
+
+fn decode_body(image: &mut Image, body: &[u8]) -> Result<()> {
+    let mut take = Take::new(body);
+    while let Some(item) = Item::take(&mut take).map_err(|error| Error::decode("the manifest", error))? {
+        image.apply(item);
+    }
+    Ok(())
+}
+
+/// Reads the newest manifest. `floor`: what some superblock says was durable.
+///
+/// A bad record with nothing valid behind it on any copy is the torn tail: ignored. With something valid behind it,
+/// or below the floor, it is corruption: refused unless another copy has it.
+pub(super) fn recover(copies: &[Copy<'_>], pool: Uuid, area_bytes: u64, floor: Mark) -> Result<Recovered> {
+    let refuse = |what: String| Error::corrupt(format!("the manifest of pool {pool}: {what}; add the missing drives"));
+    let headers = generations(copies, pool, area_bytes)?;
+    let Some(&(generation, area)) = headers.first() else {
+        return Err(refuse("no drive has a readable copy".into()));
+    };
+    if generation < floor.generation {
+        return Err(refuse(format!("generation {} is on no drive, only {generation}", floor.generation)));
+    }
+    let mut reader = Reader { copies, pool, area_bytes, area, generation, bad: 0 };
+    let header = copies.iter().find_map(|copy| reader.record_of(copy, 0)).map(|(head, _)| head);
+    let header = header.ok_or_else(|| refuse("its header went bad while being read".into()))?;
+    reader.bad += copies.iter().filter(|copy| reader.record_of(copy, 0).is_none()).count() as u64;
+    let mut offset = BLOCK_BYTES as u64;
+    let (mut sequence, mut chain) = (header.sequence, header.checksum);
+    let mut image = Image::default();
+    let (mut membership, mut records) = (0, 0u64);
+    while let Some((head, body)) = reader.next(offset, sequence, chain) {
+        decode_body(&mut image, &body)?;
+        (chain, membership) = (head.checksum, head.membership);
+        offset += padded_bytes(body.len()) as u64;
+        sequence += 1;
+        records += 1;
+    }
+    if records == 0 {
+        return Err(refuse(format!("no copy of the snapshot of generation {generation} is right")));
+    }
+    let newest = reader.newest_after(offset).max(if generation == floor.generation { floor.sequence } else { 0 });
+    if newest >= sequence {
+        return Err(refuse(format!("record {sequence} is bad in every copy, though {newest} was written after it")));
+    }
+    let journal =
+        Journal { generation, sequence: sequence - 1, membership, chain, area, cursor: offset, ..Journal::default() };
+    Ok(Recovered { image, journal, repaired: reader.bad })
+}

@@ -1,0 +1,259 @@
+//! Opening: superblocks → newest manifest → tables → which slots are in use. Nothing is written before all of it is
+//! read and found to belong together.
+
+use super::create::{Assembly, assemble};
+use super::disk::{Disk, DiskSpec, Layout, MANIFEST_FILE};
+use super::journal::{Copy, Recovered, recover};
+use super::report::count;
+use super::superblocks::{Found, read};
+use super::types::{DriveCondition, PoolOptions};
+use super::Pool;
+use crate::error::{Error, Kind, Result};
+use holdfast_device::Drive;
+use holdfast_format::egroup::EgroupState;
+use holdfast_format::limits::MANIFEST_COPIES_MAX;
+use holdfast_format::manifest::{DriveEntry, Item};
+use holdfast_format::superblock::{Mark, Superblock};
+use holdfast_format::table::SlotAddress;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A drive with a superblock that reads.
+struct Member {
+    drive: Arc<dyn Drive>,
+    block: Superblock,
+}
+
+/// Reads all superblocks and refuses drives that do not belong together. Damaged ones are left out, with a warning.
+fn members(drives: Vec<Arc<dyn Drive>>) -> Result<(Vec<Member>, Vec<String>)> {
+    let mut members: Vec<Member> = Vec::new();
+    let mut warnings = Vec::new();
+    for drive in drives {
+        let path = drive.name();
+        let block = match read(&*drive) {
+            Ok(Found::Valid(block)) => *block,
+            Ok(Found::None) => return Err(Error::invalid(format!("drive {path} is in no pool"))),
+            Ok(Found::Newer(reason)) => {
+                let what = format!("drive {path} was written by a newer program ({reason}); nothing was changed");
+                return Err(Error::new(Kind::Denied, what));
+            }
+            Ok(Found::Damaged(reason)) => {
+                warnings.push(format!("drive {path} is left out, its superblock is damaged: {reason}"));
+                continue;
+            }
+            Err(error) => {
+                warnings.push(format!("drive {path} is left out: {error}"));
+                continue;
+            }
+        };
+        if let Some(first) = members.first()
+            && first.block.pool != block.pool
+        {
+            let (one, two) = (&first.block.name, &block.name);
+            let other = first.drive.name();
+            return Err(Error::invalid(format!("drive {other} is in pool {one}, drive {path} in pool {two}")));
+        }
+        if let Some(twin) = members.iter().find(|other| other.block.drive == block.drive) {
+            let other = twin.drive.name();
+            return Err(Error::invalid(format!("{other} and {path} are the same drive {}: leave out the copy", block.drive)));
+        }
+        members.push(Member { drive, block });
+    }
+    if members.is_empty() {
+        let why = if warnings.is_empty() { "no drive was named".to_owned() } else { warnings.join("; ") };
+        return Err(Error::invalid(format!("no pool to open: {why}")));
+    }
+    Ok((members, warnings))
+}
+
+/// What the other drives know of each.
+fn known_marks(members: &[Member]) -> BTreeMap<u16, Mark> {
+    let mut known: BTreeMap<u16, Mark> = BTreeMap::new();
+    for (index, mark) in members.iter().flat_map(|member| &member.block.marks) {
+        let best = known.entry(*index).or_default();
+        *best = (*best).max(*mark);
+    }
+    known
+}
+
+/// Reads the manifest from all drives that are not behind what the others know of them.
+fn read_manifest(members: &[Member], known: &BTreeMap<u16, Mark>) -> Result<Recovered> {
+    let first = &members[0].block;
+    let current = |member: &&Member| known.get(&member.block.index).is_none_or(|mark| member.block.own >= *mark);
+    let floor = members.iter().map(|member| member.block.own).chain(known.values().copied());
+    let floor = floor.max_by_key(|mark| (mark.generation, mark.sequence)).unwrap_or_default();
+    let mut copies = Vec::new();
+    for member in members.iter().filter(current) {
+        if let Ok(Some(file)) = member.drive.open(MANIFEST_FILE) {
+            copies.push(Copy { drive: &*member.drive, file });
+        }
+    }
+    recover(&copies, first.pool, first.area_bytes, floor)
+}
+
+/// Whether a drive may be used, given what the manifest and the other drives say of it.
+fn judge(entry: &DriveEntry, member: &Member, known: Option<&Mark>) -> Result<Option<(DriveCondition, String)>> {
+    let own = member.block.own;
+    if entry.absent_since != 0 && own.membership >= entry.absent_since {
+        return Err(Error::new(
+            Kind::Conflict,
+            format!(
+                "drive {} was used apart from the others since membership {}: open the pool without it, or only \
+                 with it, and give up the changes of one side",
+                member.drive.name(),
+                entry.absent_since
+            ),
+        ));
+    }
+    if entry.out {
+        let what = format!("it missed writes since membership {}; its content no longer counts", entry.absent_since);
+        return Ok(Some((DriveCondition::Stale, what)));
+    }
+    match known {
+        Some(mark) if own < *mark => Ok(Some((
+            DriveCondition::Stale,
+            format!(
+                "an old image: it is at membership {}, manifest {}.{}, the others saw it at {}, {}.{}",
+                own.membership, own.generation, own.sequence, mark.membership, mark.generation, mark.sequence
+            ),
+        ))),
+        _ => Ok(None),
+    }
+}
+
+fn disks(members: Vec<Member>, recovered: &Recovered, known: &BTreeMap<u16, Mark>) -> Result<Vec<Disk>> {
+    let (slot_bytes, area_bytes) = (members[0].block.slot_bytes, members[0].block.area_bytes);
+    let mut present: BTreeMap<u16, Member> = BTreeMap::new();
+    for member in members {
+        let index = member.block.index;
+        let uuid = recovered.image.drives.get(&index).map(|entry| entry.uuid);
+        if uuid != Some(member.block.drive) {
+            return Err(Error::invalid(format!("drive {} is not one of this pool any more", member.drive.name())));
+        }
+        present.insert(index, member);
+    }
+    let mut disks = Vec::with_capacity(recovered.image.drives.len());
+    for (position, entry) in recovered.image.drives.values().enumerate() {
+        if entry.index as usize != position {
+            return Err(Error::corrupt(format!("the manifest has no drive {position}")));
+        }
+        let layout = Layout::new(entry.bytes, slot_bytes, area_bytes);
+        let (index, uuid, domain, bytes) = (entry.index, entry.uuid, entry.domain.clone(), entry.bytes);
+        let spec = DiskSpec { index, uuid, domain, bytes, layout };
+        let Some(member) = present.remove(&entry.index) else {
+            let reason = format!("drive {uuid} is not among those that were named");
+            disks.push(Disk::unused(spec, None, DriveCondition::Missing, reason));
+            continue;
+        };
+        disks.push(match judge(entry, &member, known.get(&entry.index))? {
+            Some((condition, reason)) => Disk::unused(spec, Some(member.drive), condition, reason),
+            None => Disk::open(spec, member.drive, member.block.own.log_tip)?,
+        });
+    }
+    Ok(disks)
+}
+
+/// Crash order: nothing is written but, at the end, a fresh manifest area (which also mends bad copies) and the
+/// superblocks; a crash between leaves the old area in charge.
+pub(super) fn open(drives: Vec<Arc<dyn Drive>>, options: PoolOptions) -> Result<Arc<Pool>> {
+    let (members, warnings) = members(drives)?;
+    let known = known_marks(&members);
+    let mut recovered = read_manifest(&members, &known)?;
+    let block = &members[0].block;
+    let (uuid, slot_bytes, area_bytes) = (block.pool, block.slot_bytes, block.area_bytes);
+    recovered.journal.writes = members.iter().map(|member| member.block.writes).max().unwrap_or(0);
+    recovered.journal.known = known.clone();
+    for member in &members {
+        let mark = recovered.journal.known.entry(member.block.index).or_default();
+        *mark = (*mark).max(member.block.own);
+    }
+    let disks = disks(members, &recovered, &known)?;
+    if disks.iter().all(|disk| !disk.is_active()) {
+        return Err(Error::new(Kind::Unavailable, format!("pool {}: no drive is usable", recovered.image.name)));
+    }
+    let Recovered { image, journal, repaired } = recovered;
+    let pool = assemble(Assembly { uuid, slot_bytes, area_bytes, disks, image, journal, warnings }, options);
+    pool.mark_slots()?;
+    pool.first_write()?;
+    count(&pool.counters.repairs, repaired);
+    Ok(pool)
+}
+
+impl Pool {
+    /// Finds out which slots are in use: those of tables, of log segments, and of egroups.
+    fn mark_slots(&self) -> Result<()> {
+        let (tables, segments) = {
+            let image = self.image.read();
+            let tables = image.tables.values().flat_map(|tables| tables.values());
+            let tables: Vec<(String, Vec<SlotAddress>)> =
+                tables.map(|desc| (format!("table {}", desc.id), desc.copies.clone())).collect();
+            let segments = image.groups.values().flat_map(|group| &group.segments);
+            (tables, segments.map(|segment| segment.egroup).collect::<Vec<_>>())
+        };
+        for (name, copies) in tables {
+            self.mark(&name, &copies)?;
+        }
+        let mut logs = 0;
+        self.scan_egroups(holdfast_format::EgroupId(0), &mut |id, record| {
+            self.mark(&format!("egroup {id}"), &record.copies)?;
+            logs += (record.state == EgroupState::Log) as usize;
+            if record.state != EgroupState::Log && record.live.is_empty() {
+                self.emptied.lock().insert(id, 0);
+            }
+            Ok(true)
+        })?;
+        if logs != segments.len() {
+            let what = format!("pool {}: {logs} log egroups, {} log segments", self.name, segments.len());
+            return Err(Error::corrupt(what));
+        }
+        Ok(())
+    }
+
+    fn mark(&self, name: &str, copies: &[SlotAddress]) -> Result<()> {
+        for copy in copies {
+            let disk = self.disks.get(copy.drive as usize);
+            if !disk.is_some_and(|disk| disk.mark_used(copy.slot)) {
+                let (drive, slot) = (copy.drive, copy.slot);
+                return Err(Error::corrupt(format!(
+                    "pool {}: {name}: slot {slot} of drive {drive} does not exist or is in use twice",
+                    self.name
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// The opening snapshot: membership m+1 if a drive is newly away, drives that came back, manifest drives anew.
+    fn first_write(&self) -> Result<()> {
+        let mut journal = self.journal.lock();
+        let mut items = Vec::new();
+        let entries: Vec<DriveEntry> = self.image.read().drives.values().cloned().collect();
+        let newly_away = |entry: &&DriveEntry| entry.absent_since == 0 && !self.disks[entry.index as usize].is_active();
+        let went = entries.iter().any(|entry| newly_away(&entry));
+        journal.membership += went as u64;
+        for mut entry in entries {
+            let (condition, _) = self.disks[entry.index as usize].condition();
+            let before = entry.clone();
+            if condition == DriveCondition::Active {
+                entry.absent_since = 0;
+            } else if entry.absent_since == 0 {
+                entry.absent_since = journal.membership;
+                entry.out = condition == DriveCondition::Stale;
+            }
+            if entry != before {
+                items.push(Item::Drive(entry));
+            }
+        }
+        let old = self.image.read().manifest_drives.clone();
+        let drives = self.spread(&old, MANIFEST_COPIES_MAX);
+        items.push(Item::ManifestDrives(drives.clone()));
+        let mut body = Vec::new();
+        items.iter().for_each(|item| item.encode(&mut body));
+        {
+            let mut image = self.image.write();
+            items.into_iter().for_each(|item| image.apply(item));
+        }
+        let failed = self.switch_area(&mut journal, drives, &body)?;
+        self.put_out_locked(&mut journal, failed)
+    }
+}

@@ -1,0 +1,106 @@
+//! What the pool says about itself.
+
+use super::Pool;
+use super::types::{DriveState, PoolCounters, PoolSpace};
+use holdfast_format::manifest::GroupRecord;
+use holdfast_format::table::TableDesc;
+use holdfast_format::GroupId;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($name:ident),*) => {
+        #[derive(Default)]
+        pub(super) struct Counters { $(pub $name: AtomicU64),* }
+        impl Counters {
+            fn read(&self) -> PoolCounters {
+                PoolCounters { $($name: self.$name.load(Ordering::Relaxed)),* }
+            }
+        }
+    };
+}
+
+counters!(
+    bytes_written, bytes_read, checksum_failures, read_errors, repairs, manifest_writes, manifest_switches, drives_out,
+    drives_full, egroups_freed, egroups_cleaned, pages_moved, cleans_skipped
+);
+
+pub(super) fn count(counter: &AtomicU64, more: u64) {
+    counter.fetch_add(more, Ordering::Relaxed);
+}
+
+impl Pool {
+    /// Groups as the manifest knows them, by id.
+    pub fn groups(&self) -> Vec<GroupRecord> {
+        self.image.read().groups.values().cloned().collect()
+    }
+    pub fn group(&self, id: GroupId) -> Option<GroupRecord> {
+        self.image.read().groups.get(&id).cloned()
+    }
+    /// Tables of a group, by id.
+    pub fn group_tables(&self, group: GroupId) -> Vec<TableDesc> {
+        self.image.read().tables.get(&group).map(|tables| tables.values().cloned().collect()).unwrap_or_default()
+    }
+    pub fn membership(&self) -> u64 {
+        self.journal.lock().membership
+    }
+    /// Active drives: the highest RF that new data can have.
+    pub fn drives_active(&self) -> usize {
+        self.disks.iter().filter(|disk| disk.is_active()).count()
+    }
+    pub fn drives(&self) -> Vec<DriveState> {
+        let state = |disk: &super::disk::Disk| {
+            let (condition, reason) = disk.condition();
+            let free = disk.free_slots() as u64 + disk.pending_slots() as u64;
+            DriveState {
+                index: disk.index,
+                uuid: disk.uuid,
+                name: disk.drive.as_ref().map(|drive| drive.name()).unwrap_or_default(),
+                domain: disk.domain.clone(),
+                condition,
+                reason,
+                total_bytes: disk.total_slots() as u64 * self.slot_bytes as u64,
+                free_bytes: if disk.is_active() { free * self.slot_bytes as u64 } else { 0 },
+            }
+        };
+        self.disks.iter().map(state).collect()
+    }
+    pub fn space(&self) -> PoolSpace {
+        let bytes = |slots: u64| slots * self.slot_bytes as u64;
+        let (mut total, mut free, mut reserve) = (0, 0, 0);
+        for disk in self.disks.iter().filter(|disk| disk.is_active()) {
+            let free_now = disk.free_slots() as u64 + disk.pending_slots() as u64;
+            total += disk.total_slots() as u64;
+            free += free_now;
+            reserve += (disk.layout.reserve() as u64).min(free_now);
+        }
+        let image = self.image.read();
+        let active = |slot: &&holdfast_format::table::SlotAddress| self.disks[slot.drive as usize].is_active();
+        let segments = image.groups.values().flat_map(|group| &group.segments);
+        let log = segments.flat_map(|segment| &segment.copies).filter(active).count() as u64;
+        let tables = image.tables.values().flat_map(|tables| tables.values());
+        let metadata = tables.flat_map(|desc| &desc.copies).filter(active).count() as u64;
+        PoolSpace {
+            total: bytes(total),
+            free: bytes(free),
+            reserve: bytes(reserve),
+            log: bytes(log),
+            metadata: bytes(metadata),
+            data: bytes((total - free).saturating_sub(log + metadata)),
+        }
+    }
+    pub fn counters(&self) -> PoolCounters {
+        self.counters.read()
+    }
+    /// Sentences for the administrator.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = self.warnings.lock().clone();
+        for disk in self.disks.iter().filter(|disk| !disk.is_active()) {
+            let (condition, reason) = disk.condition();
+            warnings.push(format!("drive {} is {}: {reason}", disk.name(), condition.name()));
+        }
+        if let Some(reason) = &self.journal.lock().broken {
+            warnings.push(format!("nothing can be written any more: {reason}"));
+        }
+        warnings
+    }
+}

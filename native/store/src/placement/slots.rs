@@ -1,0 +1,254 @@
+//! Bytes in slots: log segments, single copies, tables. Durable writes in parallel; reads that are verified and mend.
+
+use super::Pool;
+use super::placing::{Purpose, copies_min};
+use super::report::count;
+use crate::error::{Error, Kind, Result};
+use crate::metadata::io::{Placed, TableIo};
+use holdfast_device::{Durability, Write};
+use holdfast_format::limits::{BLOCK_BYTES, COPIES_MAX};
+use holdfast_format::manifest::Segment;
+use holdfast_format::table::{SlotAddress, TableDesc};
+use holdfast_format::TableId;
+use std::sync::atomic::Ordering;
+
+/// Metadata has at least this many copies where there are as many domains.
+const TABLE_COPIES_MIN: u8 = 2;
+
+/// Where one write goes: offset in the slot, and what.
+pub(super) type Piece<'a> = (u32, &'a [&'a [u8]]);
+
+impl Pool {
+    /// Writes pieces to every copy whose drive is active, all in parallel, durable. Returns the copies that have it all.
+    /// Drives that failed are out, with m+1 durable, when this returns.
+    pub(super) fn write_copies(&self, copies: &[SlotAddress], pieces: &[Piece<'_>]) -> Result<Vec<SlotAddress>> {
+        let mut writes = Vec::with_capacity(copies.len() * pieces.len());
+        let mut targets = Vec::with_capacity(writes.capacity());
+        for copy in copies {
+            for (offset, slices) in pieces {
+                if let Some((drive, file, offset)) = self.disks[copy.drive as usize].place(copy.slot, *offset) {
+                    writes.push(Write { drive, file, offset, slices });
+                    targets.push((*copy, slices.iter().map(|slice| slice.len() as u64).sum::<u64>()));
+                }
+            }
+        }
+        let mut done: Vec<SlotAddress> = Vec::with_capacity(copies.len());
+        let mut failed: Vec<(u16, String)> = Vec::new();
+        for ((copy, bytes), result) in targets.into_iter().zip(holdfast_device::drive::write_durable(&writes)) {
+            match result {
+                Ok(()) => {
+                    count(&self.counters.bytes_written, bytes);
+                    if done.last() != Some(&copy) {
+                        done.push(copy);
+                    }
+                }
+                Err(error) => failed.push((copy.drive, format!("writing: {error}"))),
+            }
+        }
+        if !failed.is_empty() {
+            done.retain(|copy| failed.iter().all(|(drive, _)| *drive != copy.drive));
+            self.put_out(failed)?;
+        }
+        Ok(done)
+    }
+
+    /// Writes slices, one after the other, at `offset` of the segment's slots; durable in parallel. A drive that fails
+    /// is put out first. Returns the number of durable copies, at least max(1, rf − 1).
+    ///
+    /// Errors: `Unavailable` when there are fewer.
+    pub fn write_segment(&self, segment: &Segment, offset: u32, slices: &[&[u8]]) -> Result<usize> {
+        self.check_open()?;
+        let done = self.write_copies(&segment.copies, &[(offset, slices)])?;
+        for copy in &done {
+            self.disks[copy.drive as usize].log_tip.fetch_add(1, Ordering::AcqRel);
+        }
+        if done.len() < copies_min(segment.rf) {
+            return Err(Error::new(
+                Kind::Unavailable,
+                format!(
+                    "pool {}: only {} copies of log segment {} are durable, {} are needed; add drives",
+                    self.name,
+                    done.len(),
+                    segment.egroup,
+                    copies_min(segment.rf)
+                ),
+            ));
+        }
+        Ok(done.len())
+    }
+
+    /// One copy, as it is. For log recovery, which compares copies itself.
+    pub fn read_copy(&self, copy: SlotAddress, offset: u32, into: &mut [u8]) -> Result<()> {
+        let disk = self.disk_of(copy)?;
+        let unavailable = |what: String| Error::new(Kind::Unavailable, format!("{}: slot {}: {what}", disk.name(), copy.slot));
+        if offset as usize + into.len() > self.slot_bytes as usize {
+            return Err(Error::new(Kind::Internal, format!("{} bytes at {offset} leave the slot", into.len())));
+        }
+        let (drive, file, at) =
+            disk.place(copy.slot, offset).ok_or_else(|| unavailable("the drive is not in use".into()))?;
+        drive.read(file, at, into).map_err(|error| {
+            count(&self.counters.read_errors, 1);
+            unavailable(error.to_string())
+        })?;
+        count(&self.counters.bytes_read, into.len() as u64);
+        Ok(())
+    }
+
+    fn disk_of(&self, copy: SlotAddress) -> Result<&super::disk::Disk> {
+        let disk = self.disks.get(copy.drive as usize);
+        disk.ok_or_else(|| Error::corrupt(format!("pool {}: there is no drive {}", self.name, copy.drive)))
+    }
+
+    /// Durable write of one copy of a segment: recovery mends it. A drive that fails is put out.
+    pub fn write_copy(&self, copy: SlotAddress, offset: u32, bytes: &[u8]) -> Result<()> {
+        self.check_open()?;
+        let done = self.write_copies(&[copy], &[(offset, &[bytes])])?;
+        if done.is_empty() {
+            let name = self.disk_of(copy)?.name();
+            return Err(Error::new(Kind::Unavailable, format!("{name}: slot {} was not written", copy.slot)));
+        }
+        count(&self.counters.repairs, 1);
+        Ok(())
+    }
+
+    /// Copies in the order in which to try them: reads spread over the drives.
+    pub(super) fn turn(&self, copies: &[SlotAddress]) -> Vec<SlotAddress> {
+        let mut order = copies.to_vec();
+        if !order.is_empty() {
+            let turn = self.read_turn.fetch_add(1, Ordering::Relaxed) as usize % order.len();
+            order.rotate_left(turn);
+        }
+        order
+    }
+
+    /// Fills `into` from the first entitled copy that `verify` accepts, and rewrites from it the copies that were
+    /// tried and rejected. Errors: `Corrupt` when no copy is right, `Unavailable` when none can be read.
+    pub fn read_slot(
+        &self,
+        copies: &[SlotAddress],
+        offset: u32,
+        into: &mut [u8],
+        verify: &dyn Fn(&[u8]) -> bool,
+    ) -> Result<()> {
+        let mut rejected: Vec<SlotAddress> = Vec::with_capacity(COPIES_MAX);
+        let mut last = None;
+        for copy in self.turn(copies) {
+            match self.read_copy(copy, offset, into) {
+                Ok(()) if verify(into) => {
+                    rejected.into_iter().for_each(|bad| self.mend(bad, offset, into));
+                    return Ok(());
+                }
+                Ok(()) => {
+                    count(&self.counters.checksum_failures, 1);
+                    rejected.push(copy);
+                }
+                Err(error) => last = Some(error),
+            }
+        }
+        match last {
+            Some(error) if rejected.is_empty() => Err(error),
+            _ => Err(Error::corrupt(format!(
+                "pool {}: {} bytes at {offset} of slots {copies:?}: no copy has the right content",
+                self.name,
+                into.len()
+            ))),
+        }
+    }
+
+    /// Rewrites verified bytes of a bad copy. Bytes around them, to the next block border, stay as they are there.
+    pub(super) fn mend(&self, copy: SlotAddress, offset: u32, right: &[u8]) {
+        let block = BLOCK_BYTES as u32;
+        let start = offset / block * block;
+        let end = (offset as usize + right.len()).next_multiple_of(BLOCK_BYTES);
+        let mut whole = vec![0; end - start as usize];
+        let partial = start != offset || whole.len() != right.len();
+        if partial && self.read_copy(copy, start, &mut whole).is_err() {
+            return;
+        }
+        whole[(offset - start) as usize..][..right.len()].copy_from_slice(right);
+        let Some((drive, file, at)) = self.disks[copy.drive as usize].place(copy.slot, start) else { return };
+        if self.check_open().is_err() {
+            return;
+        }
+        match drive.write(file, at, &[&whole], Durability::Durable) {
+            Ok(()) => count(&self.counters.repairs, 1),
+            Err(error) => self.suspect(copy.drive, format!("repairing: {error}")),
+        }
+    }
+
+    /// Puts a drive out now, or with the next edit when the publish lock is held (maybe by this thread).
+    fn suspect(&self, drive: u16, reason: String) {
+        self.suspects.lock().push((drive, reason));
+        if let Some(mut journal) = self.journal.try_lock() {
+            let failed = std::mem::take(&mut *self.suspects.lock());
+            // An error means that no drive is left: `broken` says so to every later writer.
+            let _broken = self.put_out_locked(&mut journal, failed);
+        }
+    }
+
+    /// Writes sealed content into fresh slots. A drive that fails is out, and the whole content goes elsewhere.
+    pub(super) fn write_sealed(&self, purpose: Purpose, pieces: &[Piece<'_>]) -> Result<Vec<SlotAddress>> {
+        loop {
+            let slots = self.take_slots(purpose)?;
+            let done = match self.write_copies(&slots, pieces) {
+                Ok(done) => done,
+                Err(error) => {
+                    self.give_back(&slots);
+                    return Err(error);
+                }
+            };
+            if done.len() == slots.len() {
+                return Ok(done);
+            }
+            // Ends: each round takes place on drives that were active, and lost at least one.
+            self.give_back(&slots);
+        }
+    }
+
+    /// RF of a fresh table: the highest of any group's, at least two where there are as many drives.
+    fn table_rf(&self) -> u8 {
+        let wanted = self.rf_max.load(Ordering::Acquire).max(TABLE_COPIES_MIN);
+        wanted.min(self.drives_active().max(1) as u8)
+    }
+
+    /// Makes one free slot ready for the log; false when every drive has enough.
+    pub fn prefill_step(&self) -> Result<bool> {
+        self.check_open()?;
+        for disk in self.disks.iter().filter(|disk| disk.is_active()) {
+            if disk.prefill()? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+impl TableIo for Pool {
+    fn slot_bytes(&self) -> usize {
+        self.slot_bytes as usize
+    }
+
+    fn write_table(&self, bytes: &[u8]) -> Result<Placed> {
+        if bytes.len() > self.slot_bytes as usize {
+            return Err(Error::new(Kind::Internal, format!("a table of {} bytes leaves its slot", bytes.len())));
+        }
+        let padding = vec![0; bytes.len().next_multiple_of(BLOCK_BYTES) - bytes.len()];
+        let purpose = Purpose { rf: self.table_rf(), frees: true, log: false };
+        let copies = self.write_sealed(purpose, &[(0, &[bytes, &padding])])?;
+        Ok(Placed { id: TableId(self.new_egroup_id().0), copies })
+    }
+
+    fn read_table(
+        &self,
+        table: &TableDesc,
+        offset: u32,
+        into: &mut [u8],
+        verify: &dyn Fn(&[u8]) -> bool,
+    ) -> Result<()> {
+        self.read_slot(&table.copies, offset, into, verify)
+    }
+
+    fn discard_table(&self, placed: &Placed) {
+        self.give_back(&placed.copies);
+    }
+}

@@ -1,0 +1,173 @@
+//! Superblocks: what a drive says of itself and of the others; who may be opened together (FAULTS 3, 34, 36, 37).
+
+use super::disk::{MANIFEST_FILE, SUPERBLOCK_FILE, drive_error};
+use super::types::ProbeInfo;
+use super::{Journal, Pool};
+use crate::error::{Error, Kind, Result};
+use holdfast_device::{Drive, Write};
+use holdfast_format::limits::MARKS_MAX;
+use holdfast_format::superblock::{Mark, RO_COMPAT_KNOWN, SUPERBLOCK_BYTES, Superblock};
+use holdfast_format::DecodeError;
+use std::sync::atomic::Ordering;
+
+/// What the superblock file of a drive holds.
+pub(super) enum Found {
+    None,
+    Valid(Box<Superblock>),
+    Newer(String),
+    Damaged(String),
+}
+
+/// Reads both slots; the one written last counts.
+pub(super) fn read(drive: &dyn Drive) -> Result<Found> {
+    let Some(file) = drive.open(SUPERBLOCK_FILE).map_err(|e| drive_error(drive, "opening the superblock", &e))? else {
+        return Ok(Found::None);
+    };
+    let mut best: Option<Superblock> = None;
+    let mut reason = "both copies are bad".to_owned();
+    for slot in [0, 1] {
+        let mut bytes = vec![0; SUPERBLOCK_BYTES];
+        if let Err(error) = drive.read(file, slot * SUPERBLOCK_BYTES as u64, &mut bytes) {
+            reason = error.to_string();
+            continue;
+        }
+        match Superblock::decode(&bytes) {
+            Ok(found) if found.ro_compat & !RO_COMPAT_KNOWN != 0 => {
+                return Ok(Found::Newer(format!("read-only features {:#x}", found.ro_compat & !RO_COMPAT_KNOWN)));
+            }
+            Ok(found) => {
+                if best.as_ref().is_none_or(|best| found.writes > best.writes) {
+                    best = Some(found);
+                }
+            }
+            Err(DecodeError::Unsupported(bits)) => return Ok(Found::Newer(format!("version or features {bits:#x}"))),
+            Err(error) => reason = error.to_string(),
+        }
+    }
+    Ok(best.map_or(Found::Damaged(reason), |best| Found::Valid(Box::new(best))))
+}
+
+/// Files that do not make a directory "not empty": what mkfs leaves, and our own lock.
+fn is_ignored(file: &str) -> bool {
+    matches!(file, "lost+found" | "lock")
+}
+
+pub(super) fn probe(drive: &dyn Drive) -> Result<ProbeInfo> {
+    Ok(match read(drive)? {
+        Found::Valid(block) => ProbeInfo::Member {
+            name: block.name,
+            pool: block.pool,
+            drive: block.drive,
+            index: block.index,
+            drives: block.drives,
+            open: block.open,
+            instance: block.instance,
+            beat: block.beat,
+        },
+        Found::Newer(reason) => ProbeInfo::Newer { reason },
+        Found::Damaged(reason) => ProbeInfo::Damaged { reason },
+        Found::None => {
+            let files = drive.list().map_err(|error| drive_error(drive, "listing", &error))?;
+            match files.iter().find(|file| !is_ignored(file)) {
+                None => ProbeInfo::Empty,
+                Some(file) if file == MANIFEST_FILE => {
+                    ProbeInfo::Foreign { reason: "an unfinished pool creation; empty the directory".into() }
+                }
+                Some(file) => ProbeInfo::Foreign { reason: format!("not empty: it holds {file}") },
+            }
+        }
+    })
+}
+
+impl Pool {
+    /// Superblock of `index` as it should be now. `open`: the pool is in use.
+    fn superblock_of(&self, journal: &Journal, index: u16, open: bool) -> Superblock {
+        let disk = &self.disks[index as usize];
+        let count = self.disks.len();
+        let others = (1..count).map(|step| ((index as usize + step) % count) as u16).take(MARKS_MAX);
+        Superblock {
+            compat: 0,
+            ro_compat: 0,
+            incompat: 0,
+            writes: journal.writes,
+            pool: self.uuid,
+            drive: disk.uuid,
+            index,
+            drives: count as u16,
+            slot_bytes: self.slot_bytes,
+            bytes: disk.bytes,
+            area_bytes: self.area_bytes,
+            slab_bytes: disk.layout.slab_slots as u64 * self.slot_bytes as u64,
+            own: self.own_mark(journal, index),
+            instance: self.instance,
+            beat: journal.beat,
+            open,
+            manifest_drives: self.image.read().manifest_drives.clone(),
+            name: self.name.clone(),
+            domain: disk.domain.clone(),
+            marks: others.filter_map(|other| Some((other, *journal.known.get(&other)?))).collect(),
+        }
+    }
+
+    fn own_mark(&self, journal: &Journal, index: u16) -> Mark {
+        Mark {
+            membership: journal.membership,
+            generation: journal.generation,
+            sequence: journal.sequence,
+            log_tip: self.disks[index as usize].log_tip.load(Ordering::Acquire),
+        }
+    }
+
+    /// Writes the superblocks of all active drives; returns those that failed.
+    ///
+    /// 1. Slot 0: the drive's own mark is new; those of the others are what was durable on them before.
+    /// 2. Slot 1: the marks of the others are new, too, now that they are durable there.
+    ///
+    /// So a mark never promises what its drive does not have, and each slot alone says how far its drive is.
+    pub(super) fn write_superblocks(&self, journal: &mut Journal, open: bool) -> Vec<(u16, String)> {
+        let mut failed = Vec::new();
+        for slot in [0, 1] {
+            journal.writes += 1;
+            let blocks: Vec<(u16, Vec<u8>)> = (0..self.disks.len() as u16)
+                .filter(|index| self.disks[*index as usize].is_active())
+                .filter(|index| failed.iter().all(|(other, _)| other != index))
+                .map(|index| (index, self.superblock_of(journal, index, open).encode()))
+                .collect();
+            let slices: Vec<[&[u8]; 1]> = blocks.iter().map(|(_, block)| [block.as_slice()]).collect();
+            let mut writes = Vec::new();
+            let mut indices = Vec::new();
+            for ((index, _), slices) in blocks.iter().zip(&slices) {
+                if let Some((drive, file)) = self.disks[*index as usize].superblock() {
+                    writes.push(Write { drive, file, offset: slot * SUPERBLOCK_BYTES as u64, slices });
+                    indices.push(*index);
+                }
+            }
+            for (index, result) in indices.into_iter().zip(holdfast_device::drive::write_durable(&writes)) {
+                match result {
+                    Ok(()) => {
+                        journal.known.insert(index, self.own_mark(journal, index));
+                    }
+                    Err(error) => failed.push((index, format!("writing the superblock: {error}"))),
+                }
+            }
+        }
+        failed
+    }
+
+    /// Refuses to go on when another program has written our superblocks since (FAULTS 37).
+    pub(super) fn check_owner(&self) -> Result<()> {
+        for disk in &self.disks {
+            let Some((drive, _)) = disk.superblock() else { continue };
+            if let Ok(Found::Valid(block)) = read(drive)
+                && (block.instance != self.instance || block.pool != self.uuid)
+            {
+                self.fenced.store(true, Ordering::Release);
+                return Err(Error::new(
+                    Kind::Fenced,
+                    format!("pool {}: another program has taken drive {}; close this one", self.name, drive.name()),
+                ));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,134 @@
+//! What callers of the pool see: how it is made, how it is changed, what it reports.
+
+use crate::metadata::cache::BlockCache;
+use crate::metadata::io::TreeEdit;
+use holdfast_device::{Clock, Drive, Rng};
+use holdfast_format::manifest::EpochRow;
+use holdfast_format::{EgroupId, GroupId, Lsn, Uuid};
+use std::sync::Arc;
+
+/// A drive for a new pool.
+pub struct PoolDrive {
+    pub drive: Arc<dyn Drive>,
+    /// Bytes to use; `None`: 0.95 × free ÷ the pool's drives on that disk.
+    pub bytes: Option<u64>,
+    /// `rack/block/node/drive`; empty: a domain of its own.
+    pub domain: String,
+}
+
+pub struct PoolOptions {
+    pub clock: Arc<dyn Clock>,
+    /// For identities and for spreading copies.
+    pub rng: Rng,
+    /// Cache of metadata blocks, shared with the groups.
+    pub cache: Arc<BlockCache>,
+}
+
+/// What lies on a drive.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ProbeInfo {
+    /// Nothing: fit for a new pool.
+    Empty,
+    /// Files that are not ours; says which.
+    Foreign { reason: String },
+    /// Written by a newer program: nothing may be changed.
+    Newer { reason: String },
+    /// A pool's drive whose superblock no longer reads.
+    Damaged { reason: String },
+    Member { name: String, pool: Uuid, drive: Uuid, index: u16, drives: u16, open: bool, instance: u64, beat: u64 },
+}
+
+/// A change of a group's record.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum GroupChange {
+    Create { id: GroupId, uuid: Uuid, name: String },
+    /// A new row of the history: an owner start.
+    Epoch { id: GroupId, row: EpochRow },
+    /// The log is drained up to here.
+    Drained { id: GroupId, lsn: Lsn, chain: u64 },
+    Rename { id: GroupId, name: String },
+    /// Its tables and pages are still to be released.
+    Destroy { id: GroupId },
+    /// Forget it. Its tables must be gone; its segments are released.
+    Remove { id: GroupId },
+}
+
+/// One atomic change of everything it names.
+#[derive(Clone, Default, Debug)]
+pub struct Edit {
+    pub groups: Vec<GroupChange>,
+    /// The log is drained past them: they become ordinary sealed egroups, free once no page of theirs is live.
+    pub segments_released: Vec<EgroupId>,
+    /// Tables added and removed, pages referenced and released.
+    pub tables: Vec<(GroupId, TreeEdit)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DriveCondition {
+    Active,
+    /// A write or flush on it failed, now or in an earlier run: nothing on it counts.
+    Out,
+    /// Not there when the pool was opened.
+    Missing,
+    /// Behind what the other drives know of it: an old image.
+    Stale,
+}
+
+impl DriveCondition {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Out => "out",
+            Self::Missing => "missing",
+            Self::Stale => "stale",
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct DriveState {
+    pub index: u16,
+    pub uuid: Uuid,
+    /// The drive's own name (its path); empty when missing.
+    pub name: String,
+    pub domain: String,
+    pub condition: DriveCondition,
+    /// Why it is not active; empty otherwise.
+    pub reason: String,
+    /// Bytes of slots, and of those that are free.
+    pub total_bytes: u64,
+    pub free_bytes: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct PoolSpace {
+    /// Bytes of slots on active drives.
+    pub total: u64,
+    /// Bytes of slots that are free, or will be once the manifest allows it.
+    pub free: u64,
+    /// Part of `free` that only operations that give space back may take.
+    pub reserve: u64,
+    pub log: u64,
+    pub metadata: u64,
+    /// Everything else that is in use.
+    pub data: u64,
+}
+
+/// Events since the pool was opened.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct PoolCounters {
+    pub bytes_written: u64,
+    pub bytes_read: u64,
+    pub checksum_failures: u64,
+    pub read_errors: u64,
+    pub repairs: u64,
+    pub manifest_writes: u64,
+    pub manifest_switches: u64,
+    pub drives_out: u64,
+    pub drives_full: u64,
+    pub egroups_freed: u64,
+    pub egroups_cleaned: u64,
+    pub pages_moved: u64,
+    /// Egroups that cleaning left alone because their copies differ: work for the scrub.
+    pub cleans_skipped: u64,
+}

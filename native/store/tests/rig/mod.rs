@@ -1,0 +1,112 @@
+//! An engine on simulated drives, without threads: the same calls give the same trace.
+#![allow(dead_code)]
+
+use holdfast_device::{Drive, Rng, SharedMemory, SimWorld};
+use holdfast_format::{GroupId, Uuid};
+use holdfast_store::api::{Caller, FileSystem};
+use holdfast_store::engine::{Engine, EngineOptions, Foundation, RingMemory, VolumeCreate};
+use holdfast_store::error::Result;
+use holdfast_store::placement::PoolDrive;
+use holdfast_store::volume::{Volume, VolumeOptions};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+pub const DRIVE_BYTES: u64 = 64 << 20;
+pub const ROOT: Caller = Caller { uid: 0, gid: 0, pid: 1, umask: 0o022 };
+
+/// Memory of the rings: kept across a simulated `kill -9`, lost in a power cut.
+pub type Rings = Arc<Mutex<BTreeMap<GroupId, SharedMemory>>>;
+
+pub struct Rig {
+    pub world: SimWorld,
+    pub rings: Rings,
+    pub engine: Arc<Engine>,
+}
+
+pub fn options() -> EngineOptions {
+    EngineOptions {
+        memtable_bytes: 256 << 10,
+        ring_bytes: 4 << 20,
+        metadata_cache_bytes: 4 << 20,
+        background: false,
+        ..EngineOptions::default()
+    }
+}
+
+fn ring_memory(rings: &Rings) -> RingMemory {
+    let rings = rings.clone();
+    Arc::new(move |_: Uuid, group: GroupId, bytes: usize| {
+        let mut rings = rings.lock().expect("no panic under the lock");
+        Ok(rings.entry(group).or_insert_with(|| SharedMemory::heap(bytes)).clone())
+    })
+}
+
+fn foundation(world: &SimWorld, rings: &Rings, seed: u64) -> Foundation {
+    Foundation {
+        clock: Arc::new(world.clock()),
+        rng: Rng::from_seed(seed),
+        boot_id: [7; 16],
+        memory: ring_memory(rings),
+    }
+}
+
+impl Rig {
+    /// A fresh pool on `drives` drives.
+    pub fn create(seed: u64, drives: usize, options: EngineOptions) -> Self {
+        let world = SimWorld::new(seed);
+        let pool_drives = (0..drives)
+            .map(|at| {
+                let drive = world.add_drive(&format!("d{at}"), DRIVE_BYTES * 2);
+                PoolDrive { drive: Arc::new(drive), bytes: Some(DRIVE_BYTES), domain: String::new() }
+            })
+            .collect();
+        let rings = Rings::default();
+        let engine = Engine::create_on("pool", pool_drives, options, foundation(&world, &rings, seed))
+            .expect("a fresh pool");
+        Self { world, rings, engine }
+    }
+
+    /// Starts again on the drives of a world, with the rings that are left.
+    pub fn open(world: SimWorld, rings: Rings, options: EngineOptions) -> Result<Self> {
+        let drives = world.drives().into_iter().map(|drive| Arc::new(drive) as Arc<dyn Drive>).collect();
+        let engine = Engine::open_on(drives, options, foundation(&world, &rings, 99))?;
+        Ok(Self { world, rings, engine })
+    }
+
+    /// The process dies: drives and rings stay as they are.
+    pub fn kill(self, options: EngineOptions) -> Self {
+        let Self { world, rings, engine } = self;
+        drop(engine);
+        Self::open(world, rings, options).expect("a killed engine starts again")
+    }
+
+    pub fn volume(&self, name: &str, rf: u8) -> Arc<Volume> {
+        let create = VolumeCreate {
+            name: name.to_owned(),
+            rf,
+            group: None,
+            ack_write: false,
+            quota_bytes: 0,
+            owner: (0, 0),
+        };
+        self.engine.volume_create(&create).expect("a volume");
+        self.mount(name)
+    }
+
+    pub fn mount(&self, name: &str) -> Arc<Volume> {
+        self.engine.volume(name, VolumeOptions::default()).expect("the volume is free")
+    }
+}
+
+pub fn read_all(volume: &Volume, ino: holdfast_format::Ino) -> Vec<u8> {
+    let size = volume.getattr(ino).expect("attributes").size as usize;
+    let mut bytes = vec![0; size];
+    let mut at = 0;
+    while at < size {
+        let end = size.min(at + (64 << 10));
+        let got = volume.read(&ROOT, ino, at as u64, &mut bytes[at..end]).expect("readable");
+        assert!(got > 0);
+        at += got;
+    }
+    bytes
+}
