@@ -23,8 +23,6 @@ interface Worker {
   child: ChildProcess;
   acked: Map<string, string>;
   synced: Map<string, string>;
-  /** Files that were begun and not acknowledged. */
-  begun: Set<string>;
   stop: string | undefined;
 }
 
@@ -32,7 +30,7 @@ function startWorker(mount: string, prefix: string, number: number): Worker {
   const child = spawn(process.execPath, [LOAD, mount, prefix, `${number}`], {
     stdio: ["ignore", "pipe", "inherit"],
   });
-  const worker: Worker = { child, acked: new Map(), synced: new Map(), begun: new Set(), stop: undefined };
+  const worker: Worker = { child, acked: new Map(), synced: new Map(), stop: undefined };
   let rest = "";
   child.stdout?.setEncoding("utf8").on("data", (text: string) => {
     const lines = (rest + text).split("\n");
@@ -44,12 +42,8 @@ function startWorker(mount: string, prefix: string, number: number): Worker {
 
 function note(worker: Worker, line: string): void {
   const [what, name = "", hash = ""] = line.split(" ");
-  if (what === "started") worker.begun.add(name);
-  else if (what === "stop") worker.stop = name;
-  else {
-    worker.begun.delete(name);
-    (what === "acked" ? worker.acked : worker.synced).set(name, hash);
-  }
+  if (what === "stop") worker.stop = name;
+  else (what === "acked" ? worker.acked : worker.synced).set(name, hash);
 }
 
 describe("kill -9 under load", () => {

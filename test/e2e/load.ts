@@ -27,7 +27,6 @@ function writeOne(number: number): void {
   } finally {
     closeSync(fd);
   }
-  report(`started ${name}`);
   renameSync(join(mount, "load", `.${name}`), join(mount, "load", name));
   report(`acked ${name} ${hash}`);
   if (number % SYNC_EVERY !== 0) return;
