@@ -8,7 +8,6 @@
 //!   only the frames know) because all copies agree.
 
 use super::Pool;
-use super::placing::Purpose;
 use super::publish::Change;
 use super::report::count;
 use crate::error::Result;
