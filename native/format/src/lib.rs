@@ -5,6 +5,8 @@ pub mod block;
 pub mod cell;
 pub mod checksum;
 pub mod egroup;
+#[cfg(test)]
+mod golden;
 pub mod ids;
 pub mod index;
 pub mod inode;

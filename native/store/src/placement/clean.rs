@@ -28,6 +28,9 @@ struct Victim {
     record: EgroupRecord,
 }
 
+/// Content and birth name.
+type NamedPage = (Vec<u8>, Birth);
+
 impl Pool {
     /// Frees what is empty, or packs a few egroups with little live data into one. False when nothing is worth doing.
     pub fn clean_step(&self) -> Result<bool> {
@@ -139,7 +142,7 @@ impl Pool {
     }
 
     /// The victim's live pages with their birth names, known to be right; `None` when that cannot be known.
-    fn right_pages(&self, victim: &Victim) -> Result<Option<Vec<(Vec<u8>, Birth)>>> {
+    fn right_pages(&self, victim: &Victim) -> Result<Option<Vec<NamedPage>>> {
         let _hold = self.hold();
         // A log segment has frames where a footer would be.
         let footer = if self.is_segment(&victim.record) { None } else { self.footer_of(victim.id, &victim.record).ok() };

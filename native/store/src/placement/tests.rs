@@ -183,7 +183,7 @@ fn creation_refuses_what_it_must() {
     assert_eq!(create(Vec::new()).kind, Kind::Invalid);
     assert!(create(pool_drives(&drives, 63 * MIB)).message.contains("63 MiB"));
     assert!(create(pool_drives(&drives, 300 * MIB)).message.contains("256 MiB are free"));
-    let twice = [drives[0].clone(), drives[0].clone()];
+    let twice = vec![drives[0].clone(); 2];
     assert!(create(pool_drives(&twice, 64 * MIB)).message.contains("named twice"));
     assert_eq!(error_of(Pool::create("a/b", pool_drives(&drives, 64 * MIB), options(1))).kind, Kind::Invalid);
     drives[1].create("holiday.jpg", 4096).unwrap();
