@@ -88,28 +88,52 @@ fn items() -> Vec<(Item, &'static str)> {
         cover_until: vec![16],
         copies: copies(),
     };
-    let drive =
-        DriveEntry { index: 1, uuid: Uuid([2; 16]), domain: "a/b".into(), bytes: 3, out: true, absent_since: 4 };
+    let drive = DriveEntry {
+        index: 1,
+        uuid: Uuid([2; 16]),
+        domain: "a/b".into(),
+        bytes: 3,
+        out: true,
+        absent_since: 4,
+    };
     let row = EpochRow { major: 1, minor: 2, random: 3, first_lsn: Lsn(4), chain: 5 };
     let segment = Segment { egroup: EgroupId(1), incarnation: 2, rf: 2, copies: copies() };
     let (id, uuid, name) = (GroupId(1), Uuid([9; 16]), "g".to_owned());
     vec![
         (Item::Name("tank".into()), "0106000000040074616e6b"),
         (Item::Counters { next_egroup: 1, next_group: 2 }, "020c000000010000000000000002000000"),
-        (Item::Drive(drive), "03280000000100020202020202020202020202020202020300612f620300000000000000010400000000000000"),
+        (
+            Item::Drive(drive),
+            "03280000000100020202020202020202020202020202020300612f620300000000000000010400000000000000",
+        ),
         (Item::ManifestDrives(vec![0, 1, 2]), "0406000000000001000200"),
-        (Item::Group { id, uuid, name, drained_lsn: Lsn(2), drained_chain: 3, destroyed: false }, "052800000001000000090909090909090909090909090909090100670200000000000000030000000000000000"),
-        (Item::Row { group: id, index: 1, row }, "062800000001000000010000000100000002000000030000000000000004000000000000000500000000000000"),
+        (
+            Item::Group { id, uuid, name, drained_lsn: Lsn(2), drained_chain: 3, destroyed: false },
+            "052800000001000000090909090909090909090909090909090100670200000000000000030000000000000000",
+        ),
+        (
+            Item::Row { group: id, index: 1, row },
+            "062800000001000000010000000100000002000000030000000000000004000000000000000500000000000000",
+        ),
         (Item::GroupGone(id), "070400000001000000"),
-        (Item::Segment { group: id, segment }, "08200000000100000001000000000002000000000000000202010002000000030007060504"),
+        (
+            Item::Segment { group: id, segment },
+            "08200000000100000001000000000002000000000000000202010002000000030007060504",
+        ),
         (Item::SegmentGone { group: id, egroup: EgroupId(2) }, "090a00000001000000020000000000"),
-        (Item::Table(table), concat!(
-            "0a5f000000010000000000020000000203020004000000050000000600000007000000000000000800000009",
-            "0000000a000000000000000b000000000000000c000000000000000d0000000000000001000e01000f010010",
-            "010002000000030007060504",
-        )),
+        (
+            Item::Table(table),
+            concat!(
+                "0a5f000000010000000000020000000203020004000000050000000600000007000000000000000800000009",
+                "0000000a000000000000000b000000000000000c000000000000000d0000000000000001000e01000f010010",
+                "010002000000030007060504",
+            ),
+        ),
         (Item::TableGone { owner: id, id: TableId(2) }, "0b0a00000001000000020000000000"),
-        (Item::Record { sequence: 1, key: vec![2, 3], value: Some(vec![4]) }, "0c0d00000001000000000000000102020304"),
+        (
+            Item::Record { sequence: 1, key: vec![2, 3], value: Some(vec![4]) },
+            "0c0d00000001000000000000000102020304",
+        ),
         (Item::Record { sequence: 1, key: vec![2, 3], value: None }, "0c0c000000010000000000000000020203"),
         (Item::RecordsFlushed { sequence: 1 }, "0d080000000100000000000000"),
     ]
@@ -149,10 +173,13 @@ fn manifest_record() {
     };
     let (record, sum) = head.encode(b"body");
     assert_eq!(record.len(), 4096);
-    assert_eq!(hex(&record[..76]), concat!(
+    assert_eq!(
+        hex(&record[..76]),
+        concat!(
             "48466d6e03000000010101010101010101010101010101010200000000000000030000000000000004000000",
             "00000000050000000000000004000000000000008e7a454a74948c6f626f6479",
-        ));
+        )
+    );
     let found = RecordHead::decode(&record).unwrap();
     assert_eq!(found, RecordHead { body_bytes: 4, checksum: sum, ..head });
     found.verify(b"body").unwrap();
@@ -204,14 +231,21 @@ fn egroup_record_and_keys() {
 fn egroup_footer() {
     let stamp = Stamp { lsn: Lsn(6), row: Row(5) };
     let birth = Birth { group: GroupId(1), branch: BranchId(2), ino: Ino(3), block: 4, stamp };
-    let footer = Footer { pool: Uuid([8; 16]), egroup: EgroupId(9), incarnation: 10, births: vec![(birth, 7)] };
+    let footer =
+        Footer { pool: Uuid([8; 16]), egroup: EgroupId(9), incarnation: 10, births: vec![(birth, 7)] };
     let bytes = footer.encode();
     assert_eq!(bytes.len(), 4096);
-    assert_eq!(hex(&bytes[..40]), "01000000020000000300000000000000040000000500000006000000000000000700000000000000");
-    assert_eq!(hex(&bytes[4032..]), concat!(
+    assert_eq!(
+        hex(&bytes[..40]),
+        "01000000020000000300000000000000040000000500000006000000000000000700000000000000"
+    );
+    assert_eq!(
+        hex(&bytes[4032..]),
+        concat!(
             "48466567726f75700808080808080808080808080808080809000000000000000a0000000000000001000000",
             "0000000001e82875689c71f294c0f27172063029",
-        ));
+        )
+    );
     assert_eq!(Footer::decode(&bytes).unwrap(), footer);
     for at in (0..40).chain(4032..4096) {
         let mut bad = bytes.clone();

@@ -9,8 +9,10 @@
 //! mark = index u16 | membership u64 | generation u64 | sequence u64 | log tip u64
 //! name, domain = length u16, bytes
 //! ```
-//! Two slots, written one after the other with the same content but for `writes`, so that rot or a torn write in
-//! one leaves the other. A mark of another drive holds only what was durable *there* before it was written *here*.
+//! Two slots, written one after the other with the same content but for `writes`, so that rot or a torn write
+//! in
+//! one leaves the other. A mark of another drive holds only what was durable *there* before it was written
+//! *here*.
 
 use crate::checksum::checksum;
 use crate::ids::Uuid;
@@ -131,7 +133,8 @@ impl Superblock {
         out
     }
 
-    /// Decodes a slot. [`DecodeError::Unsupported`] when a newer program wrote it: then nothing may be changed.
+    /// Decodes a slot. [`DecodeError::Unsupported`] when a newer program wrote it: then nothing may be
+    /// changed.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         if bytes.len() != SUPERBLOCK_BYTES {
             return Err(DecodeError::Truncated);
@@ -157,7 +160,12 @@ impl Superblock {
         Self::take_known(take, compat, ro_compat, incompat)
     }
 
-    fn take_known(mut take: Take<'_>, compat: u64, ro_compat: u64, incompat: u64) -> Result<Self, DecodeError> {
+    fn take_known(
+        mut take: Take<'_>,
+        compat: u64,
+        ro_compat: u64,
+        incompat: u64,
+    ) -> Result<Self, DecodeError> {
         let writes = take.u64()?;
         let pool = take.uuid()?;
         let drive = take.uuid()?;
@@ -185,8 +193,27 @@ impl Superblock {
         }
         let marks = (0..marks_len).map(|_| take_mark(&mut take)).collect::<Result<_, _>>()?;
         Ok(Self {
-            compat, ro_compat, incompat, writes, pool, drive, index, drives, slot_bytes, bytes, area_bytes,
-            slab_bytes, own, instance, beat, written_s, open, manifest_drives, name, domain, marks,
+            compat,
+            ro_compat,
+            incompat,
+            writes,
+            pool,
+            drive,
+            index,
+            drives,
+            slot_bytes,
+            bytes,
+            area_bytes,
+            slab_bytes,
+            own,
+            instance,
+            beat,
+            written_s,
+            open,
+            manifest_drives,
+            name,
+            domain,
+            marks,
         })
     }
 }

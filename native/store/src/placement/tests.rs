@@ -28,7 +28,11 @@ fn options(seed: u64) -> PoolOptions {
 }
 
 fn pool_drives(drives: &[SimDrive], bytes: u64) -> Vec<PoolDrive> {
-    let each = |drive: &SimDrive| PoolDrive { drive: Arc::new(drive.clone()), bytes: Some(bytes), domain: String::new() };
+    let each = |drive: &SimDrive| PoolDrive {
+        drive: Arc::new(drive.clone()),
+        bytes: Some(bytes),
+        domain: String::new(),
+    };
     drives.iter().map(each).collect()
 }
 
@@ -65,7 +69,8 @@ fn error_of<T>(result: Result<T>) -> Error {
 }
 
 fn pages_edit(referenced: &[PageName], released: &[PageName]) -> Edit {
-    let tree = TreeEdit { referenced: referenced.to_vec(), released: released.to_vec(), ..TreeEdit::default() };
+    let tree =
+        TreeEdit { referenced: referenced.to_vec(), released: released.to_vec(), ..TreeEdit::default() };
     Edit { tables: vec![(GROUP, tree)], ..Edit::default() }
 }
 
@@ -142,10 +147,7 @@ fn what_was_published_is_there_after_reopening() {
             GroupChange::Rename { id: GROUP, name: "uno".into() },
         ],
         segments_released: vec![segments[0].egroup],
-        tables: vec![(
-            GROUP,
-            TreeEdit { referenced: vec![(segments[0].egroup, 3)], ..TreeEdit::default() },
-        )],
+        tables: vec![(GROUP, TreeEdit { referenced: vec![(segments[0].egroup, 3)], ..TreeEdit::default() })],
     };
     pool.publish(edit).unwrap();
     let placed = pool.write_table(&[7; 5000]).unwrap();
@@ -191,8 +193,10 @@ fn creation_refuses_what_it_must() {
     assert!(drives[0].list().unwrap().is_empty(), "nothing was written to the other drive");
     drives[1].remove("holiday.jpg").unwrap();
     let pool = Pool::create("tank", pool_drives(&drives, 64 * MIB), options(1)).unwrap();
-    assert!(matches!(Pool::probe(&drives[0]).unwrap(), ProbeInfo::Member { name, pool: uuid, open: true, .. }
-        if name == "tank" && uuid == pool.uuid()));
+    assert!(
+        matches!(Pool::probe(&drives[0]).unwrap(), ProbeInfo::Member { name, pool: uuid, open: true, .. }
+        if name == "tank" && uuid == pool.uuid())
+    );
     let error = create(pool_drives(&drives, 64 * MIB));
     assert_eq!(error.kind, Kind::Conflict);
     assert!(error.message.contains("in pool tank"));
@@ -267,7 +271,9 @@ fn every_flipped_byte_on_one_drive_is_survived_and_mended() {
     let superblock = (0..8192).map(|at| ("superblock", at));
     let manifest = (area_at..area_at + last).map(|at| ("manifest", at));
     // Padding is covered by nothing and nothing is lost with it: every 16th of its bytes will do.
-    let worth = |(file, at): &(&str, u64)| *file == "superblock" || used[(at - area_at) as usize] != 0 || at % 16 == 0;
+    let worth = |(file, at): &(&str, u64)| {
+        *file == "superblock" || used[(at - area_at) as usize] != 0 || at % 16 == 0
+    };
     for (file, at) in superblock.chain(manifest).filter(worth) {
         drives.iter().zip(&images).for_each(|(drive, image)| drive.restore(image));
         drives[0].flip_bit(file, at, (at % 8) as u8);
@@ -291,7 +297,8 @@ fn a_torn_last_record_leaves_the_state_before_it() {
     let (area, cursor) = manifest_end(&pool);
     let old = drives[0].image();
     let ids: Vec<GroupId> = (0..60).map(|_| pool.new_group_id()).collect();
-    let create = |id: &GroupId| GroupChange::Create { id: *id, uuid: Uuid([1; 16]), name: format!("{:>200}", id.0) };
+    let create =
+        |id: &GroupId| GroupChange::Create { id: *id, uuid: Uuid([1; 16]), name: format!("{:>200}", id.0) };
     pool.publish(Edit { groups: ids.iter().map(create).collect(), ..Edit::default() }).unwrap();
     let after = image_of(&pool);
     let end = pool.journal.lock().cursor;
@@ -538,7 +545,9 @@ fn cleaning_packs_and_readers_still_find_the_pages() {
     let kept: Vec<(PageName, u64)> = ids
         .iter()
         .zip(0u64..)
-        .flat_map(|(id, at)| (0..most as u16).step_by(7).map(move |page| ((*id, page), at * 1000 + page as u64)))
+        .flat_map(|(id, at)| {
+            (0..most as u16).step_by(7).map(move |page| ((*id, page), at * 1000 + page as u64))
+        })
         .collect();
     let released: Vec<PageName> = ids
         .iter()
@@ -880,4 +889,68 @@ fn a_removed_group_gives_everything_back() {
     let space = pool.space();
     assert_eq!((space.log, space.metadata, space.data), (0, 0, 0));
     assert_eq!(space.free, space.total);
+}
+
+/// Power cuts at every step of edits, area switches, flushes of records, cleaning and slot reuse.
+#[test]
+fn after_every_power_cut_the_acknowledged_edits_are_there() {
+    use holdfast_device::sim::{CrashOptions, Event};
+    let (world, drives) = world(2);
+    let pool = fresh(&drives);
+    let ids = [egroup(&pool, 2, 12, 0), egroup(&pool, 2, 12, 100)];
+    // Close to the end of the area, so that it switches under way.
+    while manifest_end(&pool).1 + 6 * (BLOCK_BYTES as u64) < pool.area_bytes {
+        pool.publish_nothing().unwrap();
+    }
+    let start = pool.counters().manifest_switches;
+    world.start_trace();
+    for edit in 1..=12u64 {
+        let drained = GroupChange::Drained { id: GROUP, lsn: Lsn(edit), chain: edit };
+        let released = [(ids[0], edit as u16 - 1), (ids[1], edit as u16 - 1)];
+        // Page 11 of each stays; after the eighth edit they are cleaned, which frees slots that others take.
+        let tree = TreeEdit {
+            released: if edit < 12 { released.to_vec() } else { Vec::new() },
+            ..TreeEdit::default()
+        };
+        let edit_of = Edit { groups: vec![drained], tables: vec![(GROUP, tree)], ..Edit::default() };
+        pool.publish(edit_of).unwrap();
+        world.mark("edit", edit);
+        if edit == 8 {
+            while pool.clean_step().unwrap() {}
+            assert_eq!(pool.counters().egroups_cleaned, 2);
+        }
+        if edit == 10 {
+            let id = pool.write_egroup(2, &page(5).repeat(20), &[Birth::default(); 20], false).unwrap();
+            pool.discard_egroup(id);
+            pool.heartbeat().unwrap();
+        }
+    }
+    assert!(pool.counters().manifest_switches > start);
+    drop(pool);
+    let trace = world.take_trace().unwrap();
+    let options = CrashOptions { torn_variants_max: 16, ..CrashOptions::default() };
+    let mut states = 0;
+    for state in trace.crash_states(options) {
+        let marks = trace.events()[..state.position].iter().filter_map(|event| match event {
+            Event::Mark { value, .. } => Some(*value),
+            _ => None,
+        });
+        let acknowledged = marks.last().unwrap_or(0);
+        let what = || format!("position {}, {}", state.position, state.choice);
+        let drives = state.world(3).drives();
+        let pool = reopen(&drives).unwrap_or_else(|error| panic!("{}: {error}", what()));
+        let lsn = pool.groups()[0].drained_lsn.0;
+        assert!(lsn == acknowledged || lsn == acknowledged + 1, "{}: {lsn}, not {acknowledged}", what());
+        for page in lsn.min(11)..12 {
+            read_one(&pool, (ids[0], page as u16), page)
+                .unwrap_or_else(|error| panic!("{}: {error}", what()));
+            read_one(&pool, (ids[1], page as u16), 100 + page).unwrap();
+        }
+        // Recovering twice gives the same.
+        let before = image_of(&pool);
+        drop(pool);
+        assert_eq!(image_of(&reopen(&drives).unwrap()), before);
+        states += 1;
+    }
+    assert!(states > 300, "{states} states");
 }
