@@ -34,3 +34,26 @@ pub fn run_parallel<T: Send, Job: FnOnce() -> T + Send>(name: &str, jobs: Vec<Jo
         results.flatten().chain(last).collect()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+
+    #[test]
+    fn parallel_jobs_run_at_once_and_answer_in_order() {
+        let together = Barrier::new(3);
+        let job = |number: u32| {
+            let together = &together;
+            move || {
+                // Returns only when all three are here: one after the other would hang.
+                together.wait();
+                number
+            }
+        };
+        assert_eq!(run_parallel("test", vec![job(1), job(2), job(3)]), [1, 2, 3]);
+        assert_eq!(run_parallel("test", vec![|| std::thread::current().id()]), [std::thread::current().id()]);
+        assert!(run_parallel("test", Vec::<fn() -> u32>::new()).is_empty());
+    }
+}

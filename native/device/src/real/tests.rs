@@ -157,6 +157,36 @@ fn prefill_zeroes_its_range_only() {
 }
 
 #[test]
+fn a_flush_covers_the_files_with_cached_writes_and_no_others() {
+    let folder = Folder::new();
+    let drive = folder.drive();
+    let files = ["one", "two"].map(|name| drive.create(name, 8192).unwrap());
+    let dirty = || files.map(|file| drive.file(file).unwrap().dirty.load(Ordering::Relaxed));
+    drive.write(files[0], 0, &[&[1; 4096]], Durability::Durable).unwrap();
+    assert_eq!(dirty(), [false, false]);
+    drive.write(files[1], 4096, &[&[1; 10]], Durability::Cached).unwrap();
+    assert_eq!(dirty(), [false, true]);
+    drive.flush().unwrap();
+    assert_eq!(dirty(), [false, false]);
+}
+
+#[test]
+fn after_a_failed_flush_nothing_counts_as_durable() {
+    let folder = Folder::new();
+    let drive = folder.drive();
+    let file = drive.create("slab", 8192).unwrap();
+    drive.write(file, 0, &[&[1; 4096]], Durability::Cached).unwrap();
+    // What `flush` does when fdatasync fails, which no file system here does on demand.
+    drive.flush_failed.store(true, Ordering::Release);
+    assert!(drive.flush().is_err());
+    assert!(drive.write(file, 0, &[&[2; 4096]], Durability::Durable).is_err());
+    let slices = [&[2u8; 4096][..]];
+    let write = || Write { drive: &drive, file, offset: 0, slices: &slices };
+    assert!(crate::drive::write_durable(&[write(), write()]).iter().all(Result::is_err));
+    assert_eq!(read(&drive, file, 0, 4096), [1; 4096]);
+}
+
+#[test]
 fn parallel_writes_land_on_every_drive_and_report_their_own_errors() {
     let folders = [Folder::new(), Folder::new(), Folder::new()];
     let drives: Vec<RealDrive> = folders.iter().map(Folder::drive).collect();

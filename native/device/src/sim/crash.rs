@@ -15,7 +15,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::SimWorld;
-use super::image::{DriveImage, mix};
+use super::image::{Block, DriveImage, mix, whole_blocks};
 use super::trace::{Event, Landed, Trace};
 use crate::rng::Rng;
 
@@ -116,15 +116,20 @@ struct Pending {
     live: Vec<Range<u64>>,
     /// Its flush failed: no flush makes it durable any more.
     doomed: bool,
+    /// Of a write: see [`whole_blocks`].
+    blocks: Arc<[Option<Arc<Block>>]>,
 }
 
 impl Pending {
     fn new(change: Change) -> Self {
-        let live = match &change {
-            Change::Write(landed) => std::iter::once(0..landed.content.len()).collect(),
-            _ => Vec::new(),
+        let (live, blocks) = match &change {
+            Change::Write(landed) => {
+                let live = std::iter::once(0..landed.content.len()).collect();
+                (live, whole_blocks(landed.offset, &landed.content))
+            }
+            _ => (Vec::new(), Arc::from([])),
         };
-        Self { change, live, doomed: false }
+        Self { change, live, doomed: false, blocks }
     }
 
     fn drive(&self) -> usize {
@@ -144,7 +149,14 @@ impl Pending {
                     for kept in keep.unwrap_or(std::slice::from_ref(live)) {
                         let part = live.start.max(kept.start)..live.end.min(kept.end);
                         if part.start < part.end {
-                            images[landed.drive].write(&landed.file, landed.offset, &landed.content, part);
+                            let image = &mut images[landed.drive];
+                            image.write_shared(
+                                &landed.file,
+                                landed.offset,
+                                &landed.content,
+                                &self.blocks,
+                                part,
+                            );
                         }
                     }
                 }

@@ -12,7 +12,7 @@ pub(super) const BLOCK_BYTES: usize = 4096;
 const CHUNK_BLOCKS: u64 = 64;
 
 #[derive(Debug)]
-struct Block {
+pub(super) struct Block {
     hash: u64,
     bytes: [u8; BLOCK_BYTES],
 }
@@ -72,6 +72,21 @@ impl Content {
     }
 }
 
+/// The blocks that a write covers whole, made once and shared by every state that holds the write. Empty for writes
+/// that are not aligned.
+pub(super) fn whole_blocks(offset: u64, content: &Content) -> Arc<[Option<Arc<Block>>]> {
+    let Content::Bytes(bytes) = content else { return Arc::from([]) };
+    if !offset.is_multiple_of(BLOCK_BYTES as u64) {
+        return Arc::from([]);
+    }
+    bytes.as_chunks::<BLOCK_BYTES>().0.iter().map(|bytes| make_block(*bytes)).collect()
+}
+
+fn make_block(bytes: [u8; BLOCK_BYTES]) -> Option<Arc<Block>> {
+    let kept = bytes.iter().any(|byte| *byte != 0);
+    kept.then(|| Arc::new(Block { hash: hash_bytes(0, &bytes), bytes }))
+}
+
 #[derive(Clone, Debug)]
 struct FileImage {
     bytes: u64,
@@ -111,8 +126,7 @@ impl FileImage {
             let mut bytes = self.block(index).map_or([0; BLOCK_BYTES], |block| block.bytes);
             let inside = (part.start - start) as usize..(part.end - start) as usize;
             change(&mut bytes[inside], part);
-            let kept = bytes.iter().any(|byte| *byte != 0);
-            self.set_block(index, kept.then(|| Arc::new(Block { hash: hash_bytes(0, &bytes), bytes })));
+            self.set_block(index, make_block(bytes));
         }
     }
 
@@ -209,6 +223,28 @@ impl DriveImage {
         if let Some(found) = self.files.get_mut(file) {
             found.write(offset, content, part);
         }
+    }
+
+    /// As `write`, with the `whole_blocks` of the same offset and content.
+    pub(super) fn write_shared(
+        &mut self,
+        file: &str,
+        offset: u64,
+        content: &Content,
+        blocks: &[Option<Arc<Block>>],
+        part: Range<u64>,
+    ) {
+        let Some(found) = self.files.get_mut(file) else { return };
+        let size = BLOCK_BYTES as u64;
+        let (first, end) = (part.start.div_ceil(size), (part.end / size).min(blocks.len() as u64));
+        if first >= end {
+            return found.write(offset, content, part);
+        }
+        for at in first..end {
+            found.set_block(offset / size + at, blocks[at as usize].clone());
+        }
+        found.write(offset, content, part.start..first * size);
+        found.write(offset, content, end * size..part.end);
     }
 
     pub(super) fn read_into(&self, file: &str, offset: u64, into: &mut [u8]) {

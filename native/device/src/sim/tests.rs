@@ -150,7 +150,16 @@ fn whole(event: &Event) -> Vec<bool> {
 }
 
 fn settle(maybe: &mut [Maybe], newer: &Event) {
-    let Event::Cached(newer) = newer else { return };
+    let newer = match newer {
+        Event::Cached(newer) => newer,
+        Event::Remove { drive, file } => {
+            // What was written to a file goes with it, also when another takes its name.
+            let gone = |older: &Landed| (older.drive, &older.file) == (*drive, file);
+            let of_file = |maybe: &&mut Maybe| matches!(&maybe.0, Event::Cached(older) if gone(older));
+            return maybe.iter_mut().filter(of_file).for_each(|maybe| maybe.1.fill(false));
+        }
+        _ => return,
+    };
     for (older, live, _) in maybe {
         let Event::Cached(older) = older else { continue };
         if (older.drive, &older.file) != (newer.drive, &newer.file) {
@@ -252,28 +261,25 @@ impl Oracle {
     }
 }
 
-/// A short random program over two drives: overlapping cached and durable writes, parallel sets, flushes, files.
-fn random_trace(seed: u64, events: usize) -> Trace {
-    let (world, drives, files) = world_with_files(2, 4 * 1024);
+/// A short random program: overlapping cached and durable writes, parallel sets, flushes, files.
+fn random_trace(seed: u64, drives: usize, events: usize) -> Trace {
+    let (world, drives, files) = world_with_files(drives, 4 * 1024);
     world.start_trace();
     let mut rng = Rng::from_seed(seed);
     for number in 0..events {
-        let at = rng.below(2) as usize;
+        let at = rng.below(drives.len() as u64) as usize;
         let (drive, file) = (&drives[at], files[at]);
         let data = vec![number as u8 + 1; 512 * (1 + rng.below(3) as usize)];
         let offset = 512 * rng.below(5);
-        match rng.below(10) {
+        match rng.below(12) {
             0..3 => drive.write(file, offset, &[&data], Durability::Cached).unwrap(),
             3 => drive.write(file, offset, &[&data], Durability::Durable).unwrap(),
             4 => {
                 let set = [page(number as u8 + 1)];
                 let slices = [&set[0][..]];
-                let writes = [0, 1].map(|at| Write {
-                    drive: &drives[at],
-                    file: files[at],
-                    offset: 0,
-                    slices: &slices,
-                });
+                let copy =
+                    |at: usize| Write { drive: &drives[at], file: files[at], offset: 0, slices: &slices };
+                let writes: Vec<Write<'_>> = (0..drives.len()).map(copy).collect();
                 assert!(crate::drive::write_durable(&writes).iter().all(Result::is_ok));
             }
             5 => {
@@ -287,7 +293,10 @@ fn random_trace(seed: u64, events: usize) -> Trace {
                 drive.write(file, offset, &[&data], Durability::Durable).unwrap_err();
                 drive.remove_fault(fault);
             }
-            6 => match drive.open("extra").unwrap() {
+            6 | 10 | 11 => match drive.open("extra").unwrap() {
+                Some(extra) if rng.chance(1, 2) => {
+                    drive.write(extra, 0, &[&data[..512]], Durability::Cached).unwrap();
+                }
                 Some(_) => drive.remove("extra").unwrap(),
                 None => drive.create("extra", 1024).map(drop).unwrap(),
             },
@@ -307,8 +316,8 @@ fn enumerated(trace: &Trace, options: CrashOptions) -> BTreeSet<(usize, Plain)> 
 fn enumeration_equals_brute_force() {
     let options = || CrashOptions { torn_variants_max: 0, ..CrashOptions::default() };
     let mut total = 0;
-    for seed in 0..100 {
-        let trace = random_trace(seed, 8);
+    for seed in 0..400 {
+        let trace = random_trace(seed, 1 + seed as usize % 2, 9);
         let (expected, found) = (Oracle::new(&trace, false).states, enumerated(&trace, options()));
         assert!(found == expected, "seed {seed}: {} states, not {}", found.len(), expected.len());
         total += found.len();
@@ -320,7 +329,7 @@ fn enumeration_equals_brute_force() {
 fn torn_enumeration_contains_every_single_cut() {
     let options = || CrashOptions { torn_variants_max: usize::MAX, ..CrashOptions::default() };
     for seed in 100..120 {
-        let trace = random_trace(seed, 5);
+        let trace = random_trace(seed, 2, 5);
         let (expected, found) = (Oracle::new(&trace, true).states, enumerated(&trace, options()));
         let missing = expected.difference(&found).count();
         assert_eq!(missing, 0, "seed {seed}: of {} torn states", expected.len());
@@ -331,7 +340,7 @@ fn torn_enumeration_contains_every_single_cut() {
 
 #[test]
 fn hashes_tell_states_apart_exactly_as_contents_do() {
-    let trace = random_trace(7, 9);
+    let trace = random_trace(7, 2, 9);
     let mut seen: BTreeMap<u64, Plain> = BTreeMap::new();
     let mut contents = BTreeSet::new();
     for state in trace.crash_states(CrashOptions::default()) {
@@ -470,7 +479,7 @@ fn sampled_positions_stay_within_their_bounds() {
 #[test]
 fn one_seed_gives_one_trace_and_one_list_of_states() {
     let run = |seed: u64| {
-        let trace = random_trace(seed, 30);
+        let trace = random_trace(seed, 2, 30);
         let states: Vec<u64> =
             trace.crash_states(CrashOptions::default()).map(|state| state.hash()).collect();
         (trace.hash(), states)
