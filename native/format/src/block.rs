@@ -1,16 +1,17 @@
 //! Data blocks of tables: runs of records in key order, keys compressed against the one before.
 //!
 //! ```text
-//! block  = base_lsn u64 | row u32 | count u16 | flags u8 (1: entries have deaths) | reserved u8 | entry × count
-//! entry  = shared u8 | unshared u16 | value_len u16 | place u32 | wide? | death? | key bytes (unshared) | value
+//! block  = base_lsn u64 | row u32 | count u16 | flags u8 | reserved u8 | entry × count
+//! flags  = 1: entries have deaths
+//! entry  = shared u8 | unshared u16 | value_len u16 | place u32 | wide? | death? | key (unshared bytes) | value
 //! place  = bits 0 … 29: LSN − base_lsn + 2^29; bit 30: wide; bit 31: deleted (value_len 0)
-//! wide   = lsn u64 | row u32       when the row is not the block's or the LSN is too far from base_lsn; bits 0 … 29 are 0
-//! death  = u64                     in blocks of THEN: LSN of the version that came after
+//! wide   = lsn u64 | row u32   when the row is not the block's or the LSN is too far; then bits 0 … 29 are 0
+//! death  = u64                 in blocks of THEN: LSN of the version that came after
 //! ```
-//! `shared` counts the leading bytes that the key has in common with the key before it (at most 255). base_lsn and row are
-//! those of the first entry. Order is by key, then newest first. A block is scanned from its start: at 4 KiB that is
-//! about 140 entries and half a microsecond, and restart points would cost more bytes than they save time.
-//! The checksum of a block stands in its table's index.
+//! `shared` counts the leading bytes that the key has in common with the key before it (at most 255).
+//! base_lsn and row are those of the first entry. Order is by key, then newest first. A block is scanned from
+//! its start: 4 KiB are about 140 small entries, and restart points would cost bytes in each of them. The
+//! checksum of a block stands in its table's index.
 
 use crate::ids::{Lsn, Row, Stamp};
 use crate::wire::{DecodeError, Put, Take};
@@ -197,7 +198,11 @@ impl BlockCursor {
     /// Steps to the next entry; false at the end.
     pub fn advance(&mut self, block: &[u8]) -> Result<bool, DecodeError> {
         if self.left == 0 {
-            return if self.at == block.len() { Ok(false) } else { Err(DecodeError::Invalid("end of block")) };
+            return if self.at == block.len() {
+                Ok(false)
+            } else {
+                Err(DecodeError::Invalid("end of block"))
+            };
         }
         let head = take_head(block, self.at, self.base)?;
         if head.shared > self.key.len() {
@@ -293,8 +298,9 @@ mod tests {
         for deaths in [false, true] {
             let stamps = [stamp(5 << 40, 1), stamp(1, 1), stamp((5 << 40) - 3, 1), stamp((5 << 40) + 3, 9)];
             let mut builder = BlockBuilder::new(deaths);
-            let keys: Vec<Vec<u8>> =
-                (0..300u32).map(|n| [vec![7u8; (n % 270) as usize], n.to_be_bytes().to_vec()].concat()).collect();
+            let keys: Vec<Vec<u8>> = (0..300u32)
+                .map(|n| [vec![7u8; (n % 270) as usize], n.to_be_bytes().to_vec()].concat())
+                .collect();
             let mut sorted = keys.clone();
             sorted.sort();
             for (n, key) in sorted.iter().enumerate() {
@@ -307,7 +313,10 @@ mod tests {
             for (n, key) in sorted.iter().enumerate() {
                 let value = (n % 5 != 0).then_some(&key[..n % 3]);
                 assert!(cursor.advance(&block).unwrap());
-                assert_eq!((cursor.key(), cursor.stamp(), cursor.value(&block)), (&key[..], stamps[n % 4], value));
+                assert_eq!(
+                    (cursor.key(), cursor.stamp(), cursor.value(&block)),
+                    (&key[..], stamps[n % 4], value)
+                );
                 assert_eq!(cursor.death(), if deaths { Lsn(77) } else { Lsn(0) });
                 let (found, steps) = find(&block, key).unwrap();
                 assert_eq!(found, Some(Found { stamp: stamps[n % 4], value }), "key {n}");

@@ -5,7 +5,7 @@
 //! 1 HOLE     (empty)                                              any level
 //! 2 PAGES    egroup u48 | first_page u16 | checksum u64 × blocks | released bitmap (levels 1, 2 only)
 //!            blocks = 16^level, pages are consecutive; released bit n: block n is not in use through this
-//!            cell any more (shadowed by a newer cell), its page was released
+//!            cell any more (shadowed by a newer cell), its page was released; it is bit n % 8 of byte n / 8
 //! 3 PACKED   egroup u48 | page u16 | byte_offset u16 | length u16 | checksum u64     level 0
 //!            the block is `length` bytes, then zeroes; the checksum is over the `length` bytes
 //! 4 LOGGED   lsn u64 | first_page u16 | checksum u64 × blocks      the op's payload pages, still in the log

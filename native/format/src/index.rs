@@ -1,17 +1,20 @@
-//! What a table holds beside its data blocks: a header that says whose it is, and the index with the membership filter.
+//! What a table holds beside its data blocks: a header that says whose it is, and the index with the
+//! membership filter.
 //!
 //! ```text
 //! table  = header (48 B) | data block × blocks | index
-//! header = magic "HFTABLE1" | owner u32 | tree u8 | level u8 | reserved u16 | index_offset u32 | index_bytes u32
-//!        | reserved u64 | index_checksum u64 | checksum u64 over everything before
+//! header = magic "HFTABLE1" | owner u32 | tree u8 | level u8 | reserved u16
+//!        | index_offset u32 | index_bytes u32 | reserved u64 | index_checksum u64
+//!        | checksum u64 over everything before
 //! index  = blocks u32 | filter_lines u32 | filter_lines × line (64 B) | entry × blocks
 //! entry  = key_len u16 | last key of the block | offset u32 | length u32 | checksum u64
 //! ```
-//! The index's checksum stands in the table's description (`table.rs`), too: readers trust that one. The header is for
-//! those who have lost the manifest.
+//! The index's checksum stands in the table's description (`table.rs`), too: readers trust that one. The
+//! header is for those who have lost the manifest.
 //!
-//! The filter is a blocked Bloom filter: a line of 512 bits per 51 members, 6 bits each. Members are what look-ups
-//! ask for: (directory, hash of the name) of a DIRENT, (branch, inode) of a DATA key, any other key whole.
+//! The filter is a blocked Bloom filter: a line of 512 bits per 51 members, 6 bits each. Members are what
+//! look-ups ask for: (directory, hash of the name) of a DIRENT, (branch, inode) of a DATA key, any other key
+//! whole.
 
 use crate::checksum::checksum;
 use crate::ids::GroupId;
@@ -287,6 +290,9 @@ mod tests {
         let (from, until) = key::kind_range(branch, dir, KIND_DATA);
         let member = filter_hash(TreeKind::Now, &key::data(branch, dir, 77, 1));
         assert_eq!(filter_hash_of_range(TreeKind::Now, &key::data(branch, dir, 4, 0), &until), Some(member));
-        assert_eq!(filter_hash_of_range(TreeKind::Now, &from, &until), Some(filter_hash(TreeKind::Now, &from)));
+        assert_eq!(
+            filter_hash_of_range(TreeKind::Now, &from, &until),
+            Some(filter_hash(TreeKind::Now, &from))
+        );
     }
 }

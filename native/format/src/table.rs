@@ -1,4 +1,5 @@
 //! Tables: sealed pieces of sorted runs, one per slot; and their descriptions, which live in the manifest.
+//! What is in a table: `block.rs` (records), `index.rs` (header, index, membership filter).
 //!
 //! ```text
 //! desc = id u48 | owner u32 (group; 0 = the pool) | tree u8 | level u8 | copies u8 | reserved u8
@@ -45,6 +46,7 @@ pub struct TableDesc {
     pub index_bytes: u32,
     pub index_checksum: u64,
     pub records: u32,
+    /// Deletions and holes among the records.
     pub tombstones: u32,
     pub stamp_min: Lsn,
     pub stamp_max: Lsn,
@@ -53,7 +55,8 @@ pub struct TableDesc {
     pub death_max: Lsn,
     pub first: Key,
     pub last: Key,
-    /// Exclusive end of what the table's records say something about: after `last`, or the end of what a hole covers.
+    /// Exclusive end of what the table's records say something about: after `last`, or the end of what a cell
+    /// of level 1 or higher covers. Two tables overlap when their `[first, cover_until)` do.
     pub cover_until: Key,
     pub copies: Vec<SlotAddress>,
 }
@@ -133,5 +136,70 @@ impl TableDesc {
                 .map(|_| Ok(SlotAddress { drive: take.u16()?, slot: take.u32()? }))
                 .collect::<Result<_, DecodeError>>()?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn desc() -> TableDesc {
+        TableDesc {
+            id: TableId(0x0102),
+            owner: GroupId(7),
+            tree: TreeKind::Then,
+            level: 3,
+            bytes: 0x2000,
+            index_offset: 0x1000,
+            index_bytes: 0x100,
+            index_checksum: 0x1122,
+            records: 9,
+            tombstones: 4,
+            stamp_min: Lsn(1),
+            stamp_max: Lsn(2),
+            death_min: Lsn(3),
+            death_max: Lsn(4),
+            first: b"a".to_vec(),
+            last: b"bc".to_vec(),
+            cover_until: b"bc\0".to_vec(),
+            copies: vec![SlotAddress { drive: 1, slot: 2 }, SlotAddress { drive: 3, slot: 4 }],
+        }
+    }
+
+    /// The worked example of FORMAT.md.
+    #[test]
+    fn description_is_golden() {
+        let mut bytes = Vec::new();
+        desc().encode(&mut bytes);
+        #[rustfmt::skip]
+        let golden: &[u8] = &[
+            2, 1, 0, 0, 0, 0, 7, 0, 0, 0, 2, 3, 2, 0,
+            0, 0x20, 0, 0, 0, 0x10, 0, 0, 0, 1, 0, 0, 0x22, 0x11, 0, 0, 0, 0, 0, 0,
+            9, 0, 0, 0, 4, 0, 0, 0,
+            1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0,
+            1, 0, b'a', 2, 0, b'b', b'c', 3, 0, b'b', b'c', 0,
+            1, 0, 2, 0, 0, 0, 3, 0, 4, 0, 0, 0,
+        ];
+        assert_eq!(bytes, golden);
+        let mut take = Take::new(&bytes);
+        assert_eq!(TableDesc::take(&mut take), Ok(desc()));
+        assert!(take.is_empty());
+    }
+
+    #[test]
+    fn damage_is_an_error() {
+        let mut bytes = Vec::new();
+        desc().encode(&mut bytes);
+        for end in 0..bytes.len() {
+            assert_eq!(TableDesc::take(&mut Take::new(&bytes[..end])), Err(DecodeError::Truncated), "{end}");
+        }
+        for (at, bad) in [(10, 9), (12, 0), (12, 4), (13, 1)] {
+            let mut damaged = bytes.clone();
+            damaged[at] = bad;
+            assert!(
+                matches!(TableDesc::take(&mut Take::new(&damaged)), Err(DecodeError::Invalid(_))),
+                "{at}"
+            );
+        }
     }
 }

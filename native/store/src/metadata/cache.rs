@@ -1,8 +1,9 @@
 //! Verified blocks and indexes of tables, in memory, within a budget of bytes.
 //!
-//! Invariants: an entry was verified before it came in, and tables never change, so entries are never stale. The bytes
-//! charged are those allocated. A shard never holds more than its part of the budget, except for one entry that is
-//! larger than that. Eviction is CLOCK: one bit an entry, set by a hit, cleared by the passing hand.
+//! Invariants: an entry was verified before it came in, and tables never change, so entries are never stale.
+//! The bytes charged are those allocated. A shard never holds more than its part of the budget, except for
+//! one entry that is larger than that. Eviction is CLOCK: one bit an entry, set by a hit, cleared by the
+//! passing hand.
 
 use holdfast_format::TableId;
 use holdfast_format::index::Index;

@@ -1,10 +1,10 @@
 //! Which tables to merge, and merging them.
 //!
-//! Level 0 is merged whole into level 1. Of a deeper level one table goes down, with every table of its level whose
-//! holes reach over it: a hole must never stay above a newer cell, or what the cell meets below would not learn of the
-//! hole. Tables of the target level take part when the covers (`[first, cover_until)`) overlap.
-//! A level is due when it holds more than its share; a table is due when most of its records are deletions or holes, until it
-//! comes to where nothing lies below and they vanish.
+//! Level 0 is merged whole into level 1. Of a deeper level one table goes down, with every table of its level
+//! whose holes reach over it: a hole must never stay above a newer cell, or what the cell meets below would
+//! not learn of the hole. Tables of the target level take part when the covers (`[first, cover_until)`)
+//! overlap. A level is due when it holds more than its share; a table is due when most of its records are
+//! deletions or holes, until it comes to where nothing lies below and they vanish.
 
 use super::io::{Points, TableIo, TreeEdit};
 use super::levels::Levels;
@@ -17,12 +17,13 @@ use crate::error::Result;
 use holdfast_format::block::Entry;
 use holdfast_format::key;
 use holdfast_format::key::Key;
-use holdfast_format::limits::{LEVEL_FANOUT, LEVELS_MAX, LEVEL0_RUNS_MAX, THEN_FANIN, TOMBSTONES_DUE};
+use holdfast_format::limits::{LEVEL_FANOUT, LEVEL0_RUNS_MAX, LEVELS_MAX, THEN_FANIN, TOMBSTONES_DUE};
 use holdfast_format::table::{TableDesc, TreeKind};
 use holdfast_format::{GroupId, TableId};
 use std::sync::Arc;
 
-/// A piece of compaction work. It stays good until another edit removes one of its inputs; then it yields nothing.
+/// A piece of compaction work. It stays good until another edit removes one of its inputs; then it yields
+/// nothing.
 pub struct Compaction {
     pub(crate) work: Work,
 }
@@ -35,6 +36,11 @@ pub(crate) enum Work {
 }
 
 impl Compaction {
+    /// Bytes of the inputs: about the space that the outputs will take.
+    pub fn bytes(&self) -> u64 {
+        self.inputs().map(|table| table.desc.bytes as u64).sum()
+    }
+
     pub(crate) fn inputs(&self) -> impl Iterator<Item = &Arc<Table>> {
         let (left, right) = match &self.work {
             Work::Now { sources, targets, .. } => (&sources[..], &targets[..]),
@@ -107,7 +113,8 @@ pub(crate) fn pick(view: &Arc<Levels>, level1_bytes: u64, cursors: &mut [Key]) -
 
 /// The small tables of THEN that are closest in age, when there are too many.
 pub(crate) fn pick_then(view: &Arc<Levels>, slot_bytes: usize) -> Option<Compaction> {
-    let small: Vec<_> = view.then.iter().filter(|table| (table.desc.bytes as usize) < slot_bytes / 2).collect();
+    let small: Vec<_> =
+        view.then.iter().filter(|table| (table.desc.bytes as usize) < slot_bytes / 2).collect();
     let span = |group: &[&Arc<Table>]| {
         let oldest = group.iter().map(|table| table.desc.death_min).min().unwrap_or_default();
         let newest = group.iter().map(|table| table.desc.death_max).max().unwrap_or_default();
@@ -134,7 +141,8 @@ pub(crate) fn run(
             let taken = |table: &Arc<Table>| targets.iter().any(|target| target.desc.id == table.desc.id);
             let beside = view.levels.get(*level as usize - 1).into_iter().flatten();
             let guards = beside.filter(|table| !taken(table)).map(|table| table.desc.first.clone()).collect();
-            let below = Below { tree: now, runs: view.levels.iter().skip(*level as usize).cloned().collect() };
+            let below =
+                Below { tree: now, runs: view.levels.iter().skip(*level as usize).cloned().collect() };
             let out = Output::new(io, TableName { owner, tree: now, level: *level }, guards, points);
             let mut resolver = Resolver::new(points, below, Origin::Tables, out);
             let mut sorted = sources.clone();
@@ -171,8 +179,9 @@ fn merge_then(io: &dyn TableIo, owner: GroupId, tables: &[Arc<Table>], points: &
     out.finish()
 }
 
-/// Whether nothing, or little, of a table of THEN is seen: no point sees any of it, or its ticks have gone and only an
-/// older point may see its oldest records. After the rewrite nothing is younger than that point, so it comes once.
+/// Whether nothing, or little, of a table of THEN is seen: no point sees any of it, or its ticks have gone
+/// and only an older point may see its oldest records. After the rewrite nothing is younger than that point,
+/// so it comes once.
 fn is_expired(desc: &TableDesc, points: &Points) -> bool {
     let lsns = points.lsns();
     let seen_from = lsns.partition_point(|point| *point < desc.death_max);

@@ -1,7 +1,8 @@
 //! All tables of a moment, as readers see them.
 //!
-//! Invariants: level 0 holds runs that may overlap; every deeper level is one run; for one key a shallower level is
-//! newer. DATA cells shadow across keys, so their readers compare stamps over all keys that may cover a block.
+//! Invariants: level 0 holds runs that may overlap; every deeper level is one run; for one key a shallower
+//! level is newer. DATA cells shadow across keys, so their readers compare stamps over all keys that may
+//! cover a block.
 
 use super::io::Version;
 use super::memtable::Stamped;
@@ -75,7 +76,9 @@ impl Levels {
         level.get(at).filter(|table| table.spans(key))
     }
 
-    /// Newest version in NOW; a value of `None` is a deletion.
+    /// Newest version in NOW; a value of `None` is a deletion (of a DATA key: a hole). A block's content is what
+    /// the newest of the cells that cover it says, blocks in their `released` bitmaps left out; of two with one
+    /// stamp the smaller. No cell at all: a hole.
     pub fn get(&self, key: &[u8]) -> Result<Option<Stamped>> {
         let mut stepped = 0;
         let mut best: Option<Stamped> = None;
@@ -116,8 +119,8 @@ impl Levels {
         Ok(LevelsIter { merge: Merge::new(cursors)?, started: false, counters: self.counters.clone() })
     }
 
-    /// The version that the point `at` sees: the newest of its time, over NOW and THEN. For a DATA key it says what this cell
-    /// said then; a block's content is that of the newest cell that covers it.
+    /// The version that the point `at` sees: the newest of its time, over NOW and THEN. For a DATA key it
+    /// says what this cell said then; a block's content is that of the newest cell that covers it.
     pub fn get_at(&self, key: &[u8], at: Lsn) -> Result<Option<Stamped>> {
         let mut stepped = 0;
         let mut best: Option<Stamped> = None;
@@ -134,9 +137,11 @@ impl Levels {
         }
         let hash = index::filter_hash(TreeKind::Then, key);
         let until = [key, b"\0"].concat();
-        for table in self.then.iter().filter(|table| {
-            table.spans(key) && table.desc.stamp_min <= at && at < table.desc.death_max
-        }) {
+        for table in self
+            .then
+            .iter()
+            .filter(|table| table.spans(key) && table.desc.stamp_min <= at && at < table.desc.death_max)
+        {
             if !table.index()?.may_hold(hash) {
                 continue;
             }
@@ -171,7 +176,8 @@ fn may_hold_range(tables: &[Arc<Table>], from: &[u8], until: &[u8]) -> Result<bo
 pub(crate) fn runs_of(tables: &[Arc<Table>]) -> Vec<Vec<Arc<Table>>> {
     let mut runs: Vec<Vec<Arc<Table>>> = Vec::new();
     for table in tables {
-        let fits = |run: &&mut Vec<Arc<Table>>| run.last().is_some_and(|last| last.desc.last < table.desc.first);
+        let fits =
+            |run: &&mut Vec<Arc<Table>>| run.last().is_some_and(|last| last.desc.last < table.desc.first);
         match runs.iter_mut().find(fits) {
             Some(run) => run.push(table.clone()),
             None => runs.push(vec![table.clone()]),

@@ -2,8 +2,9 @@
 //!
 //! Invariants:
 //! - Stamps of one key never go back: `insert` is called in LSN order.
-//! - Of two versions of a key with no kept point between them only the newer one stays. Pieces (PARTIAL cells) are the
-//!   exception: they lie over the older version and stay beside it, pairwise apart where no point lies between them.
+//! - Of two versions of a key with no kept point between them only the newer one stays. Pieces (PARTIAL
+//!   cells) are the exception: they lie over the older version and stay beside it, pairwise apart where no
+//!   point lies between them.
 
 use holdfast_format::cell;
 use holdfast_format::key;
@@ -14,9 +15,10 @@ use std::ops::Bound;
 
 use super::io::Version;
 
-/// What the map itself costs per key and per version, beside the bytes (measured on x86-64 with glibc's allocator).
+/// What a key and a version cost beside their bytes: computed for B-tree nodes two thirds full and an allocator
+/// that hands out multiples of 16 with 8 of its own.
 const KEY_OVERHEAD_BYTES: usize = 80;
-const VERSION_OVERHEAD_BYTES: usize = 48;
+const VERSION_OVERHEAD_BYTES: usize = 64;
 /// Shadowed cells that one insert removes at most, so that no insert holds the lock for long.
 const SHADOWED_REMOVED_MAX: usize = 512;
 
@@ -116,7 +118,8 @@ impl Inner {
         self.records = self.records - records + versions.len();
     }
 
-    /// Removes what a cell of level 1 or higher covers and no kept point protects. What is left is resolved by the drain.
+    /// Removes what a cell of level 1 or higher covers and no kept point protects. What is left is resolved
+    /// by the drain.
     fn remove_shadowed(&mut self, key: &[u8], stamp: Stamp, last_point: Lsn) {
         let Some((start, level)) = key::data_place(key).filter(|(_, level)| *level > 0) else { return };
         let until = super::cover_until(key, start, level);
@@ -142,9 +145,9 @@ impl Memtable {
         Self::default()
     }
 
-    /// Adds a version; `None` deletes. Versions of the key that are newer than `last_point` (the newest kept LSN) go,
-    /// except that a PARTIAL cell replaces nothing but the PARTIAL cells that it touches, by merging with them. A DATA
-    /// cell of a higher level also removes cells below it, as far as that is cheap.
+    /// Adds a version; `None` deletes. Versions of the key that are newer than `last_point` (the newest kept
+    /// LSN) go, except that a PARTIAL cell replaces nothing but the PARTIAL cells that it touches, by merging
+    /// with them. A DATA cell of a higher level also removes cells below it, as far as that is cheap.
     pub fn insert(&self, key: &[u8], stamp: Stamp, value: Option<&[u8]>, last_point: Lsn) {
         let mut inner = self.inner.write();
         inner.put(key, stamp, value, last_point);
@@ -171,8 +174,9 @@ impl Memtable {
         }
     }
 
-    /// About `limit` versions with `from <= key < until` in key order, the versions of a key newest first and never split
-    /// between two calls. Empty: there are no more. The next call starts at the last key and a zero byte.
+    /// About `limit` versions with `from <= key < until` in key order, the versions of a key newest first and
+    /// never split between two calls. Empty: there are no more. The next call starts at the last key and a
+    /// zero byte.
     pub fn chunk(&self, from: &[u8], until: &[u8], limit: usize) -> Vec<Version> {
         let mut out = Vec::new();
         if from >= until {

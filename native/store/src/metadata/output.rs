@@ -1,4 +1,5 @@
-//! Where a build or a merge puts its records: tables of NOW in key order, tables of THEN by death, and the edit.
+//! Where a build or a merge puts its records: tables of NOW in key order, tables of THEN by death, and the
+//! edit.
 
 use super::io::{Placed, Points, TableIo, TreeEdit};
 use super::writer::{TableName, TableWriter};
@@ -8,8 +9,8 @@ use holdfast_format::key::Key;
 use holdfast_format::table::{TableDesc, TreeKind};
 use holdfast_format::{GroupId, Lsn};
 
-/// THEN tables that are open at once: one per part of the kept points, so that expiry drops whole tables and wastes at
-/// most this part of the window.
+/// THEN tables that are open at once: one per part of the kept points, so that expiry drops whole tables and
+/// wastes at most this part of the window.
 const THEN_BUCKETS: usize = 8;
 
 /// Dropped before [`Output::finish`], it gives its tables back.

@@ -1,13 +1,15 @@
-//! What survives when versions meet: NOW keeps the newest, THEN what a point sees, the rest releases its pages.
+//! What survives when versions meet: NOW keeps the newest, THEN what a point sees, the rest releases its
+//! pages.
 //!
-//! Records come in order of key, then newest first. Plain keys are decided one by one. DATA cells are decided in granules:
-//! all cells that start in one aligned MiB of one inode, under the holes of levels 3 and up that reach into it.
-//! From the newest cell to the oldest, `next[block]` is the LSN that shadows what comes: a cell's life at a block is
-//! `[stamp, next)`. Of two cells with one stamp the smaller counts as the newer.
+//! Records come in order of key, then newest first. Plain keys are decided one by one. DATA cells are decided
+//! in granules: all cells that start in one aligned MiB of one inode, under the holes of levels 3 and up that
+//! reach into it. From the newest cell to the oldest, `next[block]` is the LSN that shadows what comes: a
+//! cell's life at a block is `[stamp, next)`. Of two cells with one stamp the smaller counts as the newer.
 //!
-//! A life may be recorded longer than it was, when the version that ended it went to THEN (or was seen by no point) in an
-//! earlier merge. That is harmless: readers of a point take the newest birth. It is why deletions and holes go to
-//! THEN too when a point sees them, and why they leave NOW only when no deeper table can hold what they shadow.
+//! A life may be recorded longer than it was, when the version that ended it went to THEN (or was seen by no
+//! point) in an earlier merge. That is harmless: readers of a point take the newest birth. It is why
+//! deletions and holes go to THEN too when a point sees them, and why they leave NOW only when no deeper
+//! table can hold what they shadow.
 
 use super::cells::{self, Content};
 use super::io::Points;
@@ -165,7 +167,14 @@ impl<'a> Resolver<'a> {
         self.out.finish()
     }
 
-    fn push_cell(&mut self, key: &[u8], start: u32, level: u8, stamp: Stamp, value: Option<&[u8]>) -> Result<()> {
+    fn push_cell(
+        &mut self,
+        key: &[u8],
+        start: u32,
+        level: u8,
+        stamp: Stamp,
+        value: Option<&[u8]>,
+    ) -> Result<()> {
         let mut inode = [0; PREFIX_BYTES];
         inode.copy_from_slice(&key[..PREFIX_BYTES]);
         let first = start / GRANULE_BLOCKS as u32 * GRANULE_BLOCKS as u32;
@@ -239,14 +248,16 @@ impl<'a> Resolver<'a> {
         let record = &self.records[at];
         let (lsn, level) = (record.stamp.lsn, record.level);
         let beside = self.records.iter().filter(|other| other.level >= level).map(|other| other.stamp.lsn);
-        let death = self.covers.iter().map(|cover| cover.lsn).chain(beside).filter(|other| *other > lsn).min();
+        let death =
+            self.covers.iter().map(|cover| cover.lsn).chain(beside).filter(|other| *other > lsn).min();
         if let Some(death) = death {
             self.end_whole(inode, at, death)?;
         }
         Ok(())
     }
 
-    /// Ends the life of a cell of levels 0 to 2 where something newer lies over it, and puts it over what is older.
+    /// Ends the life of a cell of levels 0 to 2 where something newer lies over it, and puts it over what is
+    /// older.
     fn decide_cell(&mut self, inode: &[u8; PREFIX_BYTES], at: usize, next: &mut [Lsn]) -> Result<()> {
         let record = &self.records[at];
         let (lsn, level) = (record.stamp.lsn, record.level);
@@ -282,11 +293,8 @@ impl<'a> Resolver<'a> {
             }
             self.records[at].alive = alive > 0;
         }
-        for (block, death) in next.iter_mut().enumerate() {
-            if held[block] {
-                *death = lsn;
-            }
-        }
+        // Also where it holds nothing any more: in its time it lay over what is older.
+        next.fill(lsn);
         Ok(())
     }
 
@@ -304,7 +312,8 @@ impl<'a> Resolver<'a> {
         Ok(())
     }
 
-    /// One block of a data cell leaves it: to THEN as a cell of its own when a point sees it, else its page is released.
+    /// One block of a data cell leaves it: to THEN as a cell of its own when a point sees it, else its page
+    /// is released.
     fn end_block(&mut self, inode: &[u8; PREFIX_BYTES], at: usize, block: usize, death: Lsn) {
         let record = &self.records[at];
         let (Content::Pages(egroup, first_page), Some(range)) = (record.content, record.value.clone()) else {
@@ -363,9 +372,11 @@ impl<'a> Resolver<'a> {
             self.inode_tables = Some(self.below.tables_of_inode(key)?);
         }
         let until = super::cover_until(key, self.records[at].start, self.records[at].level);
-        Ok(self.inode_tables.iter().flatten().any(|table| {
-            table.desc.first < until && &table.desc.cover_until[..] > &key[..]
-        }))
+        Ok(self
+            .inode_tables
+            .iter()
+            .flatten()
+            .any(|table| table.desc.first < until && table.desc.cover_until[..] > key[..]))
     }
 }
 

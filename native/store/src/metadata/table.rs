@@ -56,7 +56,8 @@ impl Table {
             return Err(self.corrupt("index", DecodeError::Invalid("place of a block")));
         }
         let mut buffer = zeroed(bytes);
-        let into = Arc::get_mut(&mut buffer).ok_or_else(|| Error::new(crate::error::Kind::Internal, "shared buffer"))?;
+        let into = Arc::get_mut(&mut buffer)
+            .ok_or_else(|| Error::new(crate::error::Kind::Internal, "shared buffer"))?;
         self.io.read_table(&self.desc, offset, into, verify)?;
         if !verify(into) {
             return Err(self.corrupt(&format!("block at {offset}"), DecodeError::Checksum));
@@ -327,9 +328,7 @@ impl Merge {
 
     /// Steps past every version of the head's key, if no run holds two of a key.
     pub(crate) fn advance_key(&mut self) -> Result<()> {
-        while self.order.len() > 1
-            && self.cursors[self.order[1]].key() == self.cursors[self.order[0]].key()
-        {
+        while self.order.len() > 1 && self.cursors[self.order[1]].key() == self.cursors[self.order[0]].key() {
             self.advance_at(1)?;
         }
         self.advance_at(0)

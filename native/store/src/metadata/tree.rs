@@ -1,7 +1,8 @@
 //! The trees of one owner: NOW answers for the present, THEN holds what kept points still see.
 //!
-//! Rules of use: `build`, `compact` and `expire` write tables and publish nothing; their edit is written to the manifest,
-//! then given to `apply`, before the next of them is called. Readers need no lock: they hold a snapshot.
+//! Rules of use: `build`, `compact` and `expire` write tables and publish nothing; their edit is written to
+//! the manifest, then given to `apply`, before the next of them is called. Readers need no lock: they hold a
+//! snapshot.
 
 use super::cache::BlockCache;
 use super::compact;
@@ -113,7 +114,8 @@ impl Tree {
         self.levels.read().clone()
     }
 
-    /// Tables that an applied edit removed and that no snapshot, iterator or job names any more. Each is reported once.
+    /// Tables that an applied edit removed and that no snapshot, iterator or job names any more. Each is
+    /// reported once.
     pub fn retired(&self) -> Vec<TableId> {
         let mut free = Vec::new();
         self.retiring.lock().retain(|(id, table)| {
@@ -126,17 +128,17 @@ impl Tree {
         free
     }
 
-    /// Writes L0 tables (per key the newest version) and THEN tables (older versions that a point sees) from versions sorted
-    /// by key, then newest first. Everything in it is newer than everything in the tree. Cells are final (no LOGGED, no
-    /// PARTIAL). Streaming. Publishes nothing; on an error the tables are given back.
+    /// Writes L0 tables (per key the newest version) and THEN tables (older versions that a point sees) from
+    /// versions sorted by key, then newest first. Everything in it is newer than everything in the tree.
+    /// Cells are final (no LOGGED, no PARTIAL). Streaming. Publishes nothing; on an error the tables are
+    /// given back.
     pub fn build(
         &self,
         versions: &mut dyn Iterator<Item = Result<Version>>,
         points: &Points,
     ) -> Result<TreeEdit> {
         let view = self.snapshot();
-        let below =
-            Below { tree: self.now(), runs: view.runs.iter().chain(&view.levels).cloned().collect() };
+        let below = Below { tree: self.now(), runs: view.runs.iter().chain(&view.levels).cloned().collect() };
         let name = TableName { owner: self.options.owner, tree: self.now(), level: 0 };
         let out = Output::new(&*self.io, name, Vec::new(), points);
         let mut resolver = Resolver::new(points, below, Origin::Memtable, out);
@@ -163,8 +165,8 @@ impl Tree {
         compact::run(&*self.io, self.options.owner, self.now(), job, points)
     }
 
-    /// Drops the THEN tables that no point sees any more, and thins those that only an old point sees. NOW is unaffected.
-    /// Bounded work: call it again until the edit is empty.
+    /// Drops the THEN tables that no point sees any more, and thins those that only an old point sees. NOW is
+    /// unaffected. Bounded work: call it again until the edit is empty.
     pub fn expire(&self, points: &Points) -> Result<TreeEdit> {
         compact::expire(&*self.io, self.options.owner, &self.snapshot(), EXPIRE_TABLES_MAX, points)
     }
@@ -188,6 +190,12 @@ impl Tree {
         *levels = Arc::new(Levels::new(tables, levels.counters.clone()));
     }
 
+    /// Gives back the tables of an edit that was not published and never will be.
+    pub fn abandon(&self, edit: &TreeEdit) {
+        super::output::discard(&*self.io, &edit.added);
+    }
+
+    /// Every table of the trees, as the manifest names it.
     pub fn tables(&self) -> Vec<TableDesc> {
         self.snapshot().tables().map(|table| table.desc.clone()).collect()
     }
