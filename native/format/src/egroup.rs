@@ -3,16 +3,19 @@
 //!
 //! ```text
 //! key    = 0x01 | egroup u48 BE                        -> EgroupRecord
-//!        | 0x02 | egroup u48 BE | page u16 BE          -> share count u32: references beyond the liveness bit
+//!        | 0x02 | egroup u48 BE | page u16 BE          -> share count u32: references beyond the liveness
+//!        bit
 //! record = state u8 | rf u8 | flags u8 | copies u8 | incarnation u64 | pages u16
 //!        | live: length u8, bytes | copies × (drive u16, slot u32)
-//!        | sources u8, sources × egroup u48 | parts u8, parts × (target u48, base u16, moved: length u8, bytes)
+//!        | sources u8, sources × egroup u48 | parts u8, parts × (target u48, base u16, moved: length u8,
+//!        bytes)
 //! footer = births × 40 B, zeroes up to 64 B before the slot's end | trailer (64 B, the last of the slot)
 //! birth  = group u32 | branch u32 | inode u64 | block u32 | row u32 | lsn u64 | checksum u64
 //! trailer = magic u64 | pool uuid 16 B | egroup u64 | incarnation u64 | pages u32 | reserved u32
 //!         | births checksum u64 | trailer checksum u64 (over the 56 bytes before)
 //! ```
-//! A bitmap's trailing zero bytes are not stored. `moved` maps its n-th set bit to page `base + n` of `target`.
+//! A bitmap's trailing zero bytes are not stored. `moved` maps its n-th set bit to page `base + n` of
+//! `target`.
 //! `live` names the pages that are referenced *under this egroup's name*, also when it has moved.
 
 use crate::checksum::checksum;
@@ -242,7 +245,8 @@ impl EgroupRecord {
         if sources_len > MOVED_SOURCES_MAX {
             return Err(DecodeError::Invalid("number of sources"));
         }
-        let sources = (0..sources_len).map(|_| Ok(EgroupId(take.u48()?))).collect::<Result<_, DecodeError>>()?;
+        let sources =
+            (0..sources_len).map(|_| Ok(EgroupId(take.u48()?))).collect::<Result<_, DecodeError>>()?;
         let parts_len = take.u8()? as usize;
         if parts_len > MOVED_PARTS_MAX || (parts_len > 0) != (state == EgroupState::Moved) {
             return Err(DecodeError::Invalid("moved parts"));
@@ -265,7 +269,8 @@ impl EgroupRecord {
     }
 }
 
-/// What a page is: the name that it keeps through moves and shares (I-5). Group 0: not known (moved out of a log segment,
+/// What a page is: the name that it keeps through moves and shares (I-5). Group 0: not known (moved out of a
+/// log segment,
 /// whose frames held the names).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Birth {

@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! area   = header record | snapshot record | edit records …     each padded to 4096 B
-//! record = magic u32 | kind u8 | reserved 3 B | pool uuid 16 B | generation u64 | sequence u64 | membership u64
+//! record = magic u32 | kind u8 | reserved 3 B | pool uuid 16 B | generation u64 | sequence u64 | membership
+//! u64
 //!        | previous checksum u64 | body bytes u32 | reserved u32 | checksum u64 | body
 //! body   = items: tag u8 | length u32 | payload
 //! ```
-//! A record's checksum is over the 64 bytes before it and the body. `previous checksum` chains it to the record
+//! A record's checksum is over the 64 bytes before it and the body. `previous checksum` chains it to the
+//! record
 //! before; a header starts the chain of its area with 0. `sequence` grows by one from snapshot to edit to
 //! edit, and on into the next area's snapshot (the header bears its snapshot's sequence).
 //! Items say what is, never what changed, so that applying one twice does no harm.
@@ -105,7 +107,11 @@ impl RecordHead {
         let mut head = Vec::with_capacity(RECORD_HEADER_BYTES);
         self.put(&mut head);
         let sum = checksum_bound(checksum_bound(0, &head), body);
-        if sum == self.checksum && body.len() == self.body_bytes as usize { Ok(()) } else { Err(DecodeError::Checksum) }
+        if sum == self.checksum && body.len() == self.body_bytes as usize {
+            Ok(())
+        } else {
+            Err(DecodeError::Checksum)
+        }
     }
 }
 
@@ -120,7 +126,8 @@ pub struct DriveEntry {
     pub bytes: u64,
     /// It failed a write: nothing on it counts.
     pub out: bool,
-    /// Membership since which it has been away; 0: it is there. A drive that returns with this membership or a newer
+    /// Membership since which it has been away; 0: it is there. A drive that returns with this membership or
+    /// a newer
     /// one was used apart from the others.
     pub absent_since: u64,
 }
@@ -167,22 +174,52 @@ pub enum Item {
     /// Name of the pool.
     Name(String),
     /// Numbers below these are given away.
-    Counters { next_egroup: u64, next_group: u32 },
+    Counters {
+        next_egroup: u64,
+        next_group: u32,
+    },
     Drive(DriveEntry),
     ManifestDrives(Vec<u16>),
     /// Everything of a group but its history and segments.
-    Group { id: GroupId, uuid: Uuid, name: String, drained_lsn: Lsn, drained_chain: u64, destroyed: bool },
+    Group {
+        id: GroupId,
+        uuid: Uuid,
+        name: String,
+        drained_lsn: Lsn,
+        drained_chain: u64,
+        destroyed: bool,
+    },
     /// Row `index` of the group's history.
-    Row { group: GroupId, index: u32, row: EpochRow },
+    Row {
+        group: GroupId,
+        index: u32,
+        row: EpochRow,
+    },
     GroupGone(GroupId),
-    Segment { group: GroupId, segment: Segment },
-    SegmentGone { group: GroupId, egroup: EgroupId },
+    Segment {
+        group: GroupId,
+        segment: Segment,
+    },
+    SegmentGone {
+        group: GroupId,
+        egroup: EgroupId,
+    },
     Table(TableDesc),
-    TableGone { owner: GroupId, id: TableId },
-    /// A record of the POOL tree, not yet in its tables; `None`: deleted. `sequence`: of the edit that put it.
-    Record { sequence: u64, key: Vec<u8>, value: Option<Vec<u8>> },
+    TableGone {
+        owner: GroupId,
+        id: TableId,
+    },
+    /// A record of the POOL tree, not yet in its tables; `None`: deleted. `sequence`: of the edit that put
+    /// it.
+    Record {
+        sequence: u64,
+        key: Vec<u8>,
+        value: Option<Vec<u8>>,
+    },
     /// Records of this sequence and below are in the POOL tree's tables.
-    RecordsFlushed { sequence: u64 },
+    RecordsFlushed {
+        sequence: u64,
+    },
 }
 
 fn put_string(out: &mut Vec<u8>, text: &str) {
@@ -297,7 +334,8 @@ impl Item {
         }
     }
 
-    /// Takes one item; `None` at the end of the body. An unknown tag is an error: new ones come with a feature bit.
+    /// Takes one item; `None` at the end of the body. An unknown tag is an error: new ones come with a
+    /// feature bit.
     pub fn take(body: &mut Take<'_>) -> Result<Option<Self>, DecodeError> {
         if body.is_empty() {
             return Ok(None);

@@ -1,21 +1,22 @@
-//! Cleaning: egroups with little live data are packed into fresh ones. No file metadata changes: the old name's
+//! Cleaning: egroups with little live data are packed into fresh ones. No file metadata changes: the old
+//! name's
 //! record says where its pages lie now (STORE.md 10).
 //!
 //! Invariants:
 //! - Depth is 1: a target of moves is never itself "moved"; cleaning it re-points its sources.
 //! - The pages of one source stay in order and in one row, so that one part with one base describes them.
-//! - A page is copied only when it is known to be right: by the footer's checksum, or (log segments, whose checksums
+//! - A page is copied only when it is known to be right: by the footer's checksum, or (log segments, whose
+//!   checksums
 //!   only the frames know) because all copies agree.
 
 use super::Pool;
-use super::placing::Purpose;
 use super::publish::Change;
 use super::report::count;
 use crate::error::Result;
+use holdfast_format::EgroupId;
 use holdfast_format::checksum::checksum;
 use holdfast_format::egroup::{Birth, EgroupRecord, EgroupState, Footer, MovedPart, PageSet};
 use holdfast_format::limits::{BLOCK_BYTES, MOVED_SOURCES_MAX};
-use holdfast_format::EgroupId;
 
 /// Records that one step looks at.
 const SCAN_RECORDS_MAX: usize = 4096;
@@ -29,8 +30,12 @@ struct Victim {
     record: EgroupRecord,
 }
 
+/// Content and birth name.
+type NamedPage = (Vec<u8>, Birth);
+
 impl Pool {
-    /// Frees what is empty, or packs a few egroups with little live data into one. False when nothing is worth doing.
+    /// Frees what is empty, or packs a few egroups with little live data into one. False when nothing is
+    /// worth doing.
     pub fn clean_step(&self) -> Result<bool> {
         self.check_open()?;
         let _maintenance = self.maintenance.lock();
@@ -56,7 +61,8 @@ impl Pool {
         Ok(true)
     }
 
-    /// Egroups of one RF whose live pages fit one egroup: at least two, the emptiest of those that were looked at.
+    /// Egroups of one RF whose live pages fit one egroup: at least two, the emptiest of those that were
+    /// looked at.
     fn victims(&self) -> Result<Vec<Victim>> {
         let mut cursor = self.clean_cursor.lock();
         let mut found: Vec<Victim> = Vec::new();
@@ -81,7 +87,8 @@ impl Pool {
                 let record = &found[at].record;
                 pages += record.live.len();
                 names += record.sources.len().max(1);
-                if pages > self.egroup_pages_max() || names > MOVED_SOURCES_MAX || chosen.len() == VICTIMS_MAX {
+                if pages > self.egroup_pages_max() || names > MOVED_SOURCES_MAX || chosen.len() == VICTIMS_MAX
+                {
                     break;
                 }
                 chosen.push(Victim { id: found[at].id, record: record.clone() });
@@ -96,7 +103,8 @@ impl Pool {
 
     /// Crash order:
     /// 1. the target is written, durable; a crash leaves a slot that nothing names;
-    /// 2. one edit says that the sources have moved, and frees their slots. Readers that found the old place hold it.
+    /// 2. one edit says that the sources have moved, and frees their slots. Readers that found the old place
+    /// hold it.
     fn pack(&self, victims: &[Victim]) -> Result<bool> {
         let mut pages = Vec::new();
         let mut births = Vec::new();
@@ -140,10 +148,14 @@ impl Pool {
     }
 
     /// The victim's live pages with their birth names, known to be right; `None` when that cannot be known.
-    fn right_pages(&self, victim: &Victim) -> Result<Option<Vec<(Vec<u8>, Birth)>>> {
+    fn right_pages(&self, victim: &Victim) -> Result<Option<Vec<NamedPage>>> {
         let _hold = self.hold();
         // A log segment has frames where a footer would be.
-        let footer = if self.is_segment(&victim.record) { None } else { self.footer_of(victim.id, &victim.record).ok() };
+        let footer = if self.is_segment(&victim.record) {
+            None
+        } else {
+            self.footer_of(victim.id, &victim.record).ok()
+        };
         let mut content = Vec::with_capacity(victim.record.live.len());
         for page in victim.record.live.iter() {
             let mut bytes = vec![0; BLOCK_BYTES];
@@ -178,7 +190,9 @@ impl Pool {
     fn copies_agree(&self, record: &EgroupRecord, offset: u32, bytes: &mut [u8]) -> bool {
         let mut first: Option<Vec<u8>> = None;
         for copy in record.copies.iter().filter(|copy| self.disks[copy.drive as usize].is_active()) {
-            if self.read_copy(*copy, offset, bytes).is_err() || first.as_deref().is_some_and(|first| first != bytes) {
+            if self.read_copy(*copy, offset, bytes).is_err()
+                || first.as_deref().is_some_and(|first| first != bytes)
+            {
                 return false;
             }
             first = Some(bytes.to_vec());

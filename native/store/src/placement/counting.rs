@@ -3,10 +3,11 @@
 use super::publish::Change;
 use crate::error::{Error, Kind, Result};
 use crate::metadata::io::PageName;
-use holdfast_format::egroup::{EgroupRecord, EgroupState};
 use holdfast_format::EgroupId;
+use holdfast_format::egroup::{EgroupRecord, EgroupState};
 
-/// A caller released what it never referenced, or named what does not exist: refused before anything is written.
+/// A caller released what it never referenced, or named what does not exist: refused before anything is
+/// written.
 fn wrong(page: PageName, what: &str) -> Error {
     Error::new(Kind::Internal, format!("page {} of egroup {}: {what}", page.1, page.0))
 }
@@ -30,7 +31,9 @@ impl Change<'_> {
 
     /// One more record names the page.
     pub(super) fn reference(&mut self, page: PageName) -> Result<()> {
-        let Some(record) = self.egroup(page.0)? else { return Err(wrong(page, "referenced, but it does not exist")) };
+        let Some(record) = self.egroup(page.0)? else {
+            return Err(wrong(page, "referenced, but it does not exist"));
+        };
         if record.live.contains(page.1) {
             record.shared = true;
             let count = self.share(page)?;
@@ -38,8 +41,11 @@ impl Change<'_> {
             return Ok(());
         }
         if record.state == EgroupState::Moved {
-            // Dead under this name since it moved; only a pinned page comes back, and its target waited for it.
-            let target = record.moved_to(page.1).ok_or_else(|| wrong(page, "referenced, but it did not move along"))?;
+            // Dead under this name since it moved; only a pinned page comes back, and its target waited for
+            // it.
+            let target = record
+                .moved_to(page.1)
+                .ok_or_else(|| wrong(page, "referenced, but it did not move along"))?;
             record.live.insert(page.1);
             return self.reference(target);
         }
@@ -52,7 +58,9 @@ impl Change<'_> {
 
     /// One record that named the page is gone.
     pub(super) fn release(&mut self, page: PageName) -> Result<()> {
-        let Some(record) = self.egroup(page.0)? else { return Err(wrong(page, "released, but it does not exist")) };
+        let Some(record) = self.egroup(page.0)? else {
+            return Err(wrong(page, "released, but it does not exist"));
+        };
         if record.shared {
             let count = self.share(page)?;
             if count > 0 {
@@ -60,7 +68,9 @@ impl Change<'_> {
                 return Ok(());
             }
         }
-        let Some(record) = self.egroup(page.0)? else { return Err(wrong(page, "released, but it does not exist")) };
+        let Some(record) = self.egroup(page.0)? else {
+            return Err(wrong(page, "released, but it does not exist"));
+        };
         if !record.live.contains(page.1) {
             return Err(wrong(page, "released more often than referenced"));
         }
@@ -70,7 +80,8 @@ impl Change<'_> {
         }
         let Some(record) = self.egroup(page.0)? else { return Ok(()) };
         if record.state == EgroupState::Moved {
-            let target = record.moved_to(page.1).ok_or_else(|| wrong(page, "live, but it did not move along"))?;
+            let target =
+                record.moved_to(page.1).ok_or_else(|| wrong(page, "live, but it did not move along"))?;
             return self.release(target);
         }
         Ok(())
@@ -79,7 +90,10 @@ impl Change<'_> {
     /// The log is drained past it: an ordinary egroup from now on.
     pub(super) fn seal_segment(&mut self, id: EgroupId) -> Result<()> {
         let Some(record) = self.egroup(id)? else {
-            return Err(Error::new(Kind::Internal, format!("segment {id} is released, but it does not exist")));
+            return Err(Error::new(
+                Kind::Internal,
+                format!("segment {id} is released, but it does not exist"),
+            ));
         };
         record.state = EgroupState::Data;
         if record.live.is_empty() {

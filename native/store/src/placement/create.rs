@@ -9,8 +9,8 @@ use super::{Holds, Pool};
 use crate::error::{Error, Kind, Result};
 use holdfast_device::{Drive, DriveSpace};
 use holdfast_format::limits::{
-    BLOCK_BYTES, DOMAIN_BYTES_MAX, DRIVE_BYTES_MIN, DRIVES_PER_POOL_MAX, GROUP_NAME_BYTES_MAX, MANIFEST_AREA_BYTES_MAX,
-    MANIFEST_AREA_BYTES_MIN, MANIFEST_COPIES_MAX, slot_bytes_for,
+    BLOCK_BYTES, DOMAIN_BYTES_MAX, DRIVE_BYTES_MIN, DRIVES_PER_POOL_MAX, GROUP_NAME_BYTES_MAX,
+    MANIFEST_AREA_BYTES_MAX, MANIFEST_AREA_BYTES_MIN, MANIFEST_COPIES_MAX, slot_bytes_for,
 };
 use holdfast_format::manifest::DriveEntry;
 use holdfast_format::{EgroupId, Uuid};
@@ -64,6 +64,7 @@ pub(super) fn assemble(assembly: Assembly, mut options: PoolOptions) -> Arc<Pool
         replayed: AtomicBool::new(false),
         closed: AtomicBool::new(false),
         fenced: AtomicBool::new(false),
+        broken: AtomicBool::new(false),
         clean_cursor: Mutex::new(EgroupId(0)),
         read_turn: AtomicU64::new(0),
         counters: Counters::default(),
@@ -72,18 +73,26 @@ pub(super) fn assemble(assembly: Assembly, mut options: PoolOptions) -> Arc<Pool
 }
 
 fn check(name: &str, drives: &[PoolDrive]) -> Result<()> {
-    if name.is_empty() || name.len() > GROUP_NAME_BYTES_MAX || name.chars().any(|c| c.is_control() || c == '/') {
+    if name.is_empty()
+        || name.len() > GROUP_NAME_BYTES_MAX
+        || name.chars().any(|c| c.is_control() || c == '/')
+    {
         return Err(Error::invalid(format!(
             "a pool's name has 1 to {GROUP_NAME_BYTES_MAX} bytes, no slash and no control characters"
         )));
     }
     if drives.is_empty() || drives.len() > DRIVES_PER_POOL_MAX {
-        return Err(Error::invalid(format!("a pool has 1 to {DRIVES_PER_POOL_MAX} drives, not {}", drives.len())));
+        return Err(Error::invalid(format!(
+            "a pool has 1 to {DRIVES_PER_POOL_MAX} drives, not {}",
+            drives.len()
+        )));
     }
     for (at, drive) in drives.iter().enumerate() {
         let path = drive.drive.name();
         if drive.domain.len() > DOMAIN_BYTES_MAX {
-            return Err(Error::invalid(format!("drive {path}: a failure domain has at most {DOMAIN_BYTES_MAX} bytes")));
+            return Err(Error::invalid(format!(
+                "drive {path}: a failure domain has at most {DOMAIN_BYTES_MAX} bytes"
+            )));
         }
         if drives[..at].iter().any(|other| other.drive.name() == path) {
             return Err(Error::invalid(format!("drive {path} is named twice")));
@@ -111,7 +120,9 @@ fn check(name: &str, drives: &[PoolDrive]) -> Result<()> {
 fn sizes(drives: &[PoolDrive]) -> Result<(Vec<u64>, Vec<String>)> {
     let spaces: Vec<DriveSpace> = drives
         .iter()
-        .map(|drive| drive.drive.space().map_err(|error| drive_error(&*drive.drive, "asking for its space", &error)))
+        .map(|drive| {
+            drive.drive.space().map_err(|error| drive_error(&*drive.drive, "asking for its space", &error))
+        })
         .collect::<Result<_>>()?;
     let mut sizes = Vec::with_capacity(drives.len());
     let mut wanted: BTreeMap<u64, u64> = BTreeMap::new();
@@ -120,19 +131,24 @@ fn sizes(drives: &[PoolDrive]) -> Result<(Vec<u64>, Vec<String>)> {
         let path = drive.drive.name();
         let neighbours = spaces.iter().filter(|other| other.disk_id == space.disk_id).count() as u64;
         if neighbours > 1 && spaces[..at].iter().all(|other| other.disk_id != space.disk_id) {
-            warnings.push(format!("{neighbours} drives, {path} among them, lie on one disk: they fail together"));
+            warnings
+                .push(format!("{neighbours} drives, {path} among them, lie on one disk: they fail together"));
         }
         let default = space.free_bytes / 100 * DEFAULT_SHARE_PERCENT / neighbours;
         let bytes = drive.bytes.unwrap_or(default) / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
         if bytes < DRIVE_BYTES_MIN {
             let (has, least) = (bytes >> 20, DRIVE_BYTES_MIN >> 20);
-            return Err(Error::invalid(format!("drive {path} would have {has} MiB; the least is {least} MiB")));
+            return Err(Error::invalid(format!(
+                "drive {path} would have {has} MiB; the least is {least} MiB"
+            )));
         }
         let sum = wanted.entry(space.disk_id).or_default();
         *sum += bytes;
         if *sum > space.free_bytes {
             let (sum, free) = (*sum >> 20, space.free_bytes >> 20);
-            return Err(Error::no_space(format!("drive {path}: {sum} MiB are asked of its disk, {free} MiB are free")));
+            return Err(Error::no_space(format!(
+                "drive {path}: {sum} MiB are asked of its disk, {free} MiB are free"
+            )));
         }
         sizes.push(bytes);
     }
@@ -151,13 +167,15 @@ fn clear(drives: &[Arc<dyn Drive>]) {
     }
 }
 
-/// Crash order: 1. files; 2. the manifest; 3. the superblocks. Without a superblock a directory is no drive of a pool.
+/// Crash order: 1. files; 2. the manifest; 3. the superblocks. Without a superblock a directory is no drive
+/// of a pool.
 pub(super) fn create(name: &str, drives: Vec<PoolDrive>, mut options: PoolOptions) -> Result<Arc<Pool>> {
     check(name, &drives)?;
     let (sizes, warnings) = sizes(&drives)?;
     let smallest = sizes.iter().copied().min().unwrap_or(0);
     let slot_bytes = slot_bytes_for(smallest);
-    let area_bytes = (smallest / 64).clamp(MANIFEST_AREA_BYTES_MIN, MANIFEST_AREA_BYTES_MAX) / BLOCK_BYTES as u64
+    let area_bytes = (smallest / 64).clamp(MANIFEST_AREA_BYTES_MIN, MANIFEST_AREA_BYTES_MAX)
+        / BLOCK_BYTES as u64
         * BLOCK_BYTES as u64;
     let uuid = Uuid(options.rng.uuid());
     let all: Vec<Arc<dyn Drive>> = drives.iter().map(|drive| drive.drive.clone()).collect();
@@ -167,7 +185,14 @@ pub(super) fn create(name: &str, drives: Vec<PoolDrive>, mut options: PoolOption
         let index = index as u16;
         let drive_uuid = Uuid(options.rng.uuid());
         let domain = if drive.domain.is_empty() { format!("///{drive_uuid}") } else { drive.domain };
-        let entry = DriveEntry { index, uuid: drive_uuid, domain: domain.clone(), bytes, out: false, absent_since: 0 };
+        let entry = DriveEntry {
+            index,
+            uuid: drive_uuid,
+            domain: domain.clone(),
+            bytes,
+            out: false,
+            absent_since: 0,
+        };
         image.drives.insert(index, entry);
         let layout = Layout::new(bytes, slot_bytes, area_bytes);
         let spec = DiskSpec { index, uuid: drive_uuid, domain, bytes, layout };

@@ -1,8 +1,10 @@
 //! One drive of the pool: its condition, its slabs, and which of its slots are in use.
 //!
 //! Invariants:
-//! - A slot is in one of three states: used (bit set), pending (bit set, listed in `pending`), free (bit clear).
-//! - A pending slot becomes free only by [`Disk::collect`]: after the second durable manifest write that followed the
+//! - A slot is in one of three states: used (bit set), pending (bit set, listed in `pending`), free (bit
+//!   clear).
+//! - A pending slot becomes free only by [`Disk::collect`]: after the second durable manifest write that
+//!   followed the
 //!   edit that freed it, and when no hold is as old as that edit.
 
 use super::types::DriveCondition;
@@ -119,7 +121,12 @@ pub(super) struct DiskSpec {
 
 impl Disk {
     /// A drive that is not used; `drive` is there for its name only.
-    pub fn unused(spec: DiskSpec, drive: Option<Arc<dyn Drive>>, condition: DriveCondition, reason: String) -> Self {
+    pub fn unused(
+        spec: DiskSpec,
+        drive: Option<Arc<dyn Drive>>,
+        condition: DriveCondition,
+        reason: String,
+    ) -> Self {
         Self {
             index: spec.index,
             uuid: spec.uuid,
@@ -151,7 +158,8 @@ impl Disk {
         Ok(disk)
     }
 
-    /// Opens the files of a pool's drive. A slab that was not wholly created (it can hold nothing yet) is removed.
+    /// Opens the files of a pool's drive. A slab that was not wholly created (it can hold nothing yet) is
+    /// removed.
     pub fn open(spec: DiskSpec, drive: Arc<dyn Drive>, log_tip: u64) -> Result<Self> {
         let fail = |error| drive_error(&*drive, "opening its files", &error);
         let superblock = drive.open(SUPERBLOCK_FILE).map_err(fail)?;
@@ -183,7 +191,9 @@ impl Disk {
         self.condition.lock().clone()
     }
     pub fn name(&self) -> String {
-        self.drive.as_ref().map_or_else(|| format!("drive {} ({})", self.index, self.uuid), |drive| drive.name())
+        self.drive
+            .as_ref()
+            .map_or_else(|| format!("drive {} ({})", self.index, self.uuid), |drive| drive.name())
     }
     pub fn set_out(&self, reason: &str) {
         *self.condition.lock() = (DriveCondition::Out, reason.to_owned());
@@ -231,9 +241,11 @@ impl Disk {
         slots.used.set(slot, true);
         slots.used_count += 1;
         // Slots are taken from the front, so whatever lies before a used one was most likely written.
-        (0..=slot).rev().take_while(|at| !slots.written.get(*at)).collect::<Vec<_>>().into_iter().for_each(|at| {
-            slots.written.set(at, true);
-        });
+        (0..=slot).rev().take_while(|at| !slots.written.get(*at)).collect::<Vec<_>>().into_iter().for_each(
+            |at| {
+                slots.written.set(at, true);
+            },
+        );
         true
     }
 
@@ -246,17 +258,20 @@ impl Disk {
                 return None;
             }
             let existing = (self.slabs.read().len() as u32 * self.layout.slab_slots).min(self.layout.slots);
+            // A slab ahead of need, or a full host would be noticed when the reserve is gone already.
+            let short = existing.saturating_sub(slots.used_count) <= self.layout.reserve();
+            if short && existing < self.layout.slots && !slots.host_full {
+                self.add_slab(&mut slots);
+                continue;
+            }
             let first = (slots.first_free..existing).find(|at| !slots.used.get(*at));
             slots.first_free = first.unwrap_or(existing);
             let slot = match first {
-                Some(first) if for_log => {
-                    (first..existing).find(|at| !slots.used.get(*at) && slots.written.get(*at)).unwrap_or(first)
-                }
+                Some(first) if for_log => (first..existing)
+                    .find(|at| !slots.used.get(*at) && slots.written.get(*at))
+                    .unwrap_or(first),
                 Some(first) => first,
-                None => {
-                    self.add_slab(&mut slots);
-                    continue;
-                }
+                None => return None,
             };
             slots.used.set(slot, true);
             slots.written.set(slot, true);
@@ -280,7 +295,8 @@ impl Disk {
     pub fn recheck_full(&self) -> bool {
         let full = self.slots.lock().host_full;
         let Some(drive) = self.drive.as_ref().filter(|_| full && self.is_active()) else { return full };
-        let next = self.layout.slots_of(self.slabs.read().len() as u32) as u64 * self.layout.slot_bytes as u64;
+        let next =
+            self.layout.slots_of(self.slabs.read().len() as u32) as u64 * self.layout.slot_bytes as u64;
         let room = drive.space().is_ok_and(|space| space.free_bytes >= next && next > 0);
         if room {
             self.slots.lock().host_full = false;
@@ -305,7 +321,8 @@ impl Disk {
         }
     }
 
-    /// Makes freed slots usable: `durable` is the newest durable manifest sequence, `oldest_hold` the epoch of the
+    /// Makes freed slots usable: `durable` is the newest durable manifest sequence, `oldest_hold` the epoch
+    /// of the
     /// oldest hold (`u64::MAX`: none).
     pub fn collect(&self, durable: u64, oldest_hold: u64) {
         let mut slots = self.slots.lock();
@@ -361,6 +378,7 @@ impl Disk {
 }
 
 pub(super) fn drive_error(drive: &dyn Drive, doing: &str, error: &std::io::Error) -> Error {
-    let kind = if error.kind() == std::io::ErrorKind::StorageFull { Kind::NoSpace } else { Kind::Unavailable };
+    let kind =
+        if error.kind() == std::io::ErrorKind::StorageFull { Kind::NoSpace } else { Kind::Unavailable };
     Error::new(kind, format!("drive {}: {doing}: {error}", drive.name()))
 }

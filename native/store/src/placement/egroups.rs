@@ -4,13 +4,14 @@ use super::Pool;
 use super::placing::Purpose;
 use super::report::count;
 use crate::error::{Error, Kind, Result};
+use holdfast_format::EgroupId;
 use holdfast_format::checksum::checksum;
 use holdfast_format::egroup::{Birth, EgroupRecord, EgroupState, Footer, PageSet, footer_bytes};
 use holdfast_format::limits::BLOCK_BYTES;
 use holdfast_format::table::SlotAddress;
-use holdfast_format::EgroupId;
 
-/// Look-ups of a page's place before a read fails: it may be moved between look-up and read, but not twice under a hold.
+/// Look-ups of a page's place before a read fails: it may be moved between look-up and read, but not twice
+/// under a hold.
 const RESOLVES: usize = 2;
 
 /// Consecutive pages in one slot.
@@ -22,13 +23,18 @@ struct Run {
 }
 
 impl Pool {
-    /// Seals an egroup of `pages` (whole pages, at most [`Pool::egroup_pages_max`]) with one birth name each: durable
+    /// Seals an egroup of `pages` (whole pages, at most [`Pool::egroup_pages_max`]) with one birth name each:
+    /// durable
     /// on `rf` drives. It belongs to nobody until an edit references a page of it.
     ///
     /// Errors: `NoSpace`, `Unavailable` (too few drives), `Internal` (wrong lengths).
     pub fn write_egroup(&self, rf: u8, pages: &[u8], births: &[Birth], frees: bool) -> Result<EgroupId> {
         let count = pages.len() / BLOCK_BYTES;
-        if pages.is_empty() || pages.len() % BLOCK_BYTES != 0 || births.len() != count || count > self.egroup_pages_max() {
+        if pages.is_empty()
+            || !pages.len().is_multiple_of(BLOCK_BYTES)
+            || births.len() != count
+            || count > self.egroup_pages_max()
+        {
             let what = format!("an egroup of {} bytes and {} birth names", pages.len(), births.len());
             return Err(Error::new(Kind::Internal, what));
         }
@@ -64,7 +70,8 @@ impl Pool {
     }
 
     fn run_of(&self, egroup: EgroupId, page: u16, count: usize) -> Result<Run> {
-        let gone = |what: &str| Error::corrupt(format!("pool {}: page {page} of egroup {egroup} {what}", self.name));
+        let gone =
+            |what: &str| Error::corrupt(format!("pool {}: page {page} of egroup {egroup} {what}", self.name));
         let record = self.egroup(egroup)?.ok_or_else(|| gone("does not exist"))?;
         if record.state != EgroupState::Moved {
             if page as usize >= record.pages as usize {
@@ -74,9 +81,8 @@ impl Pool {
             return Ok(Run { copies: record.copies, page, count });
         }
         let (target, moved) = record.moved_to(page).ok_or_else(|| gone("was dropped when it moved"))?;
-        let following = (1..count as u16).take_while(|step| {
-            record.moved_to(page + step) == Some((target, moved + step))
-        });
+        let following =
+            (1..count as u16).take_while(|step| record.moved_to(page + step) == Some((target, moved + step)));
         let count = 1 + following.count();
         let target = self.egroup(target)?.ok_or_else(|| gone("moved to an egroup that does not exist"))?;
         if target.state == EgroupState::Moved {
@@ -85,7 +91,8 @@ impl Pool {
         Ok(Run { copies: target.copies, page: moved, count })
     }
 
-    /// Fills `into` (whole pages) from `first_page` on, wherever the pages lie now. `verify` gets the index of a page
+    /// Fills `into` (whole pages) from `first_page` on, wherever the pages lie now. `verify` gets the index
+    /// of a page
     /// in `into` and its bytes; a page that it rejects is read from the other copies, and mended.
     ///
     /// Errors: `Corrupt` when no copy of a page is right, `Unavailable` when none can be read.
@@ -96,7 +103,7 @@ impl Pool {
         into: &mut [u8],
         verify: &dyn Fn(usize, &[u8]) -> bool,
     ) -> Result<()> {
-        debug_assert!(into.len() % BLOCK_BYTES == 0);
+        debug_assert!(into.len().is_multiple_of(BLOCK_BYTES));
         let total = into.len() / BLOCK_BYTES;
         let mut done = 0;
         while done < total {
@@ -137,7 +144,9 @@ impl Pool {
                 if !verify(index, page) {
                     count(&self.counters.checksum_failures, 1);
                     self.read_slot(&order[at + 1..], offset(index), page, &|bytes| verify(index, bytes))
-                        .or_else(|_| self.read_slot(&order[..at], offset(index), page, &|bytes| verify(index, bytes)))
+                        .or_else(|_| {
+                            self.read_slot(&order[..at], offset(index), page, &|bytes| verify(index, bytes))
+                        })
                         .map_err(|_| self.all_bad(run, index))?;
                     self.mend(*copy, offset(index), page);
                 }
@@ -161,7 +170,8 @@ impl Pool {
     pub fn read_footer(&self, egroup: EgroupId) -> Result<Footer> {
         let _hold = self.hold();
         let record = self.egroup(egroup)?.filter(|record| record.state == EgroupState::Data);
-        let record = record.ok_or_else(|| Error::new(Kind::NotFound, format!("egroup {egroup} is not a sealed one")))?;
+        let record = record
+            .ok_or_else(|| Error::new(Kind::NotFound, format!("egroup {egroup} is not a sealed one")))?;
         self.footer_of(egroup, &record)
     }
 

@@ -45,7 +45,8 @@ impl Image {
             Item::Group { id, uuid, name, drained_lsn, drained_chain, destroyed } => {
                 let group = self.groups.entry(id).or_default();
                 (group.id, group.uuid, group.name) = (id, uuid, name);
-                (group.drained_lsn, group.drained_chain, group.destroyed) = (drained_lsn, drained_chain, destroyed);
+                (group.drained_lsn, group.drained_chain, group.destroyed) =
+                    (drained_lsn, drained_chain, destroyed);
             }
             Item::Row { group, index, row } => {
                 let history = &mut self.groups.entry(group).or_default().history;

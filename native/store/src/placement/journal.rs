@@ -1,14 +1,15 @@
-//! The manifest on its drives: reading it whole at open, record by record from whichever copy is right; and the
+//! The manifest on its drives: reading it whole at open, record by record from whichever copy is right; and
+//! the
 //! place of the next record (STORE.md 11).
 
 use super::image::Image;
 use crate::error::{Error, Kind, Result};
 use holdfast_device::{Drive, FileId};
+use holdfast_format::Uuid;
 use holdfast_format::limits::BLOCK_BYTES;
 use holdfast_format::manifest::{Item, RECORD_HEADER_BYTES, RecordHead, RecordKind, padded_bytes};
 use holdfast_format::superblock::Mark;
 use holdfast_format::wire::Take;
-use holdfast_format::Uuid;
 use std::collections::BTreeMap;
 
 /// Read at once when looking for records behind the end.
@@ -74,7 +75,10 @@ impl Reader<'_> {
         let first = self.read(copy, offset, BLOCK_BYTES)?;
         let head = RecordHead::decode(&first).ok()?;
         let padded = padded_bytes(head.body_bytes as usize);
-        if head.pool != self.pool || head.generation != self.generation || offset + padded as u64 > self.area_bytes {
+        if head.pool != self.pool
+            || head.generation != self.generation
+            || offset + padded as u64 > self.area_bytes
+        {
             return None;
         }
         let whole = if padded == BLOCK_BYTES { first } else { self.read(copy, offset, padded)? };
@@ -111,7 +115,8 @@ impl Reader<'_> {
                 let pages = self.read(copy, at, chunk as usize).unwrap_or_default();
                 for (index, page) in pages.chunks_exact(BLOCK_BYTES).enumerate() {
                     let ours = RecordHead::decode(page).is_ok_and(|head| head.generation == self.generation);
-                    let record = ours.then(|| self.record_of(copy, at + (index * BLOCK_BYTES) as u64)).flatten();
+                    let record =
+                        ours.then(|| self.record_of(copy, at + (index * BLOCK_BYTES) as u64)).flatten();
                     newest = newest.max(record.map_or(0, |(head, _)| head.sequence));
                 }
                 at += chunk;
@@ -163,10 +168,12 @@ fn decode_body(image: &mut Image, body: &[u8]) -> Result<()> {
 
 /// Reads the newest manifest. `floor`: what some superblock says was durable.
 ///
-/// A bad record with nothing valid behind it on any copy is the torn tail: ignored. With something valid behind it,
+/// A bad record with nothing valid behind it on any copy is the torn tail: ignored. With something valid
+/// behind it,
 /// or below the floor, it is corruption: refused unless another copy has it.
 pub(super) fn recover(copies: &[Copy<'_>], pool: Uuid, area_bytes: u64, floor: Mark) -> Result<Recovered> {
-    let refuse = |what: String| Error::corrupt(format!("the manifest of pool {pool}: {what}; add the missing drives"));
+    let refuse =
+        |what: String| Error::corrupt(format!("the manifest of pool {pool}: {what}; add the missing drives"));
     let headers = generations(copies, pool, area_bytes)?;
     let Some(&(generation, area)) = headers.first() else {
         return Err(refuse("no drive has a readable copy".into()));
@@ -192,11 +199,21 @@ pub(super) fn recover(copies: &[Copy<'_>], pool: Uuid, area_bytes: u64, floor: M
     if records == 0 {
         return Err(refuse(format!("no copy of the snapshot of generation {generation} is right")));
     }
-    let newest = reader.newest_after(offset).max(if generation == floor.generation { floor.sequence } else { 0 });
+    let newest =
+        reader.newest_after(offset).max(if generation == floor.generation { floor.sequence } else { 0 });
     if newest >= sequence {
-        return Err(refuse(format!("record {sequence} is bad in every copy, though {newest} was written after it")));
+        return Err(refuse(format!(
+            "record {sequence} is bad in every copy, though {newest} was written after it"
+        )));
     }
-    let journal =
-        Journal { generation, sequence: sequence - 1, membership, chain, area, cursor: offset, ..Journal::default() };
+    let journal = Journal {
+        generation,
+        sequence: sequence - 1,
+        membership,
+        chain,
+        area,
+        cursor: offset,
+        ..Journal::default()
+    };
     Ok(Recovered { image, journal, repaired: reader.bad })
 }

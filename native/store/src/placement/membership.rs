@@ -28,6 +28,7 @@ impl Pool {
                 }
                 if self.drives_active() == 1 {
                     let reason = format!("the last drive, {}, failed: {reason}", disk.name());
+                    self.broken.store(true, Ordering::Release);
                     journal.broken = Some(reason.clone());
                     return Err(Error::new(Kind::Unavailable, format!("pool {}: {reason}", self.name)));
                 }
@@ -47,7 +48,8 @@ impl Pool {
         }
     }
 
-    /// Membership, in manifest and superblocks. A manifest drive that went is replaced, by starting a new area there.
+    /// Membership, in manifest and superblocks. A manifest drive that went is replaced, by starting a new
+    /// area there.
     fn write_membership(&self, journal: &mut Journal) -> Result<Vec<(u16, String)>> {
         let mut change = Change::new(self);
         let mut failed = self.change_drives(journal, &mut change)?;
@@ -78,7 +80,8 @@ impl Pool {
             let out = self.disks[index as usize].condition().0 == super::DriveCondition::Out;
             if out || entry.absent_since == 0 {
                 entry.out = out;
-                entry.absent_since = if entry.absent_since == 0 { journal.membership } else { entry.absent_since };
+                entry.absent_since =
+                    if entry.absent_since == 0 { journal.membership } else { entry.absent_since };
                 change.items.push(Item::Drive(entry));
             }
         }
@@ -93,7 +96,8 @@ impl Pool {
         }
     }
 
-    /// Once a second: superblocks get the marks of the moment and a sign of life, freed slots the manifest writes that
+    /// Once a second: superblocks get the marks of the moment and a sign of life, freed slots the manifest
+    /// writes that
     /// they wait for. Errors: `Fenced` (another program took the drives).
     pub fn heartbeat(&self) -> Result<()> {
         self.check_open()?;
@@ -113,7 +117,8 @@ impl Pool {
         self.put_out_locked(&mut journal, failed)
     }
 
-    /// Leaves the drives marked as closed. Later calls fail with `Closed`; reads still work until the last user is gone.
+    /// Leaves the drives marked as closed. Later calls fail with `Closed`; reads still work until the last
+    /// user is gone.
     pub fn close(&self) -> Result<()> {
         self.check_open()?;
         let mut journal = self.journal.lock();

@@ -1,14 +1,18 @@
 //! The pool: drives, slots, the manifest, and how many references every page has.
 //!
 //! Invariants:
-//! - The manifest is the root. [`Pool::publish`] is the only thing that changes what is durable; what an edit does
+//! - The manifest is the root. [`Pool::publish`] is the only thing that changes what is durable; what an edit
+//!   does
 //!   not name belongs to nobody and is free again at the next open.
-//! - A page that an edit referenced is neither overwritten nor freed before an edit released its last reference,
+//! - A page that an edit referenced is neither overwritten nor freed before an edit released its last
+//!   reference,
 //!   it is not pinned, no hold is older than that edit, and two more manifest writes are durable.
-//! - A drive that failed a write or flush is out: membership m+1 is durable on the survivors before any call returns
+//! - A drive that failed a write or flush is out: membership m+1 is durable on the survivors before any call
+//!   returns
 //!   that the drive missed (I-8).
 //!
-//! Lock order: `maintenance` → `journal` (the publish lock) → `unpublished` → `pins` → `holds` → `emptied` → `image`
+//! Lock order: `maintenance` → `journal` (the publish lock) → `unpublished` → `pins` → `holds` → `emptied` →
+//! `image`
 //! → a disk's slots → its slabs.
 
 mod clean;
@@ -91,6 +95,8 @@ pub struct Pool {
     replayed: AtomicBool,
     closed: AtomicBool,
     fenced: AtomicBool,
+    /// The last drive failed: as `Journal::broken`, for those who do not hold the publish lock.
+    broken: AtomicBool,
     clean_cursor: Mutex<EgroupId>,
     read_turn: AtomicU64,
     counters: report::Counters,
@@ -104,7 +110,8 @@ struct Holds {
     live: BTreeMap<u64, u32>,
 }
 
-/// While it lives, nothing that was in use when it was taken is reused. Take it *before* `Tree::snapshot`, and keep it
+/// While it lives, nothing that was in use when it was taken is reused. Take it *before* `Tree::snapshot`,
+/// and keep it
 /// as long as the `Levels` and whatever page names came out of them.
 pub struct Hold<'a> {
     pool: &'a Pool,
@@ -126,13 +133,15 @@ impl Drop for Hold<'_> {
 impl Pool {
     /// Creates a pool on empty drives and opens it.
     ///
-    /// Errors: `Invalid` (not empty, too small, the same drive twice, bad names), `Conflict` (already in a pool).
+    /// Errors: `Invalid` (not empty, too small, the same drive twice, bad names), `Conflict` (already in a
+    /// pool).
     pub fn create(name: &str, drives: Vec<PoolDrive>, options: PoolOptions) -> Result<Arc<Pool>> {
         create::create(name, drives, options)
     }
     /// Opens a pool from its drives. Some may be missing as long as a current manifest copy is there.
     ///
-    /// Errors: `Invalid` (drives of two pools, one twice, none), `Denied` (written by a newer program), `Corrupt`
+    /// Errors: `Invalid` (drives of two pools, one twice, none), `Denied` (written by a newer program),
+    /// `Corrupt`
     /// (the manifest cannot be read back whole), `Conflict` (drives that were used apart).
     pub fn open(drives: Vec<Arc<dyn Drive>>, options: PoolOptions) -> Result<Arc<Pool>> {
         open::open(drives, options)
@@ -205,12 +214,26 @@ impl Pool {
         self.replayed.store(true, Ordering::Release);
     }
 
+    /// Whether anything may still be written (I-8: the last drive, once it failed, is not believed again).
+    fn check_writable(&self) -> Result<()> {
+        self.check_open()?;
+        if self.broken.load(Ordering::Acquire) {
+            let what =
+                format!("pool {}: nothing can be written, its last drive failed; open it again", self.name);
+            return Err(Error::new(Kind::Unavailable, what));
+        }
+        Ok(())
+    }
+
     fn check_open(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::closed());
         }
         if self.fenced.load(Ordering::Acquire) {
-            return Err(Error::new(Kind::Fenced, format!("pool {}: another program has taken its drives", self.name)));
+            return Err(Error::new(
+                Kind::Fenced,
+                format!("pool {}: another program has taken its drives", self.name),
+            ));
         }
         Ok(())
     }

@@ -1,13 +1,14 @@
-//! Opening: superblocks → newest manifest → tables → which slots are in use. Nothing is written before all of it is
+//! Opening: superblocks → newest manifest → tables → which slots are in use. Nothing is written before all of
+//! it is
 //! read and found to belong together.
 
+use super::Pool;
 use super::create::{Assembly, assemble};
 use super::disk::{Disk, DiskSpec, Layout, MANIFEST_FILE};
 use super::journal::{Copy, Recovered, recover};
 use super::report::count;
 use super::superblocks::{Found, read};
 use super::types::{DriveCondition, PoolOptions};
-use super::Pool;
 use crate::error::{Error, Kind, Result};
 use holdfast_device::Drive;
 use holdfast_format::egroup::EgroupState;
@@ -24,7 +25,8 @@ struct Member {
     block: Superblock,
 }
 
-/// Reads all superblocks and refuses drives that do not belong together. Damaged ones are left out, with a warning.
+/// Reads all superblocks and refuses drives that do not belong together. Damaged ones are left out, with a
+/// warning.
 fn members(drives: Vec<Arc<dyn Drive>>) -> Result<(Vec<Member>, Vec<String>)> {
     let mut members: Vec<Member> = Vec::new();
     let mut warnings = Vec::new();
@@ -34,7 +36,8 @@ fn members(drives: Vec<Arc<dyn Drive>>) -> Result<(Vec<Member>, Vec<String>)> {
             Ok(Found::Valid(block)) => *block,
             Ok(Found::None) => return Err(Error::invalid(format!("drive {path} is in no pool"))),
             Ok(Found::Newer(reason)) => {
-                let what = format!("drive {path} was written by a newer program ({reason}); nothing was changed");
+                let what =
+                    format!("drive {path} was written by a newer program ({reason}); nothing was changed");
                 return Err(Error::new(Kind::Denied, what));
             }
             Ok(Found::Damaged(reason)) => {
@@ -51,11 +54,16 @@ fn members(drives: Vec<Arc<dyn Drive>>) -> Result<(Vec<Member>, Vec<String>)> {
         {
             let (one, two) = (&first.block.name, &block.name);
             let other = first.drive.name();
-            return Err(Error::invalid(format!("drive {other} is in pool {one}, drive {path} in pool {two}")));
+            return Err(Error::invalid(format!(
+                "drive {other} is in pool {one}, drive {path} in pool {two}"
+            )));
         }
         if let Some(twin) = members.iter().find(|other| other.block.drive == block.drive) {
             let other = twin.drive.name();
-            return Err(Error::invalid(format!("{other} and {path} are the same drive {}: leave out the copy", block.drive)));
+            return Err(Error::invalid(format!(
+                "{other} and {path} are the same drive {}: leave out the copy",
+                block.drive
+            )));
         }
         members.push(Member { drive, block });
     }
@@ -79,7 +87,8 @@ fn known_marks(members: &[Member]) -> BTreeMap<u16, Mark> {
 /// Reads the manifest from all drives that are not behind what the others know of them.
 fn read_manifest(members: &[Member], known: &BTreeMap<u16, Mark>) -> Result<Recovered> {
     let first = &members[0].block;
-    let current = |member: &&Member| known.get(&member.block.index).is_none_or(|mark| member.block.own >= *mark);
+    let current =
+        |member: &&Member| known.get(&member.block.index).is_none_or(|mark| member.block.own >= *mark);
     let floor = members.iter().map(|member| member.block.own).chain(known.values().copied());
     let floor = floor.max_by_key(|mark| (mark.generation, mark.sequence)).unwrap_or_default();
     let mut copies = Vec::new();
@@ -92,7 +101,11 @@ fn read_manifest(members: &[Member], known: &BTreeMap<u16, Mark>) -> Result<Reco
 }
 
 /// Whether a drive may be used, given what the manifest and the other drives say of it.
-fn judge(entry: &DriveEntry, member: &Member, known: Option<&Mark>) -> Result<Option<(DriveCondition, String)>> {
+fn judge(
+    entry: &DriveEntry,
+    member: &Member,
+    known: Option<&Mark>,
+) -> Result<Option<(DriveCondition, String)>> {
     let own = member.block.own;
     if entry.absent_since != 0 && own.membership >= entry.absent_since {
         return Err(Error::new(
@@ -106,7 +119,8 @@ fn judge(entry: &DriveEntry, member: &Member, known: Option<&Mark>) -> Result<Op
         ));
     }
     if entry.out {
-        let what = format!("it missed writes since membership {}; its content no longer counts", entry.absent_since);
+        let what =
+            format!("it missed writes since membership {}; its content no longer counts", entry.absent_since);
         return Ok(Some((DriveCondition::Stale, what)));
     }
     match known {
@@ -128,7 +142,10 @@ fn disks(members: Vec<Member>, recovered: &Recovered, known: &BTreeMap<u16, Mark
         let index = member.block.index;
         let uuid = recovered.image.drives.get(&index).map(|entry| entry.uuid);
         if uuid != Some(member.block.drive) {
-            return Err(Error::invalid(format!("drive {} is not one of this pool any more", member.drive.name())));
+            return Err(Error::invalid(format!(
+                "drive {} is not one of this pool any more",
+                member.drive.name()
+            )));
         }
         present.insert(index, member);
     }
@@ -153,7 +170,8 @@ fn disks(members: Vec<Member>, recovered: &Recovered, known: &BTreeMap<u16, Mark
     Ok(disks)
 }
 
-/// Crash order: nothing is written but, at the end, a fresh manifest area (which also mends bad copies) and the
+/// Crash order: nothing is written but, at the end, a fresh manifest area (which also mends bad copies) and
+/// the
 /// superblocks; a crash between leaves the old area in charge.
 pub(super) fn open(drives: Vec<Arc<dyn Drive>>, options: PoolOptions) -> Result<Arc<Pool>> {
     let (members, warnings) = members(drives)?;
@@ -169,7 +187,10 @@ pub(super) fn open(drives: Vec<Arc<dyn Drive>>, options: PoolOptions) -> Result<
     }
     let disks = disks(members, &recovered, &known)?;
     if disks.iter().all(|disk| !disk.is_active()) {
-        return Err(Error::new(Kind::Unavailable, format!("pool {}: no drive is usable", recovered.image.name)));
+        return Err(Error::new(
+            Kind::Unavailable,
+            format!("pool {}: no drive is usable", recovered.image.name),
+        ));
     }
     let Recovered { image, journal, repaired } = recovered;
     let pool = assemble(Assembly { uuid, slot_bytes, area_bytes, disks, image, journal, warnings }, options);
@@ -223,12 +244,14 @@ impl Pool {
         Ok(())
     }
 
-    /// The opening snapshot: membership m+1 if a drive is newly away, drives that came back, manifest drives anew.
+    /// The opening snapshot: membership m+1 if a drive is newly away, drives that came back, manifest drives
+    /// anew.
     fn first_write(&self) -> Result<()> {
         let mut journal = self.journal.lock();
         let mut items = Vec::new();
         let entries: Vec<DriveEntry> = self.image.read().drives.values().cloned().collect();
-        let newly_away = |entry: &&DriveEntry| entry.absent_since == 0 && !self.disks[entry.index as usize].is_active();
+        let newly_away =
+            |entry: &&DriveEntry| entry.absent_since == 0 && !self.disks[entry.index as usize].is_active();
         let went = entries.iter().any(|entry| newly_away(&entry));
         journal.membership += went as u64;
         for mut entry in entries {

@@ -34,7 +34,8 @@ impl Pool {
         let mut scored: Vec<(usize, u64, &Disk)> = candidates
             .into_iter()
             .map(|disk| {
-                let apart = chosen.iter().map(|other| distance(&disk.domain, &other.domain)).min().unwrap_or(0);
+                let apart =
+                    chosen.iter().map(|other| distance(&disk.domain, &other.domain)).min().unwrap_or(0);
                 // Half weight, half chance: neighbours in time go to different drives, full drives get less.
                 let free = disk.free_slots() as u64;
                 (apart, free / 2 + rng.below(free.max(1)), disk)
@@ -58,15 +59,18 @@ impl Pool {
         chosen.iter().map(|disk| disk.index).collect()
     }
 
-    /// Takes a free slot on each of `purpose.rf` drives, or on all that are left when those are fewer, but at least
-    /// [`copies_min`]. Nothing durable names the slots yet. Errors: `NoSpace`, `Unavailable` (too few drives).
+    /// Takes a free slot on each of `purpose.rf` drives, or on all that are left when those are fewer, but at
+    /// least
+    /// [`copies_min`]. Nothing durable names the slots yet. Errors: `NoSpace`, `Unavailable` (too few
+    /// drives).
     pub(super) fn take_slots(&self, purpose: Purpose) -> Result<Vec<SlotAddress>> {
         self.check_open()?;
         match self.try_take_slots(purpose) {
             Err(error) if error.kind == Kind::NoSpace && self.has_pending() => {
-                // Freed slots wait for manifest writes: give them those.
-                self.publish_nothing()?;
-                self.publish_nothing()?;
+                // Empty egroups wait to be freed, freed slots for two manifest writes: give them those.
+                for _ in 0..3 {
+                    self.publish_nothing()?;
+                }
                 self.try_take_slots(purpose)
             }
             result => result,
@@ -74,7 +78,8 @@ impl Pool {
     }
 
     fn has_pending(&self) -> bool {
-        self.disks.iter().any(|disk| disk.is_active() && disk.pending_slots() > 0)
+        !self.emptied.lock().is_empty()
+            || self.disks.iter().any(|disk| disk.is_active() && disk.pending_slots() > 0)
     }
 
     fn try_take_slots(&self, purpose: Purpose) -> Result<Vec<SlotAddress>> {
@@ -83,7 +88,10 @@ impl Pool {
         if wanted < copies_min(purpose.rf) {
             return Err(Error::new(
                 Kind::Unavailable,
-                format!("pool {}: {active} drives are left, RF {} needs more; add drives", self.name, purpose.rf),
+                format!(
+                    "pool {}: {active} drives are left, RF {} needs more; add drives",
+                    self.name, purpose.rf
+                ),
             ));
         }
         let mut chosen: Vec<&Disk> = Vec::new();

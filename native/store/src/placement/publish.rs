@@ -63,7 +63,8 @@ impl<'a> Change<'a> {
             return Err(Error::invalid(format!("a group's name has 1 to {GROUP_NAME_BYTES_MAX} bytes")));
         }
         let image = self.pool.image.read();
-        let taken = image.groups.values().any(|group| group.id != id && group.name == name && !group.destroyed);
+        let taken =
+            image.groups.values().any(|group| group.id != id && group.name == name && !group.destroyed);
         if taken { Err(Error::new(Kind::Conflict, format!("a group {name} exists"))) } else { Ok(()) }
     }
 
@@ -88,7 +89,10 @@ impl<'a> Change<'a> {
                 let group = self.group(id)?;
                 if lsn < group.drained_lsn {
                     let old = group.drained_lsn;
-                    return Err(Error::new(Kind::Internal, format!("group {id} is drained to {old}, not {lsn}")));
+                    return Err(Error::new(
+                        Kind::Internal,
+                        format!("group {id} is drained to {old}, not {lsn}"),
+                    ));
                 }
                 (group.drained_lsn, group.drained_chain) = (lsn, chain);
                 let item = group_item(group);
@@ -137,7 +141,10 @@ impl<'a> Change<'a> {
     pub fn tables(&mut self, owner: GroupId, edit: &TreeEdit) -> Result<()> {
         for desc in &edit.added {
             if desc.owner != owner {
-                return Err(Error::new(Kind::Internal, format!("table {} belongs to group {}", desc.id, desc.owner)));
+                return Err(Error::new(
+                    Kind::Internal,
+                    format!("table {} belongs to group {}", desc.id, desc.owner),
+                ));
             }
             self.items.push(Item::Table(desc.clone()));
         }
@@ -219,7 +226,8 @@ impl<'a> Change<'a> {
 }
 
 impl Pool {
-    /// One atomic, durable change of everything the edit names, serialised with all others. On an error nothing of it
+    /// One atomic, durable change of everything the edit names, serialised with all others. On an error
+    /// nothing of it
     /// has happened, except when no drive is left to write to (`Unavailable`): then a later open decides.
     pub fn publish(&self, edit: Edit) -> Result<()> {
         self.check_open()?;
@@ -250,7 +258,8 @@ impl Pool {
         self.commit(&mut journal, change, &|| {})
     }
 
-    /// Fresh log segments, in the group's log by one durable edit before they are returned; each on `rf` drives of
+    /// Fresh log segments, in the group's log by one durable edit before they are returned; each on `rf`
+    /// drives of
     /// different failure domains (on all that are left, if fewer). `frees`: they may come out of the reserve.
     pub fn take_segments(&self, group: GroupId, rf: u8, count: usize, frees: bool) -> Result<Vec<Segment>> {
         self.check_open()?;
@@ -322,7 +331,8 @@ impl Pool {
         self.unpublished.lock().retain(|id, _| !egroups.contains_key(id));
         {
             let mut waiting = self.emptied.lock();
-            let settled = |record: &Option<EgroupRecord>| record.as_ref().is_none_or(|record| !record.live.is_empty());
+            let settled =
+                |record: &Option<EgroupRecord>| record.as_ref().is_none_or(|record| !record.live.is_empty());
             egroups.iter().filter(|(_, record)| settled(record)).for_each(|(id, _)| {
                 waiting.remove(id);
             });
@@ -346,10 +356,14 @@ impl Pool {
         self.disks.iter().for_each(|disk| disk.collect(durable, oldest));
     }
 
-    /// Appends a record, or starts the other area with a snapshot that ends in `body`. Returns the drives that failed.
+    /// Appends a record, or starts the other area with a snapshot that ends in `body`. Returns the drives
+    /// that failed.
     pub(super) fn write_record(&self, journal: &mut Journal, body: &[u8]) -> Result<Vec<(u16, String)>> {
         if let Some(reason) = &journal.broken {
-            return Err(Error::new(Kind::Unavailable, format!("pool {}: nothing can be written: {reason}", self.name)));
+            return Err(Error::new(
+                Kind::Unavailable,
+                format!("pool {}: nothing can be written: {reason}", self.name),
+            ));
         }
         let padded = padded_bytes(body.len()) as u64;
         let drives = self.image.read().manifest_drives.clone();
@@ -410,7 +424,8 @@ impl Pool {
         let (header, header_sum) = head(RecordKind::Header, 0).encode(&self.instance.to_le_bytes());
         let (record, checksum) = head(RecordKind::Snapshot, header_sum).encode(&snapshot);
         let mut failed = self.write_manifest(journal, &drives, area, BLOCK_BYTES as u64, &record)?;
-        let left: Vec<u16> = drives.into_iter().filter(|drive| failed.iter().all(|(bad, _)| bad != drive)).collect();
+        let left: Vec<u16> =
+            drives.into_iter().filter(|drive| failed.iter().all(|(bad, _)| bad != drive)).collect();
         failed.extend(self.write_manifest(journal, &left, area, 0, &header)?);
         journal.generation += 1;
         journal.sequence += 1;
@@ -456,7 +471,9 @@ impl Pool {
         }
         count(&self.counters.manifest_writes, 1);
         if failed.len() == indices.len() {
-            let reason = failed.first().map_or("no manifest drive is left".to_owned(), |(_, reason)| reason.clone());
+            let reason =
+                failed.first().map_or("no manifest drive is left".to_owned(), |(_, reason)| reason.clone());
+            self.broken.store(true, Ordering::Release);
             journal.broken = Some(reason.clone());
             return Err(Error::new(Kind::Unavailable, format!("pool {}: {reason}", self.name)));
         }

@@ -1,4 +1,5 @@
-//! The pool's own records (egroups, share counts): an overlay in memory whose log is the manifest, over the POOL
+//! The pool's own records (egroups, share counts): an overlay in memory whose log is the manifest, over the
+//! POOL
 //! tree's tables, which the manifest names physically, so that reading them needs no record (STORE.md 11).
 
 use super::Pool;
@@ -102,10 +103,13 @@ impl Pool {
     pub(super) fn share_count(&self, id: EgroupId, page: u16) -> Result<u32> {
         let value = self.record(&egroup::share_key(id, page))?;
         let count = value.map(|value| egroup::share_decode(&value)).transpose();
-        Ok(count.map_err(|error| Error::decode(&format!("share count of page {page} of egroup {id}"), error))?.unwrap_or(0))
+        Ok(count
+            .map_err(|error| Error::decode(&format!("share count of page {page} of egroup {id}"), error))?
+            .unwrap_or(0))
     }
 
-    /// Calls `visit` for egroup records from `from` on, until it returns false. Not in one moment: edits may come
+    /// Calls `visit` for egroup records from `from` on, until it returns false. Not in one moment: edits may
+    /// come
     /// between.
     pub(super) fn scan_egroups(
         &self,
@@ -205,7 +209,10 @@ impl Pool {
         let mut change = Change::new(self);
         change.tables(POOL_OWNER, edit)?;
         change.items.extend(items);
-        self.commit(&mut journal, change, &|| tree.apply(edit))
+        self.commit(&mut journal, change, &|| tree.apply(edit))?;
+        // Holds keep the slots of removed tables from being reused: the tree need not report them.
+        tree.retired();
+        Ok(())
     }
 }
 

@@ -2,9 +2,9 @@
 
 use super::Pool;
 use super::types::{DriveState, PoolCounters, PoolSpace};
+use holdfast_format::GroupId;
 use holdfast_format::manifest::GroupRecord;
 use holdfast_format::table::TableDesc;
-use holdfast_format::GroupId;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counters {
@@ -20,8 +20,19 @@ macro_rules! counters {
 }
 
 counters!(
-    bytes_written, bytes_read, checksum_failures, read_errors, repairs, manifest_writes, manifest_switches, drives_out,
-    drives_full, egroups_freed, egroups_cleaned, pages_moved, cleans_skipped
+    bytes_written,
+    bytes_read,
+    checksum_failures,
+    read_errors,
+    repairs,
+    manifest_writes,
+    manifest_switches,
+    drives_out,
+    drives_full,
+    egroups_freed,
+    egroups_cleaned,
+    pages_moved,
+    cleans_skipped
 );
 
 pub(super) fn count(counter: &AtomicU64, more: u64) {
@@ -38,7 +49,12 @@ impl Pool {
     }
     /// Tables of a group, by id.
     pub fn group_tables(&self, group: GroupId) -> Vec<TableDesc> {
-        self.image.read().tables.get(&group).map(|tables| tables.values().cloned().collect()).unwrap_or_default()
+        self.image
+            .read()
+            .tables
+            .get(&group)
+            .map(|tables| tables.values().cloned().collect())
+            .unwrap_or_default()
     }
     pub fn membership(&self) -> u64 {
         self.journal.lock().membership
@@ -74,7 +90,8 @@ impl Pool {
             reserve += (disk.layout.reserve() as u64).min(free_now);
         }
         let image = self.image.read();
-        let active = |slot: &&holdfast_format::table::SlotAddress| self.disks[slot.drive as usize].is_active();
+        let active =
+            |slot: &&holdfast_format::table::SlotAddress| self.disks[slot.drive as usize].is_active();
         let segments = image.groups.values().flat_map(|group| &group.segments);
         let log = segments.flat_map(|segment| &segment.copies).filter(active).count() as u64;
         let tables = image.tables.values().flat_map(|tables| tables.values());

@@ -1,4 +1,5 @@
-//! Bytes in slots: log segments, single copies, tables. Durable writes in parallel; reads that are verified and mend.
+//! Bytes in slots: log segments, single copies, tables. Durable writes in parallel; reads that are verified
+//! and mend.
 
 use super::Pool;
 use super::placing::{Purpose, copies_min};
@@ -6,10 +7,10 @@ use super::report::count;
 use crate::error::{Error, Kind, Result};
 use crate::metadata::io::{Placed, TableIo};
 use holdfast_device::{Durability, Write};
+use holdfast_format::TableId;
 use holdfast_format::limits::{BLOCK_BYTES, COPIES_MAX};
 use holdfast_format::manifest::Segment;
 use holdfast_format::table::{SlotAddress, TableDesc};
-use holdfast_format::TableId;
 use std::sync::atomic::Ordering;
 
 /// Metadata has at least this many copies where there are as many domains.
@@ -19,14 +20,21 @@ const TABLE_COPIES_MIN: u8 = 2;
 pub(super) type Piece<'a> = (u32, &'a [&'a [u8]]);
 
 impl Pool {
-    /// Writes pieces to every copy whose drive is active, all in parallel, durable. Returns the copies that have it all.
+    /// Writes pieces to every copy whose drive is active, all in parallel, durable. Returns the copies that
+    /// have it all.
     /// Drives that failed are out, with m+1 durable, when this returns.
-    pub(super) fn write_copies(&self, copies: &[SlotAddress], pieces: &[Piece<'_>]) -> Result<Vec<SlotAddress>> {
+    pub(super) fn write_copies(
+        &self,
+        copies: &[SlotAddress],
+        pieces: &[Piece<'_>],
+    ) -> Result<Vec<SlotAddress>> {
+        self.check_writable()?;
         let mut writes = Vec::with_capacity(copies.len() * pieces.len());
         let mut targets = Vec::with_capacity(writes.capacity());
         for copy in copies {
             for (offset, slices) in pieces {
-                if let Some((drive, file, offset)) = self.disks[copy.drive as usize].place(copy.slot, *offset) {
+                if let Some((drive, file, offset)) = self.disks[copy.drive as usize].place(copy.slot, *offset)
+                {
                     writes.push(Write { drive, file, offset, slices });
                     targets.push((*copy, slices.iter().map(|slice| slice.len() as u64).sum::<u64>()));
                 }
@@ -34,7 +42,8 @@ impl Pool {
         }
         let mut done: Vec<SlotAddress> = Vec::with_capacity(copies.len());
         let mut failed: Vec<(u16, String)> = Vec::new();
-        for ((copy, bytes), result) in targets.into_iter().zip(holdfast_device::drive::write_durable(&writes)) {
+        for ((copy, bytes), result) in targets.into_iter().zip(holdfast_device::drive::write_durable(&writes))
+        {
             match result {
                 Ok(()) => {
                     count(&self.counters.bytes_written, bytes);
@@ -52,12 +61,12 @@ impl Pool {
         Ok(done)
     }
 
-    /// Writes slices, one after the other, at `offset` of the segment's slots; durable in parallel. A drive that fails
+    /// Writes slices, one after the other, at `offset` of the segment's slots; durable in parallel. A drive
+    /// that fails
     /// is put out first. Returns the number of durable copies, at least max(1, rf − 1).
     ///
     /// Errors: `Unavailable` when there are fewer.
     pub fn write_segment(&self, segment: &Segment, offset: u32, slices: &[&[u8]]) -> Result<usize> {
-        self.check_open()?;
         let done = self.write_copies(&segment.copies, &[(offset, slices)])?;
         for copy in &done {
             self.disks[copy.drive as usize].log_tip.fetch_add(1, Ordering::AcqRel);
@@ -80,9 +89,14 @@ impl Pool {
     /// One copy, as it is. For log recovery, which compares copies itself.
     pub fn read_copy(&self, copy: SlotAddress, offset: u32, into: &mut [u8]) -> Result<()> {
         let disk = self.disk_of(copy)?;
-        let unavailable = |what: String| Error::new(Kind::Unavailable, format!("{}: slot {}: {what}", disk.name(), copy.slot));
+        let unavailable = |what: String| {
+            Error::new(Kind::Unavailable, format!("{}: slot {}: {what}", disk.name(), copy.slot))
+        };
         if offset as usize + into.len() > self.slot_bytes as usize {
-            return Err(Error::new(Kind::Internal, format!("{} bytes at {offset} leave the slot", into.len())));
+            return Err(Error::new(
+                Kind::Internal,
+                format!("{} bytes at {offset} leave the slot", into.len()),
+            ));
         }
         let (drive, file, at) =
             disk.place(copy.slot, offset).ok_or_else(|| unavailable("the drive is not in use".into()))?;
@@ -101,7 +115,6 @@ impl Pool {
 
     /// Durable write of one copy of a segment: recovery mends it. A drive that fails is put out.
     pub fn write_copy(&self, copy: SlotAddress, offset: u32, bytes: &[u8]) -> Result<()> {
-        self.check_open()?;
         let done = self.write_copies(&[copy], &[(offset, &[bytes])])?;
         if done.is_empty() {
             let name = self.disk_of(copy)?.name();
@@ -121,7 +134,8 @@ impl Pool {
         order
     }
 
-    /// Fills `into` from the first entitled copy that `verify` accepts, and rewrites from it the copies that were
+    /// Fills `into` from the first entitled copy that `verify` accepts, and rewrites from it the copies that
+    /// were
     /// tried and rejected. Errors: `Corrupt` when no copy is right, `Unavailable` when none can be read.
     pub fn read_slot(
         &self,
@@ -155,7 +169,8 @@ impl Pool {
         }
     }
 
-    /// Rewrites verified bytes of a bad copy. Bytes around them, to the next block border, stay as they are there.
+    /// Rewrites verified bytes of a bad copy. Bytes around them, to the next block border, stay as they are
+    /// there.
     pub(super) fn mend(&self, copy: SlotAddress, offset: u32, right: &[u8]) {
         let block = BLOCK_BYTES as u32;
         let start = offset / block * block;
@@ -167,7 +182,7 @@ impl Pool {
         }
         whole[(offset - start) as usize..][..right.len()].copy_from_slice(right);
         let Some((drive, file, at)) = self.disks[copy.drive as usize].place(copy.slot, start) else { return };
-        if self.check_open().is_err() {
+        if self.check_writable().is_err() {
             return;
         }
         match drive.write(file, at, &[&whole], Durability::Durable) {
@@ -186,7 +201,8 @@ impl Pool {
         }
     }
 
-    /// Writes sealed content into fresh slots. A drive that fails is out, and the whole content goes elsewhere.
+    /// Writes sealed content into fresh slots. A drive that fails is out, and the whole content goes
+    /// elsewhere.
     pub(super) fn write_sealed(&self, purpose: Purpose, pieces: &[Piece<'_>]) -> Result<Vec<SlotAddress>> {
         loop {
             let slots = self.take_slots(purpose)?;
@@ -230,7 +246,10 @@ impl TableIo for Pool {
 
     fn write_table(&self, bytes: &[u8]) -> Result<Placed> {
         if bytes.len() > self.slot_bytes as usize {
-            return Err(Error::new(Kind::Internal, format!("a table of {} bytes leaves its slot", bytes.len())));
+            return Err(Error::new(
+                Kind::Internal,
+                format!("a table of {} bytes leaves its slot", bytes.len()),
+            ));
         }
         let padding = vec![0; bytes.len().next_multiple_of(BLOCK_BYTES) - bytes.len()];
         let purpose = Purpose { rf: self.table_rf(), frees: true, log: false };

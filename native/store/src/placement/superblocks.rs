@@ -1,13 +1,14 @@
-//! Superblocks: what a drive says of itself and of the others; who may be opened together (FAULTS 3, 34, 36, 37).
+//! Superblocks: what a drive says of itself and of the others; who may be opened together (FAULTS 3, 34, 36,
+//! 37).
 
 use super::disk::{MANIFEST_FILE, SUPERBLOCK_FILE, drive_error};
 use super::types::ProbeInfo;
 use super::{Journal, Pool};
 use crate::error::{Error, Kind, Result};
 use holdfast_device::{Drive, Write};
+use holdfast_format::DecodeError;
 use holdfast_format::limits::MARKS_MAX;
 use holdfast_format::superblock::{Mark, RO_COMPAT_KNOWN, SUPERBLOCK_BYTES, Superblock};
-use holdfast_format::DecodeError;
 use std::sync::atomic::Ordering;
 
 /// What the superblock file of a drive holds.
@@ -20,7 +21,9 @@ pub(super) enum Found {
 
 /// Reads both slots; the one written last counts.
 pub(super) fn read(drive: &dyn Drive) -> Result<Found> {
-    let Some(file) = drive.open(SUPERBLOCK_FILE).map_err(|e| drive_error(drive, "opening the superblock", &e))? else {
+    let Some(file) =
+        drive.open(SUPERBLOCK_FILE).map_err(|e| drive_error(drive, "opening the superblock", &e))?
+    else {
         return Ok(Found::None);
     };
     let mut best: Option<Superblock> = None;
@@ -33,14 +36,19 @@ pub(super) fn read(drive: &dyn Drive) -> Result<Found> {
         }
         match Superblock::decode(&bytes) {
             Ok(found) if found.ro_compat & !RO_COMPAT_KNOWN != 0 => {
-                return Ok(Found::Newer(format!("read-only features {:#x}", found.ro_compat & !RO_COMPAT_KNOWN)));
+                return Ok(Found::Newer(format!(
+                    "read-only features {:#x}",
+                    found.ro_compat & !RO_COMPAT_KNOWN
+                )));
             }
             Ok(found) => {
                 if best.as_ref().is_none_or(|best| found.writes > best.writes) {
                     best = Some(found);
                 }
             }
-            Err(DecodeError::Unsupported(bits)) => return Ok(Found::Newer(format!("version or features {bits:#x}"))),
+            Err(DecodeError::Unsupported(bits)) => {
+                return Ok(Found::Newer(format!("version or features {bits:#x}")));
+            }
             Err(error) => reason = error.to_string(),
         }
     }
@@ -63,6 +71,7 @@ pub(super) fn probe(drive: &dyn Drive) -> Result<ProbeInfo> {
             open: block.open,
             instance: block.instance,
             beat: block.beat,
+            written_s: block.written_s,
         },
         Found::Newer(reason) => ProbeInfo::Newer { reason },
         Found::Damaged(reason) => ProbeInfo::Damaged { reason },
@@ -101,6 +110,7 @@ impl Pool {
             own: self.own_mark(journal, index),
             instance: self.instance,
             beat: journal.beat,
+            written_s: self.clock.wall().0,
             open,
             manifest_drives: self.image.read().manifest_drives.clone(),
             name: self.name.clone(),
@@ -164,7 +174,11 @@ impl Pool {
                 self.fenced.store(true, Ordering::Release);
                 return Err(Error::new(
                     Kind::Fenced,
-                    format!("pool {}: another program has taken drive {}; close this one", self.name, drive.name()),
+                    format!(
+                        "pool {}: another program has taken drive {}; close this one",
+                        self.name,
+                        drive.name()
+                    ),
                 ));
             }
         }

@@ -35,29 +35,61 @@ pub enum ProbeInfo {
     Newer { reason: String },
     /// A pool's drive whose superblock no longer reads.
     Damaged { reason: String },
-    Member { name: String, pool: Uuid, drive: Uuid, index: u16, drives: u16, open: bool, instance: u64, beat: u64 },
+    /// `open`: not closed by the last program that had it. Whether one still has it shows in `beat`, which
+    /// then
+    /// grows once a second.
+    Member {
+        name: String,
+        pool: Uuid,
+        drive: Uuid,
+        index: u16,
+        drives: u16,
+        open: bool,
+        instance: u64,
+        beat: u64,
+        written_s: i64,
+    },
 }
 
 /// A change of a group's record.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum GroupChange {
-    Create { id: GroupId, uuid: Uuid, name: String },
+    Create {
+        id: GroupId,
+        uuid: Uuid,
+        name: String,
+    },
     /// A new row of the history: an owner start.
-    Epoch { id: GroupId, row: EpochRow },
+    Epoch {
+        id: GroupId,
+        row: EpochRow,
+    },
     /// The log is drained up to here.
-    Drained { id: GroupId, lsn: Lsn, chain: u64 },
-    Rename { id: GroupId, name: String },
+    Drained {
+        id: GroupId,
+        lsn: Lsn,
+        chain: u64,
+    },
+    Rename {
+        id: GroupId,
+        name: String,
+    },
     /// Its tables and pages are still to be released.
-    Destroy { id: GroupId },
+    Destroy {
+        id: GroupId,
+    },
     /// Forget it. Its tables must be gone; its segments are released.
-    Remove { id: GroupId },
+    Remove {
+        id: GroupId,
+    },
 }
 
 /// One atomic change of everything it names.
 #[derive(Clone, Default, Debug)]
 pub struct Edit {
     pub groups: Vec<GroupChange>,
-    /// The log is drained past them: they become ordinary sealed egroups, free once no page of theirs is live.
+    /// The log is drained past them: they become ordinary sealed egroups, free once no page of theirs is
+    /// live.
     pub segments_released: Vec<EgroupId>,
     /// Tables added and removed, pages referenced and released.
     pub tables: Vec<(GroupId, TreeEdit)>,
