@@ -103,8 +103,9 @@ impl Pool {
 
     /// Crash order:
     /// 1. the target is written, durable; a crash leaves a slot that nothing names;
-    /// 2. one edit says that the sources have moved, and frees their slots. Readers that found the old place
-    /// hold it.
+    /// 2. one edit says that the sources have moved, and frees their slots.
+    ///
+    /// Readers that found the old place hold it.
     fn pack(&self, victims: &[Victim]) -> Result<bool> {
         let mut pages = Vec::new();
         let mut births = Vec::new();

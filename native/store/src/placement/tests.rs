@@ -166,7 +166,7 @@ fn what_was_published_is_there_after_reopening() {
     assert_eq!((group.name.as_str(), group.history.as_slice()), ("uno", [row].as_slice()));
     assert_eq!((group.drained_lsn, group.drained_chain), (Lsn(9), 10));
     assert_eq!(group.segments, segments[1..]);
-    assert_eq!(pool.group_tables(GROUP), [table.clone()]);
+    assert_eq!(pool.group_tables(GROUP), std::slice::from_ref(&table));
     (0..5).for_each(|at| read_one(&pool, (id, at), 100 + at as u64).unwrap());
     let mut into = vec![0; 4096];
     for copy in &segments[1].copies {
@@ -935,7 +935,7 @@ fn after_every_power_cut_the_acknowledged_edits_are_there() {
             Event::Mark { value, .. } => Some(*value),
             _ => None,
         });
-        let acknowledged = marks.last().unwrap_or(0);
+        let acknowledged = marks.max().unwrap_or(0);
         let what = || format!("position {}, {}", state.position, state.choice);
         let drives = state.world(3).drives();
         let pool = reopen(&drives).unwrap_or_else(|error| panic!("{}: {error}", what()));
