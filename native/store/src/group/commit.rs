@@ -84,7 +84,9 @@ impl Group {
             if draft.kind == OpKind::Point {
                 self.last_point.store(lsn.0, Ordering::Release);
             }
-            if generation.memtable.bytes() >= self.generation_budget() {
+            commit.logged_bytes += draft.payload.len() as u64 + commit.op.len() as u64;
+            if generation.memtable.bytes() >= self.generation_budget() || commit.logged_bytes >= self.log_bytes_due {
+                commit.logged_bytes = 0;
                 self.freeze_locked(FROZEN_MAX);
             }
             drop(commit);

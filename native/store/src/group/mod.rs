@@ -69,6 +69,8 @@ impl Bell {
 struct Commit {
     next: Lsn,
     op: Vec<u8>,
+    /// Bytes logged since the newest freeze was asked for.
+    logged_bytes: u64,
 }
 
 pub struct Group {
@@ -78,6 +80,9 @@ pub struct Group {
     tree: Tree,
     log: Log,
     row: Row,
+    /// A memtable is frozen after this much log at the latest, however little it holds: overwrites must not keep their
+    /// segments from becoming egroups, nor make a replay long.
+    log_bytes_due: u64,
     commit: Mutex<Commit>,
     newest: AtomicU64,
     /// Newest kept LSN: versions at or below it are not replaced in the memtable.

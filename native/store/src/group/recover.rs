@@ -26,6 +26,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 /// Level 1 holds this many memtables' worth.
 const LEVEL1_MEMTABLES: u64 = 8;
 
+/// Undrained log of a group at most, as a share of the pool and in bytes.
+const LOG_SHARE: u64 = 32;
+const LOG_BYTES_MAX: u64 = 1 << 30;
+
 /// An op out of the ring that the log does not have.
 struct RingTail {
     ops: Vec<(Vec<u8>, Vec<u8>)>,
@@ -106,7 +110,8 @@ impl Group {
             tree,
             log,
             row,
-            commit: Mutex::new(Commit { next: Lsn(newest.0 + 1), op: Vec::new() }),
+            log_bytes_due: (pool.space().total / LOG_SHARE).min(LOG_BYTES_MAX),
+            commit: Mutex::new(Commit { next: Lsn(newest.0 + 1), op: Vec::new(), logged_bytes: 0 }),
             newest: AtomicU64::new(newest.0),
             last_point,
             view: RwLock::new(view),
