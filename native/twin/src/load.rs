@@ -209,8 +209,8 @@ fn make_job<'a>(work: &str, options: &'a Options, directory: &Path, number: u64)
     })
 }
 
-/// Runs one phase on all jobs at once, from the first job's start to the last one's end. Each job takes its own times: a
-/// thread that only watches may be late.
+/// Runs one phase on all jobs at once, from the first job's start to the last one's end. Each job takes its own
+/// times: a thread that only watches may be late.
 fn phase(
     work: &str,
     jobs: &mut [Job<'_>],
