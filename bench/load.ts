@@ -33,7 +33,8 @@ export function buildLoad(root: string): string {
 /** Runs one work in a directory and waits for it. Root drops the kernel's caches before cold reads and look-ups. */
 export async function runLoad(program: string, work: Work, directory: string, seed: number): Promise<Measure[]> {
   const cold = process.geteuid?.() === 0 ? ["--drop-caches"] : [];
-  const args = [work.name, "--dir", directory, "--jobs", String(work.jobs), "--seed", String(seed), ...work.args, ...cold];
+  const common = ["--dir", directory, "--jobs", String(work.jobs), "--seed", String(seed)];
+  const args = [work.name, ...common, ...work.args, ...cold];
   const child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"] });
   const output: Record<"stdout" | "stderr", string> = { stdout: "", stderr: "" };
   for (const name of ["stdout", "stderr"] as const) {

@@ -35,6 +35,9 @@ interface Options {
   load: string | undefined;
 }
 
+// Ctrl-C ends the generator, which shares our terminal; we go on to unmount what we mounted.
+process.on("SIGINT", () => undefined);
+
 try {
   process.exitCode = await main();
 } catch (error) {
@@ -59,7 +62,10 @@ async function main(): Promise<number> {
     const samples = await measure(program, options.plan, systems);
     return show(systems, samples, options.bars);
   } finally {
-    for (const system of systems.reverse()) await system.close();
+    const closed = await Promise.allSettled(systems.map((system) => system.close()));
+    const failures = closed.flatMap((result) => (result.status === "rejected" ? [result.reason] : []));
+    // What is still mounted must not be removed.
+    if (failures.length > 0) throw new AggregateError(failures, `left in ${disk}: ${failures.join("; ")}`);
     rmSync(disk, { recursive: true });
   }
 }
@@ -84,7 +90,7 @@ function optionsOf(): Options | undefined {
   const pairs = Number(values.pairs ?? (values.quick ? PAIRS_QUICK : PAIRS_BARS));
   if (!Number.isInteger(pairs) || pairs < 1) throw new Error(`--pairs ${values.pairs}: a number from 1 on is wanted`);
   if (values.bars && pairs < PAIRS_BARS) throw new Error(`--bars needs at least ${PAIRS_BARS} pairs`);
-  if (values.target !== undefined && values["no-target"]) throw new Error("--target and --no-target exclude each other");
+  if (values.target !== undefined && values["no-target"]) throw new Error("--target, --no-target: one or the other");
   const plan = planOf(values.quick, pairs);
   const works = plan.works.filter(({ name }) => values.only === undefined || name === values.only);
   if (works.length === 0) throw new Error(`--only ${values.only}: no such work`);

@@ -112,7 +112,8 @@ export function writeResults(root: string, setups: Record<string, string>, sampl
   };
   const command = `node dist/bench/mounts.js ${process.argv.slice(2).join(" ")}`.trim();
   const rows = rowsOf(samples);
-  const results = { at, commit: dirty ? `${commit}+` : commit, command, machine, setups, rows, bars: verdictsOf(rows), samples };
+  const bars = verdictsOf(rows);
+  const results = { at, commit: dirty ? `${commit}+` : commit, command, machine, setups, rows, bars, samples };
   const folder = join(root, "bench", "results");
   mkdirSync(folder, { recursive: true });
   const path = join(folder, `mounts-${at.slice(0, 19).replaceAll(":", "")}.json`);

@@ -41,7 +41,8 @@ export function passthrough(root: string, disk: string): System {
 /** A mount that somebody else made; load goes into a folder of its own below it. */
 export function givenTarget(directory: string): System {
   const own = mkdtempSync(join(directory, "bench-"));
-  return { name: "holdfast", directory: own, setup: "given by --target", close: async () => rmSync(own, { recursive: true }) };
+  const close = async () => rmSync(own, { recursive: true });
+  return { name: "holdfast", directory: own, setup: "given by --target", close };
 }
 
 /** Starts a daemon through the command line, as `npm start` does: three drives on the disk, RF 2. */
@@ -51,16 +52,23 @@ export async function startTarget(root: string, disk: string): Promise<System> {
   const args = [join(root, "src", "cli", "bootstrap.mjs"), "start", "--dir", folder];
   const child = spawn(process.execPath, args, { cwd: root, stdio: ["ignore", "pipe", "inherit"] });
   child.stdout.resume();
-  await until(READY_MS, "Holdfast is not mounted in time", () => {
-    if (child.exitCode !== null) throw new Error(`npm start ended with ${child.exitCode}`);
-    return isMounted(mount);
-  });
-  return { name: "holdfast", directory: mount, setup: "npm start: 3 drives on the disk, RF 2", close: () => stop(child) };
+  try {
+    await until(READY_MS, "Holdfast is not mounted in time", () => {
+      if (child.exitCode !== null) throw new Error(`npm start ended with ${child.exitCode}`);
+      return isMounted(mount);
+    });
+  } catch (error) {
+    await stop(child);
+    throw error;
+  }
+  const close = () => stop(child);
+  return { name: "holdfast", directory: mount, setup: "npm start: 3 drives on the disk, RF 2", close };
 }
 
 async function stop(child: ChildProcess): Promise<void> {
   child.kill("SIGINT");
-  await until(STOP_MS, "Holdfast does not stop in time", () => child.exitCode !== null || child.signalCode !== null);
+  const ended = () => child.exitCode !== null || child.signalCode !== null;
+  await until(STOP_MS, "Holdfast does not stop in time", ended);
 }
 
 /** Looks at the kernel's table: `stat` may answer from a cache. */
