@@ -13,6 +13,7 @@
 pub mod arguments;
 pub mod compare;
 pub mod fill;
+pub mod fsx;
 pub mod generate;
 pub mod legal;
 pub mod load;
