@@ -139,7 +139,7 @@ describe("a full pool", () => {
     rmSync(join(mount, "filler"));
     await until("it is writable again", () => canWrite(join(mount, "again")), 15_000).catch(
       (error: unknown) => {
-        assert.fail(`${String(error)}\n${place.log}`);
+        assert.fail(`${String(error)}\n${place.fate}${place.log}`);
       },
     );
     const [pool] = place.json<PoolAnswer[]>("pool", "list");
