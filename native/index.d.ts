@@ -17,8 +17,11 @@ export interface Counter {
   value: bigint
 }
 
-/** Detaches the mount on `path` (MNT_DETACH, never following a symbolic link). Needs root. */
-export declare function detach(path: Uint8Array): Promise<void | Failure>
+/**
+ * Takes away the mounts of dead daemons at `dir`; fulfils with whether there were any. A mount that answers is left
+ * alone.
+ */
+export declare function detachStale(dir: Uint8Array): Promise<boolean | Failure>
 
 /** A drive as the administrator names it. */
 export interface DriveSpec {
@@ -82,6 +85,12 @@ export declare function mountStop(handle: number, detach: boolean): Promise<void
 
 /** `dev` or `uring`; empty for a handle that is dead. */
 export declare function mountTransport(handle: number): string
+
+/**
+ * Calls `listener` after a mount ended without `mountStop`: an umount from outside or an abort. Which one it was is
+ * found with `mountAlive`. The newest listener of the process counts; it does not keep the process alive.
+ */
+export declare function onMountEnded(listener: () => void): void
 
 /** Who is at the other end of a connected Unix socket, as the kernel noted it at connect (SO_PEERCRED). */
 export declare function peerCredentials(fd: number): PeerCredentials | Failure

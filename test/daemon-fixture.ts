@@ -56,6 +56,12 @@ export class Place {
     return this.#log;
   }
 
+  /** For messages: how the daemon ended, if it did. */
+  get fate(): string {
+    const { exitCode = null, signalCode = null } = this.#daemon ?? {};
+    return exitCode === null && signalCode === null ? "" : `the daemon ended: ${exitCode ?? signalCode}\n`;
+  }
+
   get pid(): number {
     const pid = this.#daemon?.pid;
     assert.ok(pid !== undefined, "no daemon was started");

@@ -6,7 +6,7 @@ import { HoldfastError, fromSystem } from "../io-path/errors.js";
 import type { Mount } from "../io-path/mount.js";
 import { pathToJson, pathToText } from "../io-path/paths.js";
 import type { Pool } from "../io-path/pool.js";
-import { detach, mountTable } from "../io-path/system.js";
+import { detachStale, mountTable } from "../io-path/system.js";
 import { toErrorBody } from "./failure.js";
 import { holdersOf } from "./holders.js";
 import type { Log } from "./log.js";
@@ -248,15 +248,11 @@ async function isOurs(dir: Buffer): Promise<boolean> {
 /** Makes sure that `dir` can be mounted on: detaches what a dead daemon left, refuses what is in use. */
 async function clearMountPoint(dir: Buffer): Promise<void> {
   const what = `mount point ${pathToText(dir)}`;
-  for (let top = await topMount(dir); top !== undefined; top = await topMount(dir)) {
-    if (top.type !== FS_TYPE || (await answers(dir))) {
-      throw new HoldfastError(
-        "Conflict",
-        `${what}: ${top.source} (${top.type}) is mounted there`,
-        "take another directory",
-      );
-    }
-    await detach(dir);
+  await detachStale(dir);
+  const top = await topMount(dir);
+  if (top !== undefined) {
+    const there = `${top.source} (${top.type}) is mounted there`;
+    throw new HoldfastError("Conflict", `${what}: ${there}`, "take another directory");
   }
   try {
     if (!(await stat(dir)).isDirectory()) throw new HoldfastError("Invalid", `${what} is not a directory`);
@@ -265,16 +261,5 @@ async function clearMountPoint(dir: Buffer): Promise<void> {
     }
   } catch (error) {
     throw fromSystem(error, what, "make it first: mkdir");
-  }
-}
-
-/** False when nobody serves the mount any more. */
-async function answers(dir: Buffer): Promise<boolean> {
-  try {
-    await stat(dir);
-    return true;
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    return code !== "ENOTCONN" && code !== "ECONNABORTED";
   }
 }

@@ -97,7 +97,7 @@ export class Pools {
         `${pathToText(twice)} is a drive of pool ${one.known.name} already`,
       );
     }
-    const { name } = await Pool.probe(real[0] ?? Buffer.alloc(0));
+    const { name } = await probeDrive(real[0] ?? Buffer.alloc(0));
     if (this.#entries.has(name)) throw new HoldfastError("Conflict", `a pool named ${name} is there already`);
     const pool = await Pool.open(real, this.options);
     return this.#add(pool, real);
@@ -200,6 +200,16 @@ export class Pools {
     const results = await Promise.allSettled(open.map((pool) => pool.close()));
     const failed = results.find((result) => result.status === "rejected");
     if (failed !== undefined) throw failed.reason;
+  }
+}
+
+/** Whose drive it is; a failure names the drive. */
+async function probeDrive(path: Buffer): Promise<{ name: string; uuid: string }> {
+  try {
+    return await Pool.probe(path);
+  } catch (error) {
+    const { code, message } = toErrorBody(error);
+    throw new HoldfastError(code, `drive ${pathToText(path)}: ${message}`, "nothing was written to it");
   }
 }
 

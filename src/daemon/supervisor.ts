@@ -1,10 +1,10 @@
 // What the daemon does: opens pools, remounts, carries out requests one after the other, and stops in order.
 
 import { HoldfastError } from "../io-path/errors.js";
-import { pathToText } from "../io-path/paths.js";
+import { onMountEnded } from "../io-path/mount.js";
+import { pathToJson, pathToText } from "../io-path/paths.js";
 import type { DriveRequest, VolumeRequest, VolumeStatus } from "../io-path/pool.js";
 import { addonVersion } from "../io-path/system.js";
-import { pathToJson } from "../io-path/paths.js";
 import type { Config } from "./config.js";
 import type { Log } from "./log.js";
 import { Mounts } from "./mounts.js";
@@ -63,23 +63,26 @@ export class Supervisor {
       await this.mounts.restore(state.mounts);
       if (this.#phase !== "starting") return;
       this.#phase = "running";
+      onMountEnded(() => this.#watchNow());
       this.#watchSoon();
     });
   }
 
   #watchSoon(): void {
-    this.#watch = setTimeout(() => {
-      const round = this.#exclusive(async () => {
-        if (this.#phase !== "running") return;
-        await this.pools.retry();
-        if (await this.mounts.watch()) this.#save();
-      });
-      round
-        .catch((error: unknown) => this.#options.log.error(error, "looking after mounts failed"))
-        .finally(() => {
-          if (this.#phase === "running") this.#watchSoon();
-        });
-    }, WATCH_MS);
+    clearTimeout(this.#watch);
+    if (this.#phase === "running") this.#watch = setTimeout(() => this.#watchNow(), WATCH_MS);
+  }
+
+  /** Tries again what failed, and looks after mounts that ended. An event calls it at once, a timer now and then. */
+  #watchNow(): void {
+    const round = this.#exclusive(async () => {
+      if (this.#phase !== "running") return;
+      await this.pools.retry();
+      if (await this.mounts.watch()) this.#save();
+    });
+    round
+      .catch((error: unknown) => this.#options.log.error(error, "looking after mounts failed"))
+      .finally(() => this.#watchSoon());
   }
 
   /** One after the other: requests, remounts and the stop never overlap. */

@@ -17,6 +17,11 @@ export interface MountRequest extends MountFlags {
   source: string;
 }
 
+/** Calls `listener` soon after a mount ended by itself; which one is found with `alive`. One listener a process. */
+export function onMountEnded(listener: () => void): void {
+  native.onMountEnded(listener);
+}
+
 export class Mount {
   readonly #handle: number;
 

@@ -1,13 +1,10 @@
 // What Node does not offer: who is at the other end of a socket, file locks, the mount table, detaching.
 
-import { execFile } from "node:child_process";
 import { readFile } from "node:fs/promises";
 import type { Socket } from "node:net";
-import { promisify } from "node:util";
 import { native, unwrap } from "./addon.js";
 import type { PeerCredentials } from "./addon.js";
 import { HoldfastError } from "./errors.js";
-import { pathToText } from "./paths.js";
 
 export type { PeerCredentials } from "./addon.js";
 
@@ -55,17 +52,7 @@ function unescapeOctal(text: string): string {
   );
 }
 
-/** Detaches the topmost mount of a directory, whatever its state. */
-export async function detach(dir: Buffer): Promise<void> {
-  if (process.geteuid?.() === 0) {
-    unwrap(await native.detach(dir));
-    return;
-  }
-  try {
-    // latin1 would be lossless, but argv is UTF-8 in Node: a mount point with other bytes needs root.
-    await promisify(execFile)("fusermount3", ["-u", "-z", "--", dir.toString("utf8")]);
-  } catch (error) {
-    const stderr = String((error as { stderr?: string }).stderr ?? error).trim();
-    throw new HoldfastError("Unavailable", `cannot detach ${pathToText(dir)}: ${stderr}`);
-  }
+/** Takes away the mounts of dead daemons at a directory; true if there were any. A live mount is left alone. */
+export async function detachStale(dir: Buffer): Promise<boolean> {
+  return unwrap(await native.detachStale(dir));
 }

@@ -137,7 +137,11 @@ describe("a full pool", () => {
     await place.start();
     assert.equal(readFileSync(join(mount, "kept"), "utf8"), "kept");
     rmSync(join(mount, "filler"));
-    await until("it is writable again", () => canWrite(join(mount, "again")), 15_000);
+    await until("it is writable again", () => canWrite(join(mount, "again")), 15_000).catch(
+      (error: unknown) => {
+        assert.fail(`${String(error)}\n${place.fate}${place.log}`);
+      },
+    );
     const [pool] = place.json<PoolAnswer[]>("pool", "list");
     assert.equal(pool?.state, "open");
   });

@@ -84,7 +84,7 @@ describe("addon arguments", () => {
     for (const bad of [detached, Buffer.alloc(0), Buffer.from("/a\0b"), Buffer.alloc(4096, "a")]) {
       assert.throws(() => callUntyped("poolProbe", bad), isArgumentError);
       assert.throws(() => callUntyped("poolOpen", [bad], options), isArgumentError);
-      assert.throws(() => callUntyped("detach", bad), isArgumentError);
+      assert.throws(() => callUntyped("detachStale", bad), isArgumentError);
     }
   });
 });

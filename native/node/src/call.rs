@@ -4,6 +4,7 @@ use holdfast_store::error::{Error, Kind};
 use napi::bindgen_prelude::{Either, Object, ToNapiValue};
 use napi::{Env, JsDeferred, Status};
 use napi_derive::napi;
+use std::io::ErrorKind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Calls that run at the same time at most; the next one is answered with `Unavailable`.
@@ -53,12 +54,12 @@ impl From<Error> for Failure {
 
 /// A system error, with the sentence that names what was tried on what.
 pub fn system_error(what: &str, error: &std::io::Error) -> Error {
-    let kind = match error.raw_os_error() {
-        Some(libc::ENOENT | libc::ENOTDIR) => Kind::NotFound,
-        Some(libc::EBUSY | libc::EEXIST | libc::ENOTEMPTY) => Kind::Conflict,
-        Some(libc::EPERM | libc::EACCES) => Kind::Denied,
-        Some(libc::EINVAL | libc::ENAMETOOLONG | libc::ELOOP) => Kind::Invalid,
-        Some(libc::ENOSPC | libc::EDQUOT) => Kind::NoSpace,
+    let kind = match error.kind() {
+        ErrorKind::NotFound => Kind::NotFound,
+        ErrorKind::ResourceBusy | ErrorKind::AlreadyExists | ErrorKind::DirectoryNotEmpty => Kind::Conflict,
+        ErrorKind::PermissionDenied => Kind::Denied,
+        ErrorKind::InvalidInput | ErrorKind::InvalidFilename | ErrorKind::NotADirectory => Kind::Invalid,
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Kind::NoSpace,
         _ => Kind::Unavailable,
     };
     Error::new(kind, format!("{what}: {error}"))

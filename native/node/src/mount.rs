@@ -4,12 +4,14 @@ use crate::call::{in_thread, system_error};
 use crate::convert;
 use crate::pool::pool;
 use crate::registry::Registry;
-use holdfast_fuse::Mount;
+use holdfast_fuse::{Mount, ServeOptions};
 use holdfast_store::error::{Error, Kind};
 use holdfast_store::volume::{Volume, VolumeOptions};
-use napi::Env;
-use napi::bindgen_prelude::{Object, Uint8Array};
+use napi::bindgen_prelude::{Function, Object, Uint8Array};
+use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
+use napi::{Env, Status};
 use napi_derive::napi;
+use parking_lot::Mutex;
 use std::sync::Arc;
 
 /// Mounts of one process at most.
@@ -42,6 +44,32 @@ pub struct MountOptions {
     pub noexec: bool,
 }
 
+/// Events that wait for JavaScript at most. They carry nothing, so one that is dropped because others wait is no loss.
+const EVENTS_MAX: usize = 16;
+type Listener = ThreadsafeFunction<(), (), (), Status, false, true, EVENTS_MAX>;
+static LISTENER: Mutex<Option<Listener>> = Mutex::new(None);
+
+/// Calls `listener` after a mount ended without `mountStop`: an umount from outside or an abort. Which one it was is
+/// found with `mountAlive`. The newest listener of the process counts; it does not keep the process alive.
+#[napi]
+pub fn on_mount_ended(listener: Function<(), ()>) -> napi::Result<()> {
+    let built = listener
+        .build_threadsafe_function::<()>()
+        .weak::<true>()
+        .callee_handled::<false>()
+        .max_queue_size::<EVENTS_MAX>()
+        .build()?;
+    *LISTENER.lock() = Some(built);
+    Ok(())
+}
+
+fn tell_mount_ended() {
+    if let Some(listener) = LISTENER.lock().as_ref() {
+        // A full queue holds the same news already.
+        let _queued = listener.call((), ThreadsafeFunctionCallMode::NonBlocking);
+    }
+}
+
 fn mount(handle: u32) -> Result<Arc<Mounted>, Error> {
     MOUNTS.get(handle).ok_or_else(|| Error::new(Kind::NotFound, "nothing is mounted under this handle"))
 }
@@ -61,9 +89,11 @@ pub fn mount_start(env: &Env, pool_handle: f64, volume: String, options: MountOp
         noexec: options.noexec,
     };
     in_thread(env, "mount-start", move || {
+        let serve = ServeOptions { on_end: Some(Box::new(tell_mount_ended)), ..ServeOptions::default() };
         let what = format!("mounting {volume} at {}", options.dir.display());
         let volume = pool(pool_handle)?.volume(&volume, VolumeOptions { noatime: options.noatime })?;
-        let mount = Mount::start(volume.clone(), options).map_err(|error| system_error(&what, &error))?;
+        let mount = Mount::start_with(volume.clone(), options, serve)
+            .map_err(|error| system_error(&what, &error))?;
         let mount = Arc::new(Mounted { mount, volume });
         MOUNTS.add(mount.clone()).ok_or_else(|| {
             let refused = Error::new(Kind::Unavailable, format!("{what}: {MOUNTS_MAX} mounts are there already"));

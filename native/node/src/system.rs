@@ -1,12 +1,10 @@
 //! System calls that Node does not offer.
 
-use crate::call::{Answer, answer, bad_argument, in_thread, system_error};
+use crate::call::{Answer, answer, in_thread, system_error};
 use crate::convert;
 use napi::Env;
 use napi::bindgen_prelude::{Object, Uint8Array};
 use napi_derive::napi;
-use std::ffi::CString;
-use std::os::unix::ffi::OsStrExt;
 
 #[napi(object)]
 pub struct PeerCredentials {
@@ -50,19 +48,14 @@ pub fn lock_exclusive(fd: f64) -> napi::Result<Answer<bool>> {
     Ok(answer(Err(system_error("locking", &error))))
 }
 
-/// Detaches the mount on `path` (MNT_DETACH, never following a symbolic link). Needs root.
-#[napi(ts_return_type = "Promise<void | Failure>")]
-pub fn detach<'env>(env: &'env Env, path: Uint8Array) -> napi::Result<Object<'env>> {
-    let path = convert::path("path", &path)?;
-    let c_path = CString::new(path.as_os_str().as_bytes()).map_err(|_| bad_argument("path: contains NUL"))?;
-    in_thread(env, "detach", move || {
-        // SAFETY: `c_path` is a NUL-terminated string that lives through the call.
-        let result = unsafe { libc::umount2(c_path.as_ptr(), libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW) };
-        if result == 0 {
-            return Ok(());
-        }
-        let what = format!("detaching {}", path.display());
-        Err(system_error(&what, &std::io::Error::last_os_error()))
+/// Takes away the mounts of dead daemons at `dir`; fulfils with whether there were any. A mount that answers is left
+/// alone.
+#[napi(ts_return_type = "Promise<boolean | Failure>")]
+pub fn detach_stale<'env>(env: &'env Env, dir: Uint8Array) -> napi::Result<Object<'env>> {
+    let dir = convert::path("dir", &dir)?;
+    in_thread(env, "detach-stale", move || {
+        let what = format!("detaching what a dead daemon left at {}", dir.display());
+        holdfast_fuse::detach_stale(&dir).map_err(|error| system_error(&what, &error))
     })
 }
 
