@@ -146,7 +146,7 @@ Ctrl-C here flushes, unmounts and ends; the next start finds everything again.
 `;
 }
 
-/** Makes a folder unless it is there. A mount that a killed daemon left behind answers ENOTCONN: the daemon detaches it. */
+/** Makes a folder unless it is there. A mount of a killed daemon answers ENOTCONN: the new one detaches it. */
 function makeFolder(path: string): void {
   try {
     mkdirSync(path, { recursive: true });
