@@ -6,6 +6,8 @@ pub mod cell;
 pub mod checksum;
 pub mod frame;
 pub mod egroup;
+#[cfg(test)]
+mod golden;
 pub mod ids;
 pub mod index;
 pub mod inode;

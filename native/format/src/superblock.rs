@@ -4,7 +4,7 @@
 //! slot = magic u64 | version u32 | slot length u32 | compat u64 | ro_compat u64 | incompat u64
 //!      | writes u64 | pool uuid 16 B | drive uuid 16 B | index u16 | drives u16 | slot_bytes u32
 //!      | bytes u64 | area_bytes u64 | slab_bytes u64 | mark of itself (34 B, its index first)
-//!      | instance u64 | beat u64 | open u8 | manifest drives u8, each u16 | name | domain
+//!      | instance u64 | beat u64 | written i64 | open u8 | manifest drives u8, each u16 | name | domain
 //!      | marks u8, marks × mark | zeroes | checksum u64 in the last 8 of the 4096 bytes
 //! mark = index u16 | membership u64 | generation u64 | sequence u64 | log tip u64
 //! name, domain = length u16, bytes
@@ -57,6 +57,8 @@ pub struct Superblock {
     /// Random number of the program run that wrote it, and its heartbeats.
     pub instance: u64,
     pub beat: u64,
+    /// Wall time of the write, seconds since 1970; for people only.
+    pub written_s: i64,
     /// Not closed.
     pub open: bool,
     pub manifest_drives: Vec<u16>,
@@ -112,6 +114,7 @@ impl Superblock {
         put_mark(&mut out, self.index, &self.own);
         out.put_u64(self.instance);
         out.put_u64(self.beat);
+        out.put_i64(self.written_s);
         out.put_u8(self.open as u8);
         out.put_u8(self.manifest_drives.len() as u8);
         self.manifest_drives.iter().for_each(|drive| out.put_u16(*drive));
@@ -167,6 +170,7 @@ impl Superblock {
         let (_, own) = take_mark(&mut take)?;
         let instance = take.u64()?;
         let beat = take.u64()?;
+        let written_s = take.i64()?;
         let open = take.u8()? != 0;
         let manifest_len = take.u8()? as usize;
         if manifest_len > MANIFEST_COPIES_MAX {
@@ -182,7 +186,7 @@ impl Superblock {
         let marks = (0..marks_len).map(|_| take_mark(&mut take)).collect::<Result<_, _>>()?;
         Ok(Self {
             compat, ro_compat, incompat, writes, pool, drive, index, drives, slot_bytes, bytes, area_bytes,
-            slab_bytes, own, instance, beat, open, manifest_drives, name, domain, marks,
+            slab_bytes, own, instance, beat, written_s, open, manifest_drives, name, domain, marks,
         })
     }
 }

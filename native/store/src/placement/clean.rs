@@ -8,7 +8,6 @@
 //!   only the frames know) because all copies agree.
 
 use super::Pool;
-use super::placing::Purpose;
 use super::publish::Change;
 use super::report::count;
 use crate::error::Result;
@@ -28,6 +27,9 @@ struct Victim {
     id: EgroupId,
     record: EgroupRecord,
 }
+
+/// Content and birth name.
+type NamedPage = (Vec<u8>, Birth);
 
 impl Pool {
     /// Frees what is empty, or packs a few egroups with little live data into one. False when nothing is worth doing.
@@ -140,7 +142,7 @@ impl Pool {
     }
 
     /// The victim's live pages with their birth names, known to be right; `None` when that cannot be known.
-    fn right_pages(&self, victim: &Victim) -> Result<Option<Vec<(Vec<u8>, Birth)>>> {
+    fn right_pages(&self, victim: &Victim) -> Result<Option<Vec<NamedPage>>> {
         let _hold = self.hold();
         // A log segment has frames where a footer would be.
         let footer = if self.is_segment(&victim.record) { None } else { self.footer_of(victim.id, &victim.record).ok() };

@@ -64,6 +64,7 @@ pub(super) fn assemble(assembly: Assembly, mut options: PoolOptions) -> Arc<Pool
         replayed: AtomicBool::new(false),
         closed: AtomicBool::new(false),
         fenced: AtomicBool::new(false),
+        broken: AtomicBool::new(false),
         clean_cursor: Mutex::new(EgroupId(0)),
         read_turn: AtomicU64::new(0),
         counters: Counters::default(),

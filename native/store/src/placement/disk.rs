@@ -246,6 +246,12 @@ impl Disk {
                 return None;
             }
             let existing = (self.slabs.read().len() as u32 * self.layout.slab_slots).min(self.layout.slots);
+            // A slab ahead of need, or a full host would be noticed when the reserve is gone already.
+            let short = existing.saturating_sub(slots.used_count) <= self.layout.reserve();
+            if short && existing < self.layout.slots && !slots.host_full {
+                self.add_slab(&mut slots);
+                continue;
+            }
             let first = (slots.first_free..existing).find(|at| !slots.used.get(*at));
             slots.first_free = first.unwrap_or(existing);
             let slot = match first {
@@ -253,10 +259,7 @@ impl Disk {
                     (first..existing).find(|at| !slots.used.get(*at) && slots.written.get(*at)).unwrap_or(first)
                 }
                 Some(first) => first,
-                None => {
-                    self.add_slab(&mut slots);
-                    continue;
-                }
+                None => return None,
             };
             slots.used.set(slot, true);
             slots.written.set(slot, true);

@@ -28,7 +28,7 @@ impl Pool {
     /// Errors: `NoSpace`, `Unavailable` (too few drives), `Internal` (wrong lengths).
     pub fn write_egroup(&self, rf: u8, pages: &[u8], births: &[Birth], frees: bool) -> Result<EgroupId> {
         let count = pages.len() / BLOCK_BYTES;
-        if pages.is_empty() || pages.len() % BLOCK_BYTES != 0 || births.len() != count || count > self.egroup_pages_max() {
+        if pages.is_empty() || !pages.len().is_multiple_of(BLOCK_BYTES) || births.len() != count || count > self.egroup_pages_max() {
             let what = format!("an egroup of {} bytes and {} birth names", pages.len(), births.len());
             return Err(Error::new(Kind::Internal, what));
         }
@@ -96,7 +96,7 @@ impl Pool {
         into: &mut [u8],
         verify: &dyn Fn(usize, &[u8]) -> bool,
     ) -> Result<()> {
-        debug_assert!(into.len() % BLOCK_BYTES == 0);
+        debug_assert!(into.len().is_multiple_of(BLOCK_BYTES));
         let total = into.len() / BLOCK_BYTES;
         let mut done = 0;
         while done < total {

@@ -28,6 +28,7 @@ impl Pool {
                 }
                 if self.drives_active() == 1 {
                     let reason = format!("the last drive, {}, failed: {reason}", disk.name());
+                    self.broken.store(true, Ordering::Release);
                     journal.broken = Some(reason.clone());
                     return Err(Error::new(Kind::Unavailable, format!("pool {}: {reason}", self.name)));
                 }

@@ -91,6 +91,8 @@ pub struct Pool {
     replayed: AtomicBool,
     closed: AtomicBool,
     fenced: AtomicBool,
+    /// The last drive failed: as `Journal::broken`, for those who do not hold the publish lock.
+    broken: AtomicBool,
     clean_cursor: Mutex<EgroupId>,
     read_turn: AtomicU64,
     counters: report::Counters,
@@ -203,6 +205,16 @@ impl Pool {
     /// Every group is replayed: from now on what is empty is freed.
     pub fn replay_done(&self) {
         self.replayed.store(true, Ordering::Release);
+    }
+
+    /// Whether anything may still be written (I-8: the last drive, once it failed, is not believed again).
+    fn check_writable(&self) -> Result<()> {
+        self.check_open()?;
+        if self.broken.load(Ordering::Acquire) {
+            let what = format!("pool {}: nothing can be written, its last drive failed; open it again", self.name);
+            return Err(Error::new(Kind::Unavailable, what));
+        }
+        Ok(())
     }
 
     fn check_open(&self) -> Result<()> {

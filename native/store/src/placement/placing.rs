@@ -64,9 +64,10 @@ impl Pool {
         self.check_open()?;
         match self.try_take_slots(purpose) {
             Err(error) if error.kind == Kind::NoSpace && self.has_pending() => {
-                // Freed slots wait for manifest writes: give them those.
-                self.publish_nothing()?;
-                self.publish_nothing()?;
+                // Empty egroups wait to be freed, freed slots for two manifest writes: give them those.
+                for _ in 0..3 {
+                    self.publish_nothing()?;
+                }
                 self.try_take_slots(purpose)
             }
             result => result,
@@ -74,7 +75,7 @@ impl Pool {
     }
 
     fn has_pending(&self) -> bool {
-        self.disks.iter().any(|disk| disk.is_active() && disk.pending_slots() > 0)
+        !self.emptied.lock().is_empty() || self.disks.iter().any(|disk| disk.is_active() && disk.pending_slots() > 0)
     }
 
     fn try_take_slots(&self, purpose: Purpose) -> Result<Vec<SlotAddress>> {

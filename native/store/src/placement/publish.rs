@@ -457,6 +457,7 @@ impl Pool {
         count(&self.counters.manifest_writes, 1);
         if failed.len() == indices.len() {
             let reason = failed.first().map_or("no manifest drive is left".to_owned(), |(_, reason)| reason.clone());
+            self.broken.store(true, Ordering::Release);
             journal.broken = Some(reason.clone());
             return Err(Error::new(Kind::Unavailable, format!("pool {}: {reason}", self.name)));
         }

@@ -205,7 +205,10 @@ impl Pool {
         let mut change = Change::new(self);
         change.tables(POOL_OWNER, edit)?;
         change.items.extend(items);
-        self.commit(&mut journal, change, &|| tree.apply(edit))
+        self.commit(&mut journal, change, &|| tree.apply(edit))?;
+        // Holds keep the slots of removed tables from being reused: the tree need not report them.
+        tree.retired();
+        Ok(())
     }
 }
 

@@ -22,6 +22,7 @@ impl Pool {
     /// Writes pieces to every copy whose drive is active, all in parallel, durable. Returns the copies that have it all.
     /// Drives that failed are out, with m+1 durable, when this returns.
     pub(super) fn write_copies(&self, copies: &[SlotAddress], pieces: &[Piece<'_>]) -> Result<Vec<SlotAddress>> {
+        self.check_writable()?;
         let mut writes = Vec::with_capacity(copies.len() * pieces.len());
         let mut targets = Vec::with_capacity(writes.capacity());
         for copy in copies {
@@ -57,7 +58,6 @@ impl Pool {
     ///
     /// Errors: `Unavailable` when there are fewer.
     pub fn write_segment(&self, segment: &Segment, offset: u32, slices: &[&[u8]]) -> Result<usize> {
-        self.check_open()?;
         let done = self.write_copies(&segment.copies, &[(offset, slices)])?;
         for copy in &done {
             self.disks[copy.drive as usize].log_tip.fetch_add(1, Ordering::AcqRel);
@@ -101,7 +101,6 @@ impl Pool {
 
     /// Durable write of one copy of a segment: recovery mends it. A drive that fails is put out.
     pub fn write_copy(&self, copy: SlotAddress, offset: u32, bytes: &[u8]) -> Result<()> {
-        self.check_open()?;
         let done = self.write_copies(&[copy], &[(offset, &[bytes])])?;
         if done.is_empty() {
             let name = self.disk_of(copy)?.name();
@@ -167,7 +166,7 @@ impl Pool {
         }
         whole[(offset - start) as usize..][..right.len()].copy_from_slice(right);
         let Some((drive, file, at)) = self.disks[copy.drive as usize].place(copy.slot, start) else { return };
-        if self.check_open().is_err() {
+        if self.check_writable().is_err() {
             return;
         }
         match drive.write(file, at, &[&whole], Durability::Durable) {

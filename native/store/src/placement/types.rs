@@ -35,7 +35,19 @@ pub enum ProbeInfo {
     Newer { reason: String },
     /// A pool's drive whose superblock no longer reads.
     Damaged { reason: String },
-    Member { name: String, pool: Uuid, drive: Uuid, index: u16, drives: u16, open: bool, instance: u64, beat: u64 },
+    /// `open`: not closed by the last program that had it. Whether one still has it shows in `beat`, which then
+    /// grows once a second.
+    Member {
+        name: String,
+        pool: Uuid,
+        drive: Uuid,
+        index: u16,
+        drives: u16,
+        open: bool,
+        instance: u64,
+        beat: u64,
+        written_s: i64,
+    },
 }
 
 /// A change of a group's record.
