@@ -3,9 +3,11 @@
 //! Threads (when `background`): one flusher a group (flush, ticks, log segments in advance), one housekeeper a pool (drain,
 //! compaction, expiry, cleaning, heartbeat). Every step they take is an ordinary call.
 
+mod check;
 mod housekeeping;
 mod options;
 
+pub use check::CheckReport;
 pub use options::{
     Counters, DriveInfo, DriveSpec, EngineOptions, PoolStatus, RingMemory, VolumeCreate, VolumeInfo, real_drives,
 };

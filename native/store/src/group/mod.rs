@@ -145,6 +145,11 @@ impl Group {
         &self.tree
     }
 
+    /// No drain, compaction or expiry runs while the guard lives: the tables and what they name stay as they are.
+    pub fn hold_still(&self) -> parking_lot::MutexGuard<'_, ()> {
+        self.maintenance.lock()
+    }
+
     pub fn failure(&self) -> Option<Error> {
         self.log.failure()
     }

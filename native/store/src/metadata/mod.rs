@@ -10,6 +10,7 @@ pub mod memtable;
 mod output;
 mod resolve;
 mod table;
+mod survey;
 pub mod tree;
 mod writer;
 

@@ -176,6 +176,11 @@ impl Tree {
         super::dissolve::dissolve_step(&self.snapshot())
     }
 
+    /// Calls `visit` with every DATA record of every table, NOW and THEN, in no order: for checks.
+    pub fn each_data_record(&self, visit: &mut dyn FnMut(Version) -> Result<()>) -> Result<()> {
+        super::survey::each_data_record(&self.snapshot(), visit)
+    }
+
     /// Makes an edit visible, after it is durable. Tables of other owners in it are ignored.
     pub fn apply(&self, edit: &TreeEdit) {
         let removed: BTreeSet<TableId> = edit.removed.iter().copied().collect();

@@ -228,6 +228,11 @@ impl Disk {
     pub fn pending_slots(&self) -> u32 {
         self.slots.lock().pending.len() as u32
     }
+    /// Slots that something owns: neither free nor waiting to be.
+    pub fn used_slots(&self) -> u32 {
+        let slots = self.slots.lock();
+        slots.used_count - slots.pending.len() as u32
+    }
     pub fn total_slots(&self) -> u32 {
         self.limit(&self.slots.lock())
     }

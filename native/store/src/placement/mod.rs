@@ -15,6 +15,7 @@
 //! `image`
 //! → a disk's slots → its slabs.
 
+mod check;
 mod clean;
 mod counting;
 mod create;
@@ -35,6 +36,7 @@ mod tests;
 mod types;
 
 pub use crate::metadata::io::PageName;
+pub use check::PageCounts;
 pub use holdfast_format::egroup::Birth;
 pub use holdfast_format::manifest::{EpochRow, GroupRecord, Segment};
 pub use types::{

@@ -1,6 +1,11 @@
 //! An engine on simulated drives, without threads: the same calls give the same trace.
 #![allow(dead_code)]
 
+pub mod judge;
+pub mod player;
+pub mod step;
+pub mod tree;
+
 use holdfast_device::{Drive, Rng, SharedMemory, SimWorld};
 use holdfast_format::{GroupId, Uuid};
 use holdfast_store::api::{Caller, FileSystem};
@@ -41,7 +46,7 @@ fn ring_memory(rings: &Rings) -> RingMemory {
     })
 }
 
-fn foundation(world: &SimWorld, rings: &Rings, seed: u64) -> Foundation {
+pub fn foundation(world: &SimWorld, rings: &Rings, seed: u64) -> Foundation {
     Foundation {
         clock: Arc::new(world.clock()),
         rng: Rng::from_seed(seed),

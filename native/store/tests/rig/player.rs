@@ -1,0 +1,635 @@
+//! Plays seeded random operations on an engine and notes, after each, what a crash must not lose.
+
+use super::tree::{Entry, walk};
+use super::{DRIVE_BYTES, ROOT, Rings, step};
+use holdfast_device::{Drive, Rng, SharedMemory, SimWorld};
+use holdfast_format::{GroupId, Ino, ROOT_INO};
+use holdfast_store::api::{
+    FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, FileSystem, FsError, FsResult, RENAME_EXCHANGE, SetAttr,
+    WriteFlags,
+};
+use holdfast_store::engine::{Engine, EngineOptions, VolumeCreate};
+use holdfast_store::placement::PoolDrive;
+use holdfast_store::volume::{Volume, VolumeOptions};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+const NAMES: [&[u8]; 9] = [b"a", b"b", b"c", b"d", b"e", b"f", b"\xff\xfe", b"line\nbreak", b"a longer name"];
+const FILE_BYTES_MAX: u64 = 200_000;
+const ENTRIES_MAX: usize = 24;
+
+/// Every kind of operation that a trace may hold.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum OpName {
+    Create,
+    Mkdir,
+    Symlink,
+    Link,
+    Unlink,
+    UnlinkOpen,
+    Forget,
+    Rmdir,
+    Rename,
+    Exchange,
+    Tmpfile,
+    WriteAligned,
+    WritePartial,
+    WriteLarge,
+    Overwrite,
+    Truncate,
+    Chmod,
+    Punch,
+    Zero,
+    Allocate,
+    Copy,
+    SetXattr,
+    RemoveXattr,
+    Fsync,
+    Flush,
+    Second,
+    Drain,
+    Compact,
+    Expire,
+    Clean,
+    Heartbeat,
+    Settle,
+    VolumeCreate,
+    VolumeRename,
+    VolumeQuota,
+    VolumeDestroy,
+    Close,
+    Kill,
+}
+
+use OpName as O;
+/// (kind, weight)
+const WEIGHTS: [(OpName, u64); 38] = [
+    (O::Create, 6),
+    (O::Mkdir, 2),
+    (O::Symlink, 1),
+    (O::Link, 2),
+    (O::Unlink, 3),
+    (O::UnlinkOpen, 2),
+    (O::Forget, 2),
+    (O::Rmdir, 1),
+    (O::Rename, 3),
+    (O::Exchange, 1),
+    (O::Tmpfile, 2),
+    (O::WriteAligned, 5),
+    (O::WritePartial, 7),
+    (O::WriteLarge, 4),
+    (O::Overwrite, 6),
+    (O::Truncate, 3),
+    (O::Chmod, 1),
+    (O::Punch, 3),
+    (O::Zero, 1),
+    (O::Allocate, 1),
+    (O::Copy, 4),
+    (O::SetXattr, 2),
+    (O::RemoveXattr, 1),
+    (O::Fsync, 8),
+    (O::Flush, 3),
+    (O::Second, 4),
+    (O::Drain, 5),
+    (O::Compact, 3),
+    (O::Expire, 2),
+    (O::Clean, 4),
+    (O::Heartbeat, 2),
+    (O::Settle, 1),
+    (O::VolumeCreate, 2),
+    (O::VolumeRename, 1),
+    (O::VolumeQuota, 1),
+    (O::VolumeDestroy, 1),
+    (O::Close, 1),
+    (O::Kill, 1),
+];
+
+/// What is true after an operation: indexed by the trace's `MOMENT` marks.
+#[derive(Clone, Default)]
+pub struct Moment {
+    pub acknowledged: BTreeMap<GroupId, u64>,
+    pub durable: BTreeMap<GroupId, u64>,
+    /// The rings as a kill at this instant leaves them.
+    pub rings: BTreeMap<GroupId, SharedMemory>,
+}
+
+pub const MOMENT: &str = "moment";
+
+/// States of the groups by LSN, as text.
+pub type States = BTreeMap<GroupId, BTreeMap<u64, Arc<str>>>;
+
+/// How a trace is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    pub seed: u64,
+    pub drives: usize,
+    /// RF of the volumes, in turn; all in one group when `shared`.
+    pub rfs: &'static [u8],
+    pub shared: bool,
+    /// Operations before the trace, and in it.
+    pub before: usize,
+    pub recorded: usize,
+}
+
+pub struct Player {
+    pub plan: Plan,
+    pub world: SimWorld,
+    pub rings: Rings,
+    pub engine: Option<Arc<Engine>>,
+    volumes: BTreeMap<String, Arc<Volume>>,
+    /// Inodes that the "kernel" refers to beyond their names.
+    held: BTreeMap<(String, u64), u64>,
+    rng: Rng,
+    next_volume: u32,
+    fill: u8,
+    recording: bool,
+    pub moments: Vec<Moment>,
+    pub states: States,
+    pub counts: BTreeMap<OpName, u64>,
+    pub log: Vec<String>,
+}
+
+pub fn options() -> EngineOptions {
+    EngineOptions { memtable_bytes: 48 << 10, ring_bytes: 1 << 20, ..super::options() }
+}
+
+/// Mounts so that looking changes nothing.
+pub fn mount(engine: &Engine, name: &str) -> Arc<Volume> {
+    engine.volume(name, VolumeOptions { noatime: true }).unwrap_or_else(|error| panic!("mounting {name}: {error}"))
+}
+
+/// What can be seen of every group: its volumes and all in them. `volumes`: those that are mounted already.
+pub fn group_texts(engine: &Engine, volumes: &BTreeMap<String, Arc<Volume>>) -> FsResult<BTreeMap<GroupId, String>> {
+    let mut texts: BTreeMap<GroupId, String> =
+        engine.groups().iter().map(|group| (group.id, String::new())).collect();
+    let records = engine.pool().groups();
+    for info in engine.volumes()? {
+        let Some(record) = records.iter().find(|record| record.name == info.group && !record.destroyed) else {
+            panic!("volume {} is in group {}, which is none", info.name, info.group);
+        };
+        let text = texts.entry(record.id).or_default();
+        let _ = writeln!(
+            text,
+            "== {} rf {} quota {} ack {} created {}",
+            info.name, info.rf, info.quota_bytes, info.ack_write, info.created_s
+        );
+        text.push_str(&walk(&volumes[&info.name])?.text);
+    }
+    Ok(texts)
+}
+
+impl Player {
+    pub fn new(plan: Plan) -> Self {
+        let world = SimWorld::new(plan.seed);
+        let drives = (0..plan.drives)
+            .map(|at| {
+                let drive = world.add_drive(&format!("d{at}"), DRIVE_BYTES * 2);
+                PoolDrive { drive: Arc::new(drive), bytes: Some(DRIVE_BYTES), domain: String::new() }
+            })
+            .collect();
+        let rings = Rings::default();
+        let engine = Engine::create_on("pool", drives, options(), super::foundation(&world, &rings, plan.seed))
+            .expect("a fresh pool");
+        let mut player = Self {
+            plan,
+            world,
+            rings,
+            engine: Some(engine),
+            volumes: BTreeMap::new(),
+            held: BTreeMap::new(),
+            rng: Rng::from_seed(plan.seed ^ 0x9e37_79b9),
+            next_volume: 0,
+            fill: 0,
+            recording: false,
+            moments: Vec::new(),
+            states: States::new(),
+            counts: BTreeMap::new(),
+            log: Vec::new(),
+        };
+        for _ in plan.rfs {
+            player.volume_create();
+        }
+        player
+    }
+
+    /// Plays the whole plan. Afterwards the world holds the trace.
+    pub fn play(&mut self) {
+        for _ in 0..self.plan.before {
+            self.step();
+        }
+        self.world.start_trace();
+        self.recording = true;
+        self.note();
+        for _ in 0..self.plan.recorded {
+            self.step();
+            self.note();
+        }
+        self.recording = false;
+    }
+
+    pub fn engine(&self) -> Arc<Engine> {
+        self.engine.clone().expect("an engine is running")
+    }
+
+    fn step(&mut self) {
+        let total: u64 = WEIGHTS.iter().map(|(_, weight)| weight).sum();
+        let mut at = self.rng.below(total);
+        let op = WEIGHTS
+            .iter()
+            .find(|(_, weight)| {
+                let here = at < *weight;
+                at = at.wrapping_sub(*weight);
+                here
+            })
+            .expect("inside the sum")
+            .0;
+        self.world.clock().advance(1_000_000 * (1 + self.rng.below(400)));
+        let done = match self.act(op) {
+            Ok(done) => done,
+            Err(FsError::Store(error)) => panic!("seed {}: {op:?}: {error}\n{}", self.plan.seed, self.log.join("\n")),
+            Err(_) => false,
+        };
+        if done && self.recording {
+            *self.counts.entry(op).or_default() += 1;
+        }
+    }
+
+    /// A moment: what is acknowledged and durable now, and what everything looks like.
+    fn note(&mut self) {
+        let engine = self.engine();
+        let mut moment = Moment::default();
+        for group in engine.groups() {
+            moment.acknowledged.insert(group.id, group.newest().0);
+            moment.durable.insert(group.id, group.durable().0);
+        }
+        let rings = self.rings.lock().expect("no panic under the lock");
+        moment.rings = rings.iter().map(|(group, memory)| (*group, memory.snapshot())).collect();
+        drop(rings);
+        let changed = moment.acknowledged.iter().any(|(group, lsn)| {
+            self.states.get(group).is_none_or(|states| !states.contains_key(lsn))
+        });
+        if changed {
+            let texts = group_texts(&engine, &self.volumes)
+                .unwrap_or_else(|error| panic!("seed {}: {error:?}\n{}", self.plan.seed, self.log.join("\n")));
+            for (group, text) in texts {
+                self.states.entry(group).or_default().insert(moment.acknowledged[&group], text.into());
+            }
+        }
+        self.world.mark(MOMENT, self.moments.len() as u64);
+        self.moments.push(moment);
+    }
+
+    fn phase<T>(&self, phase: u64, act: impl FnOnce() -> T) -> T {
+        self.world.mark(step::PHASE, phase);
+        let result = act();
+        self.world.mark(step::PHASE, step::PHASE_WORK);
+        result
+    }
+
+    fn told(&mut self, what: String) {
+        if self.recording {
+            self.log.push(format!("{}: {what}", self.moments.len()));
+        }
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.rng.below(limit)
+    }
+
+    fn name(&mut self) -> &'static [u8] {
+        NAMES[self.below(NAMES.len() as u64) as usize]
+    }
+
+    fn pick_volume(&mut self) -> Option<(String, Arc<Volume>)> {
+        let count = self.volumes.len() as u64;
+        let at = if count == 0 { return None } else { self.below(count) as usize };
+        self.volumes.iter().nth(at).map(|(name, volume)| (name.clone(), volume.clone()))
+    }
+
+    fn pick(&mut self, entries: &[Entry], wanted: impl Fn(&Entry) -> bool) -> Option<Entry> {
+        let fit: Vec<&Entry> = entries.iter().filter(|entry| wanted(entry)).collect();
+        if fit.is_empty() { None } else { Some(fit[self.below(fit.len() as u64) as usize].clone()) }
+    }
+
+    fn directory(&mut self, entries: &[Entry]) -> Ino {
+        match self.pick(entries, Entry::is_directory) {
+            Some(entry) if self.rng.chance(1, 2) => entry.ino,
+            _ => ROOT_INO,
+        }
+    }
+
+    fn bytes(&mut self, count: u64) -> Vec<u8> {
+        self.fill = self.fill.wrapping_add(1);
+        let seed = self.rng.next_u64();
+        if seed % 8 == 0 {
+            return vec![0; count as usize];
+        }
+        let mut rng = Rng::from_seed(seed);
+        let mut bytes: Vec<u8> = (0..count.div_ceil(8)).flat_map(|_| rng.next_u64().to_le_bytes()).collect();
+        bytes.truncate(count as usize);
+        bytes
+    }
+
+    fn act(&mut self, op: OpName) -> FsResult<bool> {
+        match op {
+            O::Flush | O::Second | O::Drain | O::Compact | O::Expire | O::Clean | O::Heartbeat | O::Settle => {
+                self.upkeep(op)
+            }
+            O::VolumeCreate | O::VolumeRename | O::VolumeQuota | O::VolumeDestroy | O::Close | O::Kill => {
+                self.manage(op)
+            }
+            _ => self.file_op(op),
+        }
+    }
+
+    fn upkeep(&mut self, op: OpName) -> FsResult<bool> {
+        let engine = self.engine();
+        let groups = engine.groups();
+        if groups.is_empty() {
+            return Ok(false);
+        }
+        let group = groups[self.below(groups.len() as u64) as usize].clone();
+        self.told(format!("{op:?} of group {}", group.id));
+        Ok(match op {
+            O::Flush => engine.flush().map(|()| true)?,
+            O::Second => group.second_now().map(|()| true)?,
+            O::Drain => group.drain_now().map(|()| true)?,
+            O::Compact => self.phase(step::PHASE_COMPACT, || group.compact_step())?,
+            O::Expire => {
+                if self.rng.chance(1, 2) {
+                    group.drop_oldest_ticks()?;
+                }
+                self.phase(step::PHASE_COMPACT, || group.expire_step())?
+            }
+            O::Clean => self.phase(step::PHASE_CLEAN, || engine.pool().clean_step())?,
+            O::Heartbeat => engine.pool().heartbeat().map(|()| true)?,
+            _ => {
+                for group in &groups {
+                    group.drain_now()?;
+                    self.phase(step::PHASE_COMPACT, || -> FsResult<()> {
+                        while group.compact_step()? {}
+                        while group.expire_step()? {}
+                        Ok(())
+                    })?;
+                }
+                self.phase(step::PHASE_CLEAN, || -> FsResult<()> {
+                    while engine.pool().clean_step()? {}
+                    Ok(())
+                })?;
+                true
+            }
+        })
+    }
+
+    fn volume_create(&mut self) {
+        let number = self.next_volume;
+        self.next_volume += 1;
+        let name = format!("v{number}");
+        let create = VolumeCreate {
+            name: name.clone(),
+            rf: self.plan.rfs[number as usize % self.plan.rfs.len()],
+            group: self.plan.shared.then(|| "shared".to_owned()),
+            ack_write: false,
+            quota_bytes: 0,
+            owner: (number, 0),
+        };
+        self.told(format!("create volume {name}"));
+        self.engine().volume_create(&create).expect("a volume");
+        let volume = mount(&self.engine(), &name);
+        self.volumes.insert(name, volume);
+    }
+
+    fn drop_volume(&mut self, name: &str) {
+        self.volumes.remove(name);
+        self.held.retain(|(volume, _), _| volume != name);
+    }
+
+    fn manage(&mut self, op: OpName) -> FsResult<bool> {
+        if matches!(op, O::Close | O::Kill) {
+            self.restart(op == O::Close);
+            return Ok(true);
+        }
+        if op == O::VolumeCreate {
+            if self.volumes.len() > self.plan.rfs.len() {
+                return Ok(false);
+            }
+            self.volume_create();
+            return Ok(true);
+        }
+        let Some((name, _)) = self.pick_volume() else { return Ok(false) };
+        self.told(format!("{op:?} {name}"));
+        let engine = self.engine();
+        match op {
+            O::VolumeQuota => engine.volume_set_quota(&name, (1 << 30) + self.below(1 << 20))?,
+            O::VolumeRename => {
+                let new_name = format!("{name}r");
+                if new_name.len() > 8 {
+                    return Ok(false);
+                }
+                engine.volume_rename(&name, &new_name)?;
+                if let Some(volume) = self.volumes.remove(&name) {
+                    self.volumes.insert(new_name.clone(), volume);
+                }
+                let held = std::mem::take(&mut self.held);
+                let moved = held.into_iter().map(|((volume, ino), count)| {
+                    ((if volume == name { new_name.clone() } else { volume }, ino), count)
+                });
+                self.held = moved.collect();
+            }
+            _ => {
+                if self.volumes.len() < 2 {
+                    return Ok(false);
+                }
+                self.drop_volume(&name);
+                engine.volume_destroy(&name)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// A clean end or a kill, then a start on the same drives and rings.
+    fn restart(&mut self, clean: bool) {
+        self.told(if clean { "close and open".into() } else { "kill and open".into() });
+        let engine = self.engine.take().expect("an engine is running");
+        self.volumes.clear();
+        self.held.clear();
+        if clean {
+            engine.close().expect("closed");
+        }
+        drop(engine);
+        self.world.mark(step::PHASE, step::PHASE_OPEN);
+        let drives = self.world.drives().into_iter().map(|drive| Arc::new(drive) as Arc<dyn Drive>).collect();
+        let foundation = super::foundation(&self.world, &self.rings, self.rng.next_u64());
+        let engine = Engine::open_on(drives, options(), foundation)
+            .unwrap_or_else(|error| panic!("seed {}: opening: {error}\n{}", self.plan.seed, self.log.join("\n")));
+        for info in engine.volumes().expect("volumes") {
+            self.volumes.insert(info.name.clone(), mount(&engine, &info.name));
+        }
+        self.engine = Some(engine);
+        self.world.mark(step::PHASE, step::PHASE_WORK);
+    }
+
+    fn write(&mut self, volume: &Volume, ino: Ino, offset: u64, count: u64) -> FsResult<bool> {
+        let bytes = self.bytes(count);
+        let piece = volume.write_bytes_max() as usize;
+        for (at, chunk) in bytes.chunks(piece).enumerate() {
+            volume.write(&ROOT, ino, offset + (at * piece) as u64, chunk, WriteFlags::default())?;
+        }
+        Ok(true)
+    }
+
+    fn file_op(&mut self, op: OpName) -> FsResult<bool> {
+        let Some((name, volume)) = self.pick_volume() else { return Ok(false) };
+        let entries = walk(&volume)?.entries;
+        if matches!(op, O::Create | O::Mkdir | O::Symlink | O::Link | O::Tmpfile) && entries.len() > ENTRIES_MAX {
+            return Ok(false);
+        }
+        self.told(format!("{op:?} in {name}"));
+        match op {
+            O::Create | O::Mkdir | O::Symlink | O::Link | O::Tmpfile => self.make(op, &name, &volume, &entries),
+            O::Unlink | O::UnlinkOpen | O::Forget | O::Rmdir | O::Rename | O::Exchange => {
+                self.rename_or_remove(op, &name, &volume, &entries)
+            }
+            _ => {
+                let Some(file) = self.pick(&entries, Entry::is_file) else { return Ok(false) };
+                self.change(op, &volume, &file, &entries)
+            }
+        }
+    }
+
+    fn make(&mut self, op: OpName, name: &str, volume: &Volume, entries: &[Entry]) -> FsResult<bool> {
+        let (dir, leaf) = (self.directory(entries), self.name());
+        match op {
+            O::Create => {
+                let ino = volume.create(&ROOT, dir, leaf, 0o644)?.ino;
+                volume.forget(ino, 1);
+                if self.rng.chance(2, 3) {
+                    let count = 1 + self.below(20_000);
+                    self.write(volume, ino, 0, count)?;
+                }
+            }
+            O::Mkdir => {
+                let ino = volume.mkdir(&ROOT, dir, leaf, 0o755)?.ino;
+                volume.forget(ino, 1);
+            }
+            O::Symlink => {
+                let ino = volume.symlink(&ROOT, dir, leaf, b"somewhere/else")?.ino;
+                volume.forget(ino, 1);
+            }
+            O::Link => {
+                let Some(file) = self.pick(entries, Entry::is_file) else { return Ok(false) };
+                volume.link(&ROOT, file.ino, dir, leaf)?;
+                volume.forget(file.ino, 1);
+            }
+            _ => {
+                let ino = volume.tmpfile(&ROOT, dir, 0o600)?.ino;
+                let count = 1 + self.below(30_000);
+                self.write(volume, ino, 0, count)?;
+                if self.rng.chance(1, 2) && volume.link(&ROOT, ino, dir, leaf).is_ok() {
+                    volume.forget(ino, 2);
+                } else {
+                    self.held.insert((name.to_owned(), ino.0), 1);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn rename_or_remove(&mut self, op: OpName, name: &str, volume: &Volume, entries: &[Entry]) -> FsResult<bool> {
+        if op == O::Forget {
+            let key = self.held.keys().find(|(volume, _)| volume == name).cloned();
+            let Some(key) = key else { return Ok(false) };
+            let count = self.held.remove(&key).unwrap_or(0);
+            volume.forget(Ino(key.1), count);
+            return Ok(true);
+        }
+        let directory = op == O::Rmdir;
+        let any = matches!(op, O::Rename | O::Exchange);
+        let Some(entry) = self.pick(entries, |entry| any || entry.is_directory() == directory) else { return Ok(false) };
+        match op {
+            O::Unlink => volume.unlink(&ROOT, entry.dir, &entry.name)?,
+            O::UnlinkOpen => {
+                let ino = volume.lookup(entry.dir, &entry.name)?.ino;
+                *self.held.entry((name.to_owned(), ino.0)).or_default() += 1;
+                volume.unlink(&ROOT, entry.dir, &entry.name)?;
+            }
+            O::Rmdir => volume.rmdir(&ROOT, entry.dir, &entry.name)?,
+            O::Rename => {
+                let (dir, leaf) = (self.directory(entries), self.name());
+                volume.rename(&ROOT, (entry.dir, &entry.name), (dir, leaf), 0)?;
+            }
+            _ => {
+                let Some(other) = self.pick(entries, |_| true) else { return Ok(false) };
+                volume.rename(&ROOT, (entry.dir, &entry.name), (other.dir, &other.name), RENAME_EXCHANGE)?;
+            }
+        }
+        Ok(true)
+    }
+
+    fn change(&mut self, op: OpName, volume: &Volume, file: &Entry, entries: &[Entry]) -> FsResult<bool> {
+        let (ino, size) = (file.ino, file.size);
+        let somewhere = self.below((size + 30_000).min(FILE_BYTES_MAX));
+        match op {
+            O::WriteAligned => {
+                let count = 4096 * (1 + self.below(6));
+                return self.write(volume, ino, somewhere / 4096 * 4096, count);
+            }
+            O::WritePartial => {
+                let count = 1 + self.below(3000);
+                return self.write(volume, ino, somewhere, count);
+            }
+            O::WriteLarge => {
+                let count = 30_000 + self.below(80_000);
+                return self.write(volume, ino, somewhere / 65_536 * 65_536, count);
+            }
+            O::Overwrite => {
+                let count = 4096 * (1 + self.below(4));
+                let at = self.below(size.div_ceil(4096).max(1)) * 4096;
+                return self.write(volume, ino, at, count);
+            }
+            O::Truncate => {
+                let size = if self.rng.chance(1, 3) { 0 } else { somewhere };
+                volume.setattr(&ROOT, ino, &SetAttr { size: Some(size), ..SetAttr::default() })?;
+            }
+            O::Chmod => {
+                let mode = Some(0o600 + self.below(0o200) as u32);
+                volume.setattr(&ROOT, ino, &SetAttr { mode, uid: Some(7), ..SetAttr::default() })?;
+            }
+            O::Punch => {
+                let count = 1 + self.below(60_000);
+                volume.fallocate(&ROOT, ino, somewhere, count, FALLOC_PUNCH_HOLE | FALLOC_KEEP_SIZE)?;
+            }
+            O::Zero => {
+                let count = 1 + self.below(20_000);
+                volume.fallocate(&ROOT, ino, somewhere, count, FALLOC_ZERO_RANGE)?;
+            }
+            O::Allocate => {
+                let count = 1 + self.below(20_000);
+                volume.fallocate(&ROOT, ino, somewhere, count, 0)?;
+            }
+            O::Copy => {
+                let Some(target) = self.pick(entries, |entry| entry.is_file() && entry.ino != ino) else {
+                    return Ok(false);
+                };
+                let from = self.below(size.max(1)) / 4096 * 4096;
+                let to = self.below(target.size + 1) / 4096 * 4096;
+                let count = self.below(80_000) + 1;
+                volume.copy_file_range(&ROOT, (ino, from), (target.ino, to), count)?;
+            }
+            O::SetXattr => {
+                let bytes = self.below(300);
+                let value = self.bytes(bytes);
+                let name: &[u8] = if self.rng.chance(1, 2) { b"user.one" } else { b"user.two" };
+                volume.setxattr(&ROOT, ino, name, &value, 0, false)?;
+            }
+            O::RemoveXattr => volume.removexattr(&ROOT, ino, b"user.one")?,
+            _ => {
+                let (sender, receiver) = std::sync::mpsc::channel();
+                volume.fsync(&ROOT, ino, Box::new(move |result| drop(sender.send(result))));
+                receiver.recv().expect("an answer")?;
+            }
+        }
+        Ok(true)
+    }
+}
