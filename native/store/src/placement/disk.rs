@@ -15,7 +15,7 @@ use holdfast_format::limits::{PREFILLED_SLOTS, RESERVE_PERCENT, RESERVE_SLOTS_MI
 use parking_lot::{Mutex, RwLock};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 pub(super) const SUPERBLOCK_FILE: &str = "superblock";
 pub(super) const MANIFEST_FILE: &str = "manifest";
@@ -108,6 +108,8 @@ pub(super) struct Disk {
     slabs: RwLock<Vec<FileId>>,
     /// Durable log writes that this drive took part in, ever.
     pub log_tip: AtomicU64,
+    /// Superblock slot to be written next: the one that does not count. Changed under the publish lock.
+    pub next_superblock: AtomicU8,
 }
 
 /// Identity and size of a [`Disk`].
@@ -141,6 +143,7 @@ impl Disk {
             slots: Mutex::default(),
             slabs: RwLock::default(),
             log_tip: AtomicU64::new(0),
+            next_superblock: AtomicU8::new(0),
         }
     }
 
@@ -160,7 +163,7 @@ impl Disk {
 
     /// Opens the files of a pool's drive. A slab that was not wholly created (it can hold nothing yet) is
     /// removed.
-    pub fn open(spec: DiskSpec, drive: Arc<dyn Drive>, log_tip: u64) -> Result<Self> {
+    pub fn open(spec: DiskSpec, drive: Arc<dyn Drive>, log_tip: u64, next_superblock: u8) -> Result<Self> {
         let fail = |error| drive_error(&*drive, "opening its files", &error);
         let superblock = drive.open(SUPERBLOCK_FILE).map_err(fail)?;
         let manifest = drive.open(MANIFEST_FILE).map_err(fail)?;
@@ -181,6 +184,7 @@ impl Disk {
         disk.slabs = RwLock::new(slabs);
         disk.active = AtomicBool::new(true);
         disk.log_tip = AtomicU64::new(log_tip);
+        disk.next_superblock = AtomicU8::new(next_superblock);
         Ok(disk)
     }
 

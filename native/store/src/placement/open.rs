@@ -7,7 +7,7 @@ use super::create::{Assembly, assemble};
 use super::disk::{Disk, DiskSpec, Layout, MANIFEST_FILE};
 use super::journal::{Copy, Recovered, recover};
 use super::report::count;
-use super::superblocks::{Found, read};
+use super::superblocks::{Found, read_slots};
 use super::types::{DriveCondition, PoolOptions};
 use crate::error::{Error, Kind, Result};
 use holdfast_device::Drive;
@@ -23,6 +23,8 @@ use std::sync::Arc;
 struct Member {
     drive: Arc<dyn Drive>,
     block: Superblock,
+    /// Superblock slot to be written next.
+    next_superblock: u8,
 }
 
 /// Reads all superblocks and refuses drives that do not belong together. Damaged ones are left out, with a
@@ -32,15 +34,15 @@ fn members(drives: Vec<Arc<dyn Drive>>) -> Result<(Vec<Member>, Vec<String>)> {
     let mut warnings = Vec::new();
     for drive in drives {
         let path = drive.name();
-        let block = match read(&*drive) {
-            Ok(Found::Valid(block)) => *block,
-            Ok(Found::None) => return Err(Error::invalid(format!("drive {path} is in no pool"))),
-            Ok(Found::Newer(reason)) => {
+        let (block, next_superblock) = match read_slots(&*drive) {
+            Ok((Found::Valid(block), next)) => (*block, next),
+            Ok((Found::None, _)) => return Err(Error::invalid(format!("drive {path} is in no pool"))),
+            Ok((Found::Newer(reason), _)) => {
                 let what =
                     format!("drive {path} was written by a newer program ({reason}); nothing was changed");
                 return Err(Error::new(Kind::Denied, what));
             }
-            Ok(Found::Damaged(reason)) => {
+            Ok((Found::Damaged(reason), _)) => {
                 warnings.push(format!("drive {path} is left out, its superblock is damaged: {reason}"));
                 continue;
             }
@@ -65,7 +67,7 @@ fn members(drives: Vec<Arc<dyn Drive>>) -> Result<(Vec<Member>, Vec<String>)> {
                 block.drive
             )));
         }
-        members.push(Member { drive, block });
+        members.push(Member { drive, block, next_superblock });
     }
     if members.is_empty() {
         let why = if warnings.is_empty() { "no drive was named".to_owned() } else { warnings.join("; ") };
@@ -164,7 +166,7 @@ fn disks(members: Vec<Member>, recovered: &Recovered, known: &BTreeMap<u16, Mark
         };
         disks.push(match judge(entry, &member, known.get(&entry.index))? {
             Some((condition, reason)) => Disk::unused(spec, Some(member.drive), condition, reason),
-            None => Disk::open(spec, member.drive, member.block.own.log_tip)?,
+            None => Disk::open(spec, member.drive, member.block.own.log_tip, member.next_superblock)?,
         });
     }
     Ok(disks)

@@ -21,38 +21,44 @@ pub(super) enum Found {
 
 /// Reads both slots; the one written last counts.
 pub(super) fn read(drive: &dyn Drive) -> Result<Found> {
+    Ok(read_slots(drive)?.0)
+}
+
+/// The superblock that counts, and the slot that it does not lie in: the next one to be written.
+pub(super) fn read_slots(drive: &dyn Drive) -> Result<(Found, u8)> {
     let Some(file) =
         drive.open(SUPERBLOCK_FILE).map_err(|e| drive_error(drive, "opening the superblock", &e))?
     else {
-        return Ok(Found::None);
+        return Ok((Found::None, 0));
     };
-    let mut best: Option<Superblock> = None;
+    let mut best: Option<(Superblock, u8)> = None;
     let mut reason = "both copies are bad".to_owned();
     for slot in [0, 1] {
         let mut bytes = vec![0; SUPERBLOCK_BYTES];
-        if let Err(error) = drive.read(file, slot * SUPERBLOCK_BYTES as u64, &mut bytes) {
+        if let Err(error) = drive.read(file, slot as u64 * SUPERBLOCK_BYTES as u64, &mut bytes) {
             reason = error.to_string();
             continue;
         }
         match Superblock::decode(&bytes) {
             Ok(found) if found.ro_compat & !RO_COMPAT_KNOWN != 0 => {
-                return Ok(Found::Newer(format!(
-                    "read-only features {:#x}",
-                    found.ro_compat & !RO_COMPAT_KNOWN
-                )));
+                let reason = format!("read-only features {:#x}", found.ro_compat & !RO_COMPAT_KNOWN);
+                return Ok((Found::Newer(reason), 0));
             }
             Ok(found) => {
-                if best.as_ref().is_none_or(|best| found.writes > best.writes) {
-                    best = Some(found);
+                if best.as_ref().is_none_or(|(best, _)| found.writes > best.writes) {
+                    best = Some((found, 1 - slot));
                 }
             }
             Err(DecodeError::Unsupported(bits)) => {
-                return Ok(Found::Newer(format!("version or features {bits:#x}")));
+                return Ok((Found::Newer(format!("version or features {bits:#x}")), 0));
             }
             Err(error) => reason = error.to_string(),
         }
     }
-    Ok(best.map_or(Found::Damaged(reason), |best| Found::Valid(Box::new(best))))
+    Ok(match best {
+        Some((best, next)) => (Found::Valid(Box::new(best)), next),
+        None => (Found::Damaged(reason), 0),
+    })
 }
 
 /// Files that do not make a directory "not empty": what mkfs leaves, and our own lock.
@@ -128,34 +134,44 @@ impl Pool {
         }
     }
 
-    /// Writes the superblocks of all active drives; returns those that failed.
+    /// Writes the superblocks of all active drives; returns those that failed. On each drive:
     ///
-    /// 1. Slot 0: the drive's own mark is new; those of the others are what was durable on them before.
-    /// 2. Slot 1: the marks of the others are new, too, now that they are durable there.
+    /// 1. The slot that does not count now: the drive's own mark is new; those of the others are what was durable
+    ///    on them before.
+    /// 2. The other slot: the marks of the others are new, too, now that they are durable there.
     ///
-    /// So a mark never promises what its drive does not have, and each slot alone says how far its drive is.
+    /// So a mark never promises what its drive does not have, each slot alone says how far its drive is, and a
+    /// write that is torn never takes the newest superblock away (after a crash between 1 and 2, which slot that
+    /// is differs from drive to drive).
     pub(super) fn write_superblocks(&self, journal: &mut Journal, open: bool) -> Vec<(u16, String)> {
         let mut failed = Vec::new();
-        for slot in [0, 1] {
+        for _step in 0..2 {
             journal.writes += 1;
-            let blocks: Vec<(u16, Vec<u8>)> = (0..self.disks.len() as u16)
+            let blocks: Vec<(u16, Mark, Vec<u8>)> = (0..self.disks.len() as u16)
                 .filter(|index| self.disks[*index as usize].is_active())
                 .filter(|index| failed.iter().all(|(other, _)| other != index))
-                .map(|index| (index, self.superblock_of(journal, index, open).encode()))
+                .map(|index| {
+                    let block = self.superblock_of(journal, index, open);
+                    (index, block.own, block.encode())
+                })
                 .collect();
-            let slices: Vec<[&[u8]; 1]> = blocks.iter().map(|(_, block)| [block.as_slice()]).collect();
+            let slices: Vec<[&[u8]; 1]> = blocks.iter().map(|(_, _, block)| [block.as_slice()]).collect();
             let mut writes = Vec::new();
-            let mut indices = Vec::new();
-            for ((index, _), slices) in blocks.iter().zip(&slices) {
-                if let Some((drive, file)) = self.disks[*index as usize].superblock() {
-                    writes.push(Write { drive, file, offset: slot * SUPERBLOCK_BYTES as u64, slices });
-                    indices.push(*index);
+            let mut written = Vec::new();
+            for ((index, own, _), slices) in blocks.iter().zip(&slices) {
+                let disk = &self.disks[*index as usize];
+                if let Some((drive, file)) = disk.superblock() {
+                    let slot = disk.next_superblock.load(Ordering::Acquire);
+                    writes.push(Write { drive, file, offset: slot as u64 * SUPERBLOCK_BYTES as u64, slices });
+                    written.push((*index, *own));
                 }
             }
-            for (index, result) in indices.into_iter().zip(holdfast_device::drive::write_durable(&writes)) {
+            let results = holdfast_device::drive::write_durable(&writes);
+            for ((index, own), result) in written.into_iter().zip(results) {
                 match result {
                     Ok(()) => {
-                        journal.known.insert(index, self.own_mark(journal, index));
+                        self.disks[index as usize].next_superblock.fetch_xor(1, Ordering::AcqRel);
+                        journal.known.insert(index, own);
                     }
                     Err(error) => failed.push((index, format!("writing the superblock: {error}"))),
                 }
