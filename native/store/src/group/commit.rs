@@ -5,7 +5,7 @@ use super::recover::apply_effects;
 use super::Group;
 use crate::error::{Kind, Result};
 use crate::extent::resolve::{Source, resolve};
-use crate::ledger::{BlockRef, Ledger, OpDraft};
+use crate::ledger::{BlockRef, OpDraft};
 use crate::oplog::place::Place;
 use holdfast_format::cell::Cell;
 use holdfast_format::limits::BLOCK_BYTES;
