@@ -1,19 +1,20 @@
 //! How mounts begin and end: refusals, busy mounts, unmounts from outside, dead daemons.
 
 mod memory;
+mod server;
 #[macro_use]
 mod support;
 
 use holdfast_device::threads;
-use holdfast_fuse::{Mount, MountOptions, ServeOptions, TransportWish, detach_stale};
-use memory::MemoryFs;
+use holdfast_fuse::{MountOptions, ServeOptions, TransportWish, detach_stale};
+use server::serve_elsewhere;
 use std::fs::{self, OpenOptions};
-use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::io::{ErrorKind, Write};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, mpsc};
+use std::process::Command;
+use std::sync::mpsc;
 use std::time::Duration;
-use support::{Mounted, TemporaryDir, c, is_root, mountinfo};
+use support::{Mounted, TemporaryDir, c, is_root, mountinfo, start_at};
 
 over_both_doors! {
     unfit_mount_points_are_refused,
@@ -30,12 +31,6 @@ over_both_doors! {
 }
 
 const PATIENCE: Duration = Duration::from_secs(20);
-
-fn start_at(door: TransportWish, dir: &Path) -> std::io::Result<Mount> {
-    let options = MountOptions { dir: dir.to_owned(), source: "pool/vol".into(), ..MountOptions::default() };
-    let serve = ServeOptions { transport: door, ..ServeOptions::default() };
-    Mount::start_with(Arc::new(MemoryFs::new(0o755)), options, serve)
-}
 
 fn umount_outside(dir: &Path) {
     let (program, first) = if is_root() { ("umount", "--") } else { ("fusermount3", "-u") };
@@ -157,64 +152,6 @@ fn dropping_a_mount_unmounts(door: TransportWish) {
         OpenOptions::new().write(true).create(true).truncate(true).open(dir.0.join("x")).expect("create");
     drop(mount);
     assert!(mountinfo(&dir.0).is_none());
-}
-
-/// A server as a process of its own, killed at the latest when the test ends.
-struct Server(Child);
-
-impl Server {
-    fn kill(mut self) {
-        self.0.kill().expect("kill");
-        self.0.wait().expect("wait");
-    }
-    /// Returns when every thread of it stands still.
-    fn pause(&self) {
-        let pid = libc::pid_t::try_from(self.0.id()).expect("a pid");
-        let mut status = 0;
-        // SAFETY: a signal to our own child, which was not waited for, and a status to fill.
-        unsafe {
-            assert_eq!(libc::kill(pid, libc::SIGSTOP), 0);
-            assert_eq!(libc::waitpid(pid, &mut status, libc::WUNTRACED), pid);
-        }
-        assert!(libc::WIFSTOPPED(status));
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _killed_before = self.0.kill();
-        let _waited_before = self.0.wait();
-    }
-}
-
-/// Not a test: the program that [`serve_elsewhere`] starts. Its first line of input is the transport and the
-/// directory; without one it ends.
-#[test]
-#[ignore = "serves a mount for other tests"]
-fn serve_until_killed() {
-    let mut line = String::new();
-    std::io::stdin().read_line(&mut line).expect("reads");
-    if line.is_empty() {
-        return;
-    }
-    let (door, dir) = line.trim_end().split_once(' ').expect("two words");
-    let door = if door == "Uring" { TransportWish::Uring } else { TransportWish::Dev };
-    let mount = start_at(door, Path::new(dir)).expect("mounts");
-    println!("\nready");
-    while std::io::stdin().read_line(&mut line).is_ok_and(|count| count > 0) {}
-    mount.stop(true).expect("unmounts");
-}
-
-fn serve_elsewhere(door: TransportWish, dir: &Path) -> Server {
-    let own = std::env::current_exe().expect("own path");
-    let mut command = Command::new(own);
-    command.args(["--ignored", "--exact", "--nocapture", "serve_until_killed"]);
-    let mut server = Server(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("starts"));
-    let input = server.0.stdin.as_mut().expect("piped");
-    writeln!(input, "{door:?} {}", dir.display()).expect("writes");
-    let output = BufReader::new(server.0.stdout.take().expect("piped"));
-    assert!(output.lines().map_while(Result::ok).any(|line| line == "ready"), "it ended before it was ready");
-    server
 }
 
 fn the_mount_of_a_killed_daemon_is_replaced(door: TransportWish) {

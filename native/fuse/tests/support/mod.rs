@@ -116,8 +116,10 @@ impl Mounted {
         mut serve: ServeOptions,
     ) -> Self {
         serve.transport = door;
-        let dir = TemporaryDir::new();
-        let fs = Arc::new(MemoryFs::new(0o755));
+        Self::of(MemoryFs::new(0o755), change, serve)
+    }
+    pub fn of(fs: MemoryFs, change: impl FnOnce(&mut MountOptions), serve: ServeOptions) -> Self {
+        let (dir, fs) = (TemporaryDir::new(), Arc::new(fs));
         let mut options =
             MountOptions { dir: dir.0.clone(), source: "pool/vol".into(), ..MountOptions::default() };
         change(&mut options);
@@ -161,4 +163,11 @@ pub fn mountinfo(dir: &Path) -> Option<String> {
     let text = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
     let point = dir.to_str().expect("plain name").to_owned();
     text.lines().rfind(|line| line.split(' ').nth(4) == Some(&point)).map(str::to_owned)
+}
+
+/// Mounts a fresh memory file system.
+pub fn start_at(door: TransportWish, dir: &Path) -> std::io::Result<Mount> {
+    let options = MountOptions { dir: dir.to_owned(), source: "pool/vol".into(), ..MountOptions::default() };
+    let serve = ServeOptions { transport: door, ..ServeOptions::default() };
+    Mount::start_with(Arc::new(MemoryFs::new(0o755)), options, serve)
 }
