@@ -1,4 +1,4 @@
-// npm's scripts: start, build, test, lint. Plain JavaScript, because nothing is installed or compiled yet when it runs.
+// npm's scripts: start, build, test, lint, bench. Plain JavaScript, because nothing is installed or compiled yet when it runs.
 // It installs and builds what changed since the last time (a fingerprint of the sources says so), and nothing else.
 
 import { spawn, spawnSync } from "node:child_process";
@@ -17,7 +17,7 @@ const FORMATTED = ["src/**/*.{ts,mjs}", "test/**/*.{ts,mjs}", "tsconfig.json"];
 
 class Missing extends Error {}
 
-const VERBS = { start, build, test, lint };
+const VERBS = { start, build, test, lint, bench };
 
 try {
   process.chdir(ROOT);
@@ -81,6 +81,13 @@ async function lint() {
     ]),
   ];
   return results.every((result) => result === 0) ? 0 : 1;
+}
+
+/** Mount benches beside their baselines; the arguments are those of bench/mounts.ts. */
+async function bench(args) {
+  needFuse();
+  await prepare();
+  return run(process.execPath, ["--enable-source-maps", "dist/bench/mounts.js", ...args]);
 }
 
 // --- what must be there ---------------------------------------------------------------------------------------------

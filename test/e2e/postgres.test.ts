@@ -46,20 +46,16 @@ describe("PostgreSQL", { skip }, () => {
   const asPostgres = (program: string, ...args: string[]) =>
     run("runuser", ["-u", "postgres", "--", join(BIN, program), ...args], { cwd: "/" });
   const sql = (text: string) => asPostgres("psql", "-h", socket, "-d", "postgres", "-Atqc", text).trim();
-  const startServer = () =>
-    asPostgres(
-      "pg_ctl",
-      "-D",
-      data,
-      "-w",
-      "-t",
-      "120",
-      "-l",
-      join(socket, "log"),
-      "-o",
-      `-k ${socket} -h ''`,
-      "start",
-    );
+  const startServer = () => {
+    const log = join(socket, "log");
+    const options = `-k ${socket} -h ''`;
+    try {
+      asPostgres("pg_ctl", "-D", data, "-w", "-t", "120", "-l", log, "-o", options, "start");
+    } catch (error) {
+      const said = existsSync(log) ? readFileSync(log, "utf8") : "";
+      throw new Error(`PostgreSQL does not start; its log:\n${said}`, { cause: error });
+    }
+  };
 
   it("recovers with every reported transaction", { timeout: 900_000 }, async () => {
     const mount = await place.provision({ drives: 3, rf: 2, size: "2GiB" });
@@ -82,8 +78,9 @@ describe("PostgreSQL", { skip }, () => {
     // The server lost its disk: what is left of it is ended, its lock file is stale.
     const server = Number(readServerPid());
     await place.start();
-    endServer(server);
+    await endServer(server);
     rmSync(join(data, "postmaster.pid"), { force: true });
+    for (const name of readdirSync(socket).filter((name) => name.startsWith(".s."))) rmSync(join(socket, name));
     startServer();
     const there = new Set(sql("SELECT number FROM noted").split("\n"));
     const lost = committed.filter((number) => !there.has(number));
@@ -126,9 +123,17 @@ describe("PostgreSQL", { skip }, () => {
 });
 
 /** Ends a server and its children, which stay together in one session. */
-function endServer(pid: number): void {
-  spawnSync("pkill", ["-KILL", "-s", `${pid}`]);
-  spawnSync("kill", ["-KILL", `${pid}`]);
+/** Ends the server that this test started, with its session, and what its end leaves beside its socket. */
+async function endServer(pid: number): Promise<void> {
+  const members = spawnSync("ps", ["-o", "pid=", "-s", `${pid}`], { encoding: "utf8" }).stdout.split(/\s+/);
+  const pids = new Set([`${pid}`, ...members.filter((member) => member !== "")]);
+  for (const member of pids) spawnSync("kill", ["-KILL", member]);
+  await until("the old server is gone", () => [...pids].every(isGone));
+}
+
+function isGone(pid: string): boolean {
+  const stat = existsSync(`/proc/${pid}/stat`) ? readFileSync(`/proc/${pid}/stat`, "utf8") : "";
+  return stat === "" || /\) [ZX] /.test(stat);
 }
 
 function idsOf(user: string): { uid: number; gid: number } {

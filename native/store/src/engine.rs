@@ -27,7 +27,7 @@ use holdfast_format::{BranchId, GROUP_BRANCH, GroupId, Ino, Lsn, key};
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 /// Keys deleted by one op when a volume goes.
@@ -59,6 +59,9 @@ pub struct Engine {
     housekeeper: Arc<Bell>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     closed: AtomicBool,
+    /// Log bytes at the newest look, and whether they grow fast.
+    logged_bytes: AtomicU64,
+    streaming: AtomicBool,
     /// The newest failure of the housekeeper, for status.
     trouble: Mutex<Option<Error>>,
 }
@@ -170,6 +173,8 @@ impl Engine {
             housekeeper: Arc::default(),
             threads: Mutex::default(),
             closed: AtomicBool::new(false),
+            logged_bytes: AtomicU64::new(0),
+            streaming: AtomicBool::new(false),
             trouble: Mutex::new(None),
         });
         for record in pool.groups() {

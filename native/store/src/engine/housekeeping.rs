@@ -13,6 +13,9 @@ use std::time::Duration;
 const SECOND_NS: u64 = 1_000_000_000;
 /// Rounds of compaction or cleaning before the housekeeper looks at more urgent work again.
 const UPKEEP_ROUNDS: usize = 4;
+/// Log written in a second that makes it a stream: its frames are large, and slots written with zeroes first would only
+/// double the drives' work.
+const STREAMING_BYTES: u64 = 16 << 20;
 /// Below this share of the pool free, history goes before it has reached its limit.
 const FREE_SHARE_LOW: u64 = 16;
 
@@ -106,7 +109,12 @@ impl Engine {
         if rounds == 0 && self.pool.clean_step()? {
             rounds += 1;
         }
-        if rounds == 0 && self.pool.prefill_step()? {
+        if due {
+            let logged = groups.iter().map(|group| group.log().logged_bytes.load(Ordering::Relaxed)).sum();
+            let before = self.logged_bytes.swap(logged, Ordering::Relaxed);
+            self.streaming.store(logged.saturating_sub(before) > STREAMING_BYTES, Ordering::Relaxed);
+        }
+        if rounds == 0 && !self.streaming.load(Ordering::Relaxed) && self.pool.prefill_step()? {
             rounds += 1;
         }
         Ok(rounds > 0)

@@ -2,15 +2,15 @@
 
 use super::view::Generation;
 use super::recover::apply_effects;
-use super::{Group, internal};
+use super::Group;
 use crate::error::{Kind, Result};
 use crate::extent::resolve::{Source, resolve};
-use crate::ledger::{BlockRef, Ledger, OpDraft};
+use crate::ledger::{BlockRef, OpDraft};
 use crate::oplog::place::Place;
 use holdfast_format::cell::Cell;
 use holdfast_format::limits::BLOCK_BYTES;
-use holdfast_format::op::{OpHeader, OpKind, encode_op};
-use holdfast_format::{BranchId, EgroupId, Ino, Lsn, Stamp, key};
+use holdfast_format::op::{Effects, OpHeader, OpKind, encode_op};
+use holdfast_format::{BranchId, EgroupId, GROUP_BRANCH, Ino, Lsn, Stamp, key};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -36,7 +36,10 @@ impl Group {
         debug_assert_eq!(draft.payload.len() % BLOCK_BYTES, 0);
         loop {
             self.ensure_open()?;
-            self.await_memtable(draft.frees)?;
+            // The group's own records are few and come from the threads that drain: they never wait for a drain.
+            if draft.branch != GROUP_BRANCH {
+                self.await_memtable(draft.frees)?;
+            }
             let mut commit = self.commit.lock();
             let lsn = commit.next;
             let mut op = std::mem::take(&mut commit.op);
@@ -54,8 +57,10 @@ impl Group {
                 offset: draft.offset,
                 length: draft.length,
             };
-            if draft.kind == OpKind::Point {
-                draft.effects = self.point_effects(lsn);
+            let point = (draft.kind == OpKind::Point).then(|| self.point_record());
+            if let Some(record) = &point {
+                draft.effects = Effects::new();
+                draft.effects.put(&key::point(lsn), &record.encode());
             }
             encode_op(&mut op, &header, draft.effects.as_bytes());
             if !self.log.admit(lsn, op.len(), draft.payload.len(), draft.rf) {
@@ -68,7 +73,8 @@ impl Group {
                 self.log.withdraw(lsn);
                 commit.op = op;
                 drop(commit);
-                self.await_ring()?;
+                // The caller flushes itself: the flusher may be the caller.
+                self.flush_now()?;
                 continue;
             };
             commit.op = op;
@@ -81,7 +87,8 @@ impl Group {
             apply_effects(&self.pool, &generation, stamp, effects, place, last_point)?;
             self.log.wall_sec.store(draft.time.sec, Ordering::Relaxed);
             self.newest.store(lsn.0, Ordering::Release);
-            if draft.kind == OpKind::Point {
+            if let Some(record) = &point {
+                self.points.lock().insert(lsn, record);
                 self.last_point.store(lsn.0, Ordering::Release);
             }
             commit.logged_bytes += draft.payload.len() as u64 + commit.op.len() as u64;
@@ -145,17 +152,6 @@ impl Group {
             self.kick_drain();
             self.drained_signal.1.wait_for(&mut drains, DRAIN_WAIT);
         }
-    }
-
-    /// The ring is full: a flush makes room.
-    fn await_ring(&self) -> Result<()> {
-        if !self.options.background {
-            return self.flush_now();
-        }
-        let (sender, receiver) = std::sync::mpsc::channel();
-        let lsn = Group::newest(self);
-        self.flush(lsn, Box::new(move |result| drop(sender.send(result))));
-        receiver.recv().map_err(|_| internal("the flusher ended"))?
     }
 
     /// Blocks by reference for copies: pages that are still in the ring are flushed first, so that every reference is an

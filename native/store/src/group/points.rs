@@ -76,21 +76,17 @@ impl PointTable {
 }
 
 impl Group {
-    /// Record of a point at `lsn`, made under the commit lock.
-    pub(super) fn point_effects(&self, lsn: Lsn) -> Effects {
-        let mut points = self.points.lock();
+    /// What a point says that is kept now. Its wall time never goes back.
+    pub(super) fn point_record(&self) -> PointRecord {
+        let points = self.points.lock();
         let newest_wall = points.kept.last_key_value().map(|(_, kept)| kept.wall).unwrap_or_default();
-        let record = PointRecord {
+        PointRecord {
             kind: PointKind::Tick,
             wall: self.now().max(newest_wall),
             boottime_ns: self.options.clock.boottime_ns(),
             boot_id: self.options.boot_id,
             name: String::new(),
-        };
-        points.insert(lsn, &record);
-        let mut effects = Effects::new();
-        effects.put(&key::point(lsn), &record.encode());
-        effects
+        }
     }
 
     fn point_draft(&self, kind: OpKind, effects: Effects) -> OpDraft<'static> {
