@@ -65,7 +65,10 @@ fn every_crash_leaves_the_state_at_one_lsn() {
     for problem in &problems {
         println!("FAILED {problem}\n");
     }
-    println!("{} distinct states, {} crashed recoveries, {} ring replays", tally.distinct, tally.recursions, tally.ring_replays);
+    println!(
+        "{} distinct states, {} crashed recoveries, {} ring replays, {} edits forgotten",
+        tally.distinct, tally.recursions, tally.ring_replays, tally.edits_forgotten
+    );
     println!("steps: {:#?}\noperations: {ops:#?}", tally.by_step);
     assert!(problems.is_empty(), "{} seeds failed; replay one with HOLDFAST_CRASH_SEED", problems.len());
 }

@@ -3,7 +3,7 @@
 use super::player::{MOMENT, Moment, Player, States, group_texts, mount, options};
 use super::step::{self, PHASE, PHASE_OPEN, Step};
 use super::tree::difference;
-use super::{ROOT, Rings, foundation};
+use super::{ROOT, Rings, foundation, manifest};
 use holdfast_device::sim::{CrashKind, CrashOptions, CrashState, Event, Trace};
 use holdfast_device::{Drive, Rng, SharedMemory, SimWorld};
 use holdfast_format::{GroupId, ROOT_INO};
@@ -29,6 +29,7 @@ pub struct Tally {
     pub distinct: u64,
     pub recursions: u64,
     pub ring_replays: u64,
+    pub edits_forgotten: u64,
     pub by_step: BTreeMap<Step, u64>,
 }
 
@@ -37,6 +38,7 @@ impl Tally {
         self.distinct += other.distinct;
         self.recursions += other.recursions;
         self.ring_replays += other.ring_replays;
+        self.edits_forgotten += other.edits_forgotten;
         for (step, count) in &other.by_step {
             *self.by_step.entry(*step).or_default() += count;
         }
@@ -173,6 +175,9 @@ impl<'a> Judge<'a> {
         *self.tally.by_step.entry(step).or_default() += 1;
         let lsns = found.iter().map(|(group, (lsn, _))| (*group, *lsn)).collect();
         self.judged.insert(key, lsns);
+        if kind == CrashKind::Power && number % 5 == 0 {
+            self.forget_edit(state, &found)?;
+        }
         if self.tally.distinct as usize % self.budget.recursion_every == 0 {
             self.recurse(state, kind, before, &found)?;
         }
@@ -203,6 +208,22 @@ impl<'a> Judge<'a> {
                 return Err(format!("group {group} at LSN {lsn} is not what it was: {}", difference(&expected, text)));
             }
         }
+        Ok(())
+    }
+
+    /// The newest manifest record rots on every copy before anything relied on it: what the record before it names is
+    /// still there, because a freed slot waits for the second manifest (STORE.md 12, step 6).
+    fn forget_edit(&mut self, state: &CrashState, first: &Found) -> Result<(), String> {
+        let world = state.world(9);
+        if !manifest::forget_newest_edit(&world) {
+            return Ok(());
+        }
+        // A superblock may already say that the record was durable: then it is missed.
+        let Ok(engine) = start(&world, &Rings::default(), 9) else { return Ok(()) };
+        let told = |problem: String| format!("without the newest manifest record: {problem}");
+        let (found, _volumes) = look(&engine).map_err(told)?;
+        same(first, &found).map_err(told)?;
+        self.tally.edits_forgotten += 1;
         Ok(())
     }
 
