@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod judge;
+pub mod manifest;
 pub mod player;
 pub mod step;
 pub mod tree;

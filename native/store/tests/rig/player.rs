@@ -9,6 +9,7 @@ use holdfast_store::api::{
     WriteFlags,
 };
 use holdfast_store::engine::{Engine, EngineOptions, VolumeCreate};
+use holdfast_store::group::Group;
 use holdfast_store::placement::PoolDrive;
 use holdfast_store::volume::{Volume, VolumeOptions};
 use std::collections::BTreeMap;
@@ -62,6 +63,12 @@ pub enum OpName {
     Kill,
 }
 
+impl OpName {
+    pub fn all() -> impl Iterator<Item = Self> {
+        WEIGHTS.iter().map(|(op, _)| *op)
+    }
+}
+
 use OpName as O;
 /// (kind, weight)
 const WEIGHTS: [(OpName, u64); 38] = [
@@ -72,7 +79,7 @@ const WEIGHTS: [(OpName, u64); 38] = [
     (O::Unlink, 3),
     (O::UnlinkOpen, 2),
     (O::Forget, 2),
-    (O::Rmdir, 1),
+    (O::Rmdir, 2),
     (O::Rename, 3),
     (O::Exchange, 1),
     (O::Tmpfile, 2),
@@ -86,21 +93,21 @@ const WEIGHTS: [(OpName, u64); 38] = [
     (O::Zero, 1),
     (O::Allocate, 1),
     (O::Copy, 4),
-    (O::SetXattr, 2),
-    (O::RemoveXattr, 1),
+    (O::SetXattr, 4),
+    (O::RemoveXattr, 2),
     (O::Fsync, 8),
     (O::Flush, 3),
     (O::Second, 4),
     (O::Drain, 5),
     (O::Compact, 3),
     (O::Expire, 2),
-    (O::Clean, 4),
+    (O::Clean, 9),
     (O::Heartbeat, 2),
     (O::Settle, 1),
-    (O::VolumeCreate, 2),
+    (O::VolumeCreate, 3),
     (O::VolumeRename, 1),
     (O::VolumeQuota, 1),
-    (O::VolumeDestroy, 1),
+    (O::VolumeDestroy, 2),
     (O::Close, 1),
     (O::Kill, 1),
 ];
@@ -144,6 +151,9 @@ pub struct Player {
     next_volume: u32,
     fill: u8,
     recording: bool,
+    /// LSN of the newest op of a volume, and what was promised to be durable, by fsync and the like.
+    changed: BTreeMap<String, u64>,
+    synced: BTreeMap<GroupId, u64>,
     pub moments: Vec<Moment>,
     pub states: States,
     pub counts: BTreeMap<OpName, u64>,
@@ -202,6 +212,8 @@ impl Player {
             next_volume: 0,
             fill: 0,
             recording: false,
+            changed: BTreeMap::new(),
+            synced: BTreeMap::new(),
             moments: Vec::new(),
             states: States::new(),
             counts: BTreeMap::new(),
@@ -261,7 +273,8 @@ impl Player {
         let mut moment = Moment::default();
         for group in engine.groups() {
             moment.acknowledged.insert(group.id, group.newest().0);
-            moment.durable.insert(group.id, group.durable().0);
+            // Not what the engine believes: what it has answered.
+            moment.durable.insert(group.id, self.synced.get(&group.id).copied().unwrap_or(0));
         }
         let rings = self.rings.lock().expect("no panic under the lock");
         moment.rings = rings.iter().map(|(group, memory)| (*group, memory.snapshot())).collect();
@@ -278,6 +291,18 @@ impl Player {
         }
         self.world.mark(MOMENT, self.moments.len() as u64);
         self.moments.push(moment);
+    }
+
+    fn group_of(&self, name: &str) -> Option<Arc<Group>> {
+        let engine = self.engine();
+        let info = engine.volumes().expect("volumes").into_iter().find(|info| info.name == name)?;
+        let record = engine.pool().groups().into_iter().find(|record| record.name == info.group)?;
+        engine.groups().into_iter().find(|group| group.id == record.id)
+    }
+
+    /// Everything of the group is durable.
+    fn all_synced(&mut self, group: &Group) {
+        self.synced.insert(group.id, group.newest().0);
     }
 
     fn phase<T>(&self, phase: u64, act: impl FnOnce() -> T) -> T {
@@ -352,9 +377,21 @@ impl Player {
         let group = groups[self.below(groups.len() as u64) as usize].clone();
         self.told(format!("{op:?} of group {}", group.id));
         Ok(match op {
-            O::Flush => engine.flush().map(|()| true)?,
-            O::Second => group.second_now().map(|()| true)?,
-            O::Drain => group.drain_now().map(|()| true)?,
+            O::Flush => {
+                engine.flush()?;
+                groups.iter().for_each(|group| self.all_synced(group));
+                true
+            }
+            O::Second => {
+                group.second_now()?;
+                self.all_synced(&group);
+                true
+            }
+            O::Drain => {
+                group.drain_now()?;
+                self.all_synced(&group);
+                true
+            }
             O::Compact => self.phase(step::PHASE_COMPACT, || group.compact_step())?,
             O::Expire => {
                 if self.rng.chance(1, 2) {
@@ -397,7 +434,9 @@ impl Player {
         self.told(format!("create volume {name}"));
         self.engine().volume_create(&create).expect("a volume");
         let volume = mount(&self.engine(), &name);
-        self.volumes.insert(name, volume);
+        self.volumes.insert(name.clone(), volume);
+        let group = self.group_of(&name).expect("the volume's group");
+        self.all_synced(&group);
     }
 
     fn drop_volume(&mut self, name: &str) {
@@ -436,6 +475,9 @@ impl Player {
                     ((if volume == name { new_name.clone() } else { volume }, ino), count)
                 });
                 self.held = moved.collect();
+                if let Some(lsn) = self.changed.remove(&name) {
+                    self.changed.insert(new_name, lsn);
+                }
             }
             _ => {
                 if self.volumes.len() < 2 {
@@ -456,6 +498,7 @@ impl Player {
         self.held.clear();
         if clean {
             engine.close().expect("closed");
+            engine.groups().iter().for_each(|group| self.all_synced(group));
         }
         drop(engine);
         self.world.mark(step::PHASE, step::PHASE_OPEN);
@@ -486,14 +529,29 @@ impl Player {
             return Ok(false);
         }
         self.told(format!("{op:?} in {name}"));
+        let group = self.group_of(&name).expect("the volume's group");
+        let before = group.newest().0;
+        let changed = self.changed.get(&name).copied().unwrap_or(0);
+        let done = self.act_on(op, &name, &volume, &entries)?;
+        if op == O::Fsync && done {
+            let synced = self.synced.entry(group.id).or_default();
+            *synced = changed.max(*synced);
+        }
+        if group.newest().0 > before {
+            self.changed.insert(name, group.newest().0);
+        }
+        Ok(done)
+    }
+
+    fn act_on(&mut self, op: OpName, name: &str, volume: &Volume, entries: &[Entry]) -> FsResult<bool> {
         match op {
-            O::Create | O::Mkdir | O::Symlink | O::Link | O::Tmpfile => self.make(op, &name, &volume, &entries),
+            O::Create | O::Mkdir | O::Symlink | O::Link | O::Tmpfile => self.make(op, name, volume, entries),
             O::Unlink | O::UnlinkOpen | O::Forget | O::Rmdir | O::Rename | O::Exchange => {
-                self.rename_or_remove(op, &name, &volume, &entries)
+                self.rename_or_remove(op, name, volume, entries)
             }
             _ => {
-                let Some(file) = self.pick(&entries, Entry::is_file) else { return Ok(false) };
-                self.change(op, &volume, &file, &entries)
+                let Some(file) = self.pick(entries, Entry::is_file) else { return Ok(false) };
+                self.change(op, volume, &file, entries)
             }
         }
     }
