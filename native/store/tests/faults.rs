@@ -482,3 +482,30 @@ fn a_stale_heartbeat_keeps_nobody_out() {
     let rig = rig.kill(options());
     assert!(text_of(&rig.engine, "v") == expected);
 }
+
+/// A volume of a higher RF joins a group whose log has much that is not flushed yet: the headers' RF rises under it.
+#[test]
+fn a_volume_with_more_copies_joins_a_busy_group() {
+    let rig = Rig::create(18, 3, options());
+    let create = |name: &str, rf: u8| holdfast_store::engine::VolumeCreate {
+        name: name.to_owned(),
+        rf,
+        group: Some("shared".to_owned()),
+        ack_write: false,
+        quota_bytes: 0,
+        owner: (0, 0),
+    };
+    rig.engine.volume_create(&create("one", 1)).expect("created");
+    let one = mount(&rig.engine, "one");
+    for at in 0..120 {
+        put(&one, &format!("file-{at}"), &pattern(at, 3000)).expect("written");
+    }
+    rig.engine.volume_create(&create("three", 3)).expect("created");
+    let three = mount(&rig.engine, "three");
+    put(&three, "file", &pattern(1, 30_000)).expect("written");
+    rig.engine.flush().expect("flushed");
+    let texts = (walk(&one).expect("reads").text, walk(&three).expect("reads").text);
+    drop((one, three));
+    let rig = open(&rig.world).expect("opens after a power cut");
+    assert!((text_of(&rig.engine, "one"), text_of(&rig.engine, "three")) == texts);
+}

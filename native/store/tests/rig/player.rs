@@ -112,6 +112,23 @@ const WEIGHTS: [(OpName, u64); 38] = [
     (O::Kill, 1),
 ];
 
+/// Ends every trace: log segments that are sealed and thinned out, so that cleaning has something to do.
+const FINALE: [OpName; 13] = [
+    O::WriteLarge,
+    O::Overwrite,
+    O::Drain,
+    O::Kill,
+    O::Overwrite,
+    O::Copy,
+    O::WriteLarge,
+    O::Drain,
+    O::Kill,
+    O::Expire,
+    O::Settle,
+    O::Clean,
+    O::Drain,
+];
+
 /// What is true after an operation: indexed by the trace's `MOMENT` marks.
 #[derive(Clone, Default)]
 pub struct Moment {
@@ -237,6 +254,10 @@ impl Player {
             self.step();
             self.note();
         }
+        for op in FINALE {
+            self.play_one(op);
+            self.note();
+        }
         self.recording = false;
     }
 
@@ -256,6 +277,10 @@ impl Player {
             })
             .expect("inside the sum")
             .0;
+        self.play_one(op);
+    }
+
+    fn play_one(&mut self, op: OpName) {
         self.world.clock().advance(1_000_000 * (1 + self.rng.below(400)));
         let done = match self.act(op) {
             Ok(done) => done,
