@@ -75,6 +75,8 @@ export interface MountOptions {
   readOnly: boolean
   noatime: boolean
   noexec: boolean
+  /** `auto`, `dev` or `uring`. */
+  transport: string
 }
 
 /** Mounts a volume of an open pool; fulfils with the mount's handle when it answers. */
@@ -85,6 +87,9 @@ export declare function mountStop(handle: number, detach: boolean): Promise<void
 
 /** `dev` or `uring`; empty for a handle that is dead. */
 export declare function mountTransport(handle: number): string
+
+/** Why it is that one, in words that finish "because"; empty for a handle that is dead. */
+export declare function mountTransportReason(handle: number): string
 
 /**
  * Calls `listener` after a mount ended without `mountStop`: an umount from outside or an abort. Which one it was is

@@ -10,6 +10,7 @@ const DEFAULTS: MountFlags = {
   readOnly: false,
   noatime: false,
   noexec: false,
+  transport: "auto",
 };
 
 const OPTIONS: Readonly<Record<string, Partial<MountFlags>>> = {
@@ -27,6 +28,9 @@ const OPTIONS: Readonly<Record<string, Partial<MountFlags>>> = {
   noatime: { noatime: true },
   exec: { noexec: false },
   noexec: { noexec: true },
+  "transport=auto": { transport: "auto" },
+  "transport=dev": { transport: "dev" },
+  "transport=uring": { transport: "uring" },
 };
 
 /** The last word wins, as in mount(8). `default_permissions` is always on, so `allow_other` never comes without. */

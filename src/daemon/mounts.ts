@@ -214,6 +214,7 @@ function toAnswer({ wanted, mount, problem }: Entry): MountAnswer {
     options: wanted.options,
     state: mounted ? "mounted" : "failed",
     transport: mounted ? mount.transport : "",
+    transportReason: mounted ? mount.transportReason : "",
     problem: mounted
       ? null
       : (problem ?? toErrorBody(new HoldfastError("Unavailable", "the mount has ended"))),

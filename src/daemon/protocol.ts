@@ -121,6 +121,8 @@ export interface MountAnswer extends PathJson {
   state: "mounted" | "failed";
   /** `dev` or `uring`; empty while not mounted. */
   transport: string;
+  /** Why it is that one, in words that finish "because"; empty while not mounted. */
+  transportReason: string;
   problem: ErrorBody | null;
 }
 

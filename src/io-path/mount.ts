@@ -9,6 +9,7 @@ export interface MountFlags {
   readOnly: boolean;
   noatime: boolean;
   noexec: boolean;
+  transport: "auto" | "dev" | "uring";
 }
 
 export interface MountRequest extends MountFlags {
@@ -37,6 +38,11 @@ export class Mount {
   /** `dev` or `uring`. */
   get transport(): string {
     return native.mountTransport(this.#handle);
+  }
+
+  /** Why it is that one, in words that finish "because". */
+  get transportReason(): string {
+    return native.mountTransportReason(this.#handle);
   }
 
   /** Unmounts; a busy mount is a `Conflict`, unless it is to be detached. */

@@ -122,16 +122,18 @@ describe("mount options", () => {
       readOnly: false,
       noatime: false,
       noexec: false,
+      transport: "auto",
     };
     assert.deepEqual(parseMountOptions([]), safe);
     assert.deepEqual(parseMountOptions(["defaults", "rw"]), safe);
     assert.equal(parseMountOptions(["ro", "rw", "ro"]).readOnly, true);
     assert.deepEqual(parseMountOptions(["suid", "dev", "nosuid"]), { ...safe, dev: true });
     assert.equal(parseMountOptions(["allow_other"]).allowOther, true);
+    assert.equal(parseMountOptions(["transport=uring", "transport=dev"]).transport, "dev");
   });
 
   it("unknown ones are refused with the known ones", () => {
-    for (const bad of ["bogus", "", "RO", "constructor", "ro,rw"]) {
+    for (const bad of ["bogus", "", "RO", "constructor", "ro,rw", "transport=fast", "transport"]) {
       assert.throws(() => parseMountOptions([bad]), invalid("mount option", "allow_other"), bad);
     }
   });

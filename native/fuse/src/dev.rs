@@ -12,16 +12,13 @@ use crate::abi::output::{OUT_HEADER_BYTES, out_header};
 use crate::abi::{DEV_IOC_CLONE, READ_BUFFER_BYTES_MIN, opcode};
 use crate::errno::Errno;
 use crate::init::{Negotiated, negotiate};
-use crate::transport::{Answer, InFlight, Reply, Serve, Transport};
-use holdfast_device::threads;
-use parking_lot::{Condvar, Mutex};
+use crate::transport::{Answer, Crew, InFlight, Job, Reply, Serve, Transport};
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{JoinHandle, ThreadId};
 use std::time::Duration;
 
 const PAGE_BYTES: usize = 4096;
@@ -43,8 +40,13 @@ pub fn open_device() -> io::Result<OwnedFd> {
     })
 }
 
-/// Waits for INIT on a fresh connection and answers it. Nothing may be cloned before.
-pub fn initialize(device: &OwnedFd, write_bytes_max: u32) -> io::Result<Negotiated> {
+/// Waits for INIT on a fresh connection and answers it. Nothing may be cloned before. `prepare` runs before
+/// the answer, and is the last who may change or refuse it.
+pub fn initialize(
+    device: &OwnedFd,
+    write_bytes_max: u32,
+    prepare: impl FnOnce(Negotiated) -> io::Result<Negotiated>,
+) -> io::Result<Negotiated> {
     let mut ready = libc::pollfd { fd: device.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     // SAFETY: `ready` is one valid pollfd for the call's length.
     if unsafe { libc::poll(&mut ready, 1, INIT_LIMIT_MS) } == 0 {
@@ -59,11 +61,14 @@ pub fn initialize(device: &OwnedFd, write_bytes_max: u32) -> io::Result<Negotiat
     if header.opcode != opcode::INIT {
         return Err(malformed());
     }
-    match negotiate(&offer, write_bytes_max) {
+    let agreed = negotiate(&offer, write_bytes_max)
+        .map_err(|message| io::Error::new(io::ErrorKind::Unsupported, message))
+        .and_then(prepare);
+    match agreed {
         Ok(agreed) => send(device, header.unique, 0, &agreed.out.encode()).map(|()| agreed),
-        Err(message) => {
+        Err(error) => {
             send(device, header.unique, libc::EPROTO, &[])?;
-            Err(io::Error::new(io::ErrorKind::Unsupported, message))
+            Err(error)
         }
     }
 }
@@ -115,14 +120,9 @@ impl MessageBuffer {
 
 /// What the readers of one connection share.
 struct Connection {
-    in_flight: InFlight,
+    in_flight: Arc<InFlight>,
     /// The kernel has ended the connection.
     ended: AtomicBool,
-    /// Readers that have not ended.
-    running: Mutex<Vec<ThreadId>>,
-    reader_ended: Condvar,
-    /// Called by the last reader as it ends.
-    on_end: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 /// One descriptor, and the way back for what was read from it.
@@ -148,7 +148,7 @@ impl Answer for Channel {
 /// The running readers of one connection.
 pub struct DevTransport {
     connection: Arc<Connection>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    crew: Arc<Crew>,
 }
 
 /// How to serve.
@@ -156,6 +156,8 @@ pub struct DevOptions {
     /// 0: as many as there are processors, at least two.
     pub readers: usize,
     pub agreed: Negotiated,
+    /// Shared with the rings, when the connection has them.
+    pub in_flight: Arc<InFlight>,
     /// Called once, by the last reader as it ends.
     pub on_end: Box<dyn FnOnce() + Send>,
 }
@@ -164,21 +166,13 @@ impl DevTransport {
     /// Starts the readers. Where the device cannot be opened again (an unprivileged daemon), they share one
     /// descriptor.
     pub fn start(device: OwnedFd, serve: Arc<dyn Serve>, options: DevOptions) -> io::Result<Self> {
-        let connection = Arc::new(Connection {
-            in_flight: InFlight::default(),
-            ended: AtomicBool::new(false),
-            running: Mutex::new(Vec::new()),
-            reader_ended: Condvar::new(),
-            on_end: Mutex::new(Some(options.on_end)),
-        });
+        let connection = Arc::new(Connection { in_flight: options.in_flight, ended: AtomicBool::new(false) });
         let readers = match options.readers {
             0 => std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2)),
             readers => readers,
         };
         let first = Arc::new(Channel { device, connection: Arc::clone(&connection) });
-        let transport = Self { connection: Arc::clone(&connection), threads: Mutex::new(Vec::new()) };
-        // Held until all are there, so that none can be "the last" before the last was started.
-        let mut running = connection.running.lock();
+        let mut jobs: Vec<Job> = Vec::new();
         for index in 0..readers {
             let channel = match index {
                 0 => Arc::clone(&first),
@@ -188,21 +182,19 @@ impl DevTransport {
                 ),
             };
             let reader = Reader { channel, serve: Arc::clone(&serve), agreed: options.agreed };
-            let thread = threads::spawn(&format!("fuse-{index}"), move || reader.run())?;
-            running.push(thread.thread().id());
-            transport.threads.lock().push(thread);
+            jobs.push((format!("fuse-{index}"), Box::new(move || reader.run())));
         }
-        drop(running);
-        Ok(transport)
+        let (ended, on_end) = (Arc::clone(&connection), options.on_end);
+        let on_end = Box::new(move || {
+            ended.ended.store(true, Ordering::SeqCst);
+            on_end();
+        });
+        Ok(Self { connection, crew: Crew::start(jobs, on_end)? })
     }
 
     /// False once the kernel has ended the connection.
     pub fn alive(&self) -> bool {
         !self.connection.ended.load(Ordering::SeqCst)
-    }
-
-    pub fn in_flight(&self) -> &InFlight {
-        &self.connection.in_flight
     }
 }
 
@@ -212,21 +204,7 @@ impl Transport for DevTransport {
     }
 
     fn join(&self, limit: Duration) -> bool {
-        let me = std::thread::current().id();
-        let others_run = |running: &mut Vec<ThreadId>| running.iter().any(|id| *id != me);
-        let mut running = self.connection.running.lock();
-        self.connection.reader_ended.wait_while_for(&mut running, others_run, limit);
-        if others_run(&mut running) {
-            return false;
-        }
-        drop(running);
-        for thread in self.threads.lock().drain(..) {
-            if thread.thread().id() != me {
-                // A panic was reported when it happened, and its request answered with EIO.
-                let _panicked = thread.join();
-            }
-        }
-        true
+        self.crew.join(limit)
     }
 }
 
@@ -261,26 +239,6 @@ impl Reader {
         match message {
             Ok(message) => self.serve.serve(&message, out, reply(message.header.unique)),
             Err(header) => reply(header.unique).error(libc::EIO),
-        }
-    }
-}
-
-impl Drop for Reader {
-    /// Runs on the reader's own thread, after a panic too.
-    fn drop(&mut self) {
-        let connection = Arc::clone(&self.channel.connection);
-        let me = std::thread::current().id();
-        let mut running = connection.running.lock();
-        running.retain(|id| *id != me);
-        let last = running.is_empty();
-        connection.reader_ended.notify_all();
-        drop(running);
-        if last {
-            connection.ended.store(true, Ordering::SeqCst);
-            let on_end = connection.on_end.lock().take();
-            if let Some(on_end) = on_end {
-                on_end();
-            }
         }
     }
 }

@@ -32,14 +32,26 @@ const MAX_BACKGROUND: u16 = 256;
 const PAGE_BYTES: u32 = 4096;
 /// What the kernel allows in one request unless a sysctl was raised.
 const MAX_PAGES: u32 = 256;
+/// However small writes are: reads may be so long, and a ring's payload holds any extended attribute.
+const MIN_PAGES: u32 = 32;
 
 /// The outcome of INIT.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Negotiated {
     pub out: InitOut,
     pub setxattr_ext: bool,
-    /// Longest WRITE and READ.
+    /// Longest READ, WRITE or other payload.
     pub request_bytes_max: usize,
+    /// The kernel can carry requests over io_uring.
+    pub rings_offered: bool,
+}
+
+impl Negotiated {
+    /// Takes the offer of rings. From the answer on the kernel waits for all of them.
+    pub fn over_rings(mut self) -> Self {
+        self.out.flags |= flag::OVER_IO_URING;
+        self
+    }
 }
 
 /// Answers INIT. `Err` says what is wrong with the kernel's offer.
@@ -54,6 +66,8 @@ pub fn negotiate(offer: &InitIn, write_bytes_max: u32) -> Result<Negotiated, Str
     let pages =
         if flags & flag::MAX_PAGES != 0 { (write_bytes_max / PAGE_BYTES).clamp(1, MAX_PAGES) } else { 32 };
     let max_write = pages * PAGE_BYTES;
+    let max_pages = pages.max(MIN_PAGES);
+    let rings = flag::OVER_IO_URING | flag::INIT_EXT;
     Ok(Negotiated {
         out: InitOut {
             minor: offer.minor.min(VERSION_MINOR),
@@ -63,10 +77,11 @@ pub fn negotiate(offer: &InitIn, write_bytes_max: u32) -> Result<Negotiated, Str
             congestion_threshold: MAX_BACKGROUND / 4 * 3,
             max_write,
             time_gran: 1,
-            max_pages: pages as u16,
+            max_pages: max_pages as u16,
         },
         setxattr_ext: flags & flag::SETXATTR_EXT != 0,
-        request_bytes_max: max_write as usize,
+        request_bytes_max: (max_pages * PAGE_BYTES) as usize,
+        rings_offered: offer.flags & rings == rings,
     })
 }
 
@@ -81,9 +96,12 @@ mod tests {
         for forbidden in [3_u64, 1, 10, 12, 16, 37, 41] {
             assert_eq!(agreed.out.flags & (1 << forbidden), 0, "bit {forbidden}");
         }
+        assert!(agreed.rings_offered, "rings are taken only when they are there");
+        assert_eq!(agreed.over_rings().out.flags, agreed.out.flags | 1 << 41);
         assert_eq!((agreed.out.max_write, agreed.out.max_pages), (1 << 20, 256));
         let none = negotiate(&InitIn { flags: 0, ..offer }, 1 << 20).expect("negotiable");
         assert_eq!((none.out.flags, none.setxattr_ext, none.out.max_write), (0, false, 131_072));
+        assert!(!none.rings_offered);
         assert!(negotiate(&InitIn { minor: 8, ..offer }, 1 << 20).is_err());
         assert!(negotiate(&InitIn { major: 8, ..offer }, 1 << 20).is_err());
     }
@@ -91,7 +109,11 @@ mod tests {
     #[test]
     fn small_pools_get_small_writes() {
         let offer = InitIn { major: 7, minor: 45, max_readahead: 0, flags: u64::MAX };
-        assert_eq!(negotiate(&offer, 65_536).expect("negotiable").out.max_write, 65_536);
+        let agreed = negotiate(&offer, 65_536).expect("negotiable");
+        assert_eq!(
+            (agreed.out.max_write, agreed.out.max_pages, agreed.request_bytes_max),
+            (65_536, 32, 131_072)
+        );
         assert_eq!(negotiate(&offer, 100).expect("negotiable").out.max_write, 4096);
     }
 }

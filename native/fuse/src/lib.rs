@@ -1,17 +1,19 @@
 //! The kernel's door: the FUSE protocol (`abi`), the transports that carry it, thin handlers, errno in one
 //! place.
 //!
-//! A request is read by a reader thread, parsed, handed to a [`FileSystem`], and answered before the next one
-//! is read; only flushes are parked and answered from elsewhere. Nothing here decides what a file system
+//! A request is taken by a transport's thread, parsed, handed to a [`FileSystem`], and answered before the next
+//! one is taken; only flushes are parked and answered from elsewhere. Nothing here decides what a file system
 //! decides.
 
 pub mod abi;
+mod choice;
 mod dev;
 mod errno;
 mod handler;
 mod init;
 mod mount;
 mod transport;
+mod uring;
 
 pub use holdfast_store::api::FileSystem;
 pub use mount::{Mount, detach_stale};
@@ -34,14 +36,27 @@ pub struct MountOptions {
     pub noexec: bool,
 }
 
+/// What carries the requests.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum TransportWish {
+    /// What measures better on this machine, else whatever works.
+    #[default]
+    Auto,
+    /// Reading `/dev/fuse`.
+    Dev,
+    /// io_uring, or no mount.
+    Uring,
+}
+
 /// How a mount is served.
 pub struct ServeOptions {
+    pub transport: TransportWish,
     /// Seconds for which the kernel may keep names, attributes and "no such name". Long: this daemon is the
     /// only writer.
     pub entry_ttl_s: u64,
     pub attr_ttl_s: u64,
     pub negative_ttl_s: u64,
-    /// Reader threads; 0: one for each processor, at least two.
+    /// Threads that read `/dev/fuse`; 0: one for each processor, at least two. Beside rings: one.
     pub readers: usize,
     /// Called once, from a reader thread, when the mount ends without [`Mount::stop`]: an umount from outside
     /// or an abort.
@@ -51,6 +66,13 @@ pub struct ServeOptions {
 impl Default for ServeOptions {
     fn default() -> Self {
         const DAY_S: u64 = 86_400;
-        Self { entry_ttl_s: DAY_S, attr_ttl_s: DAY_S, negative_ttl_s: DAY_S, readers: 0, on_end: None }
+        Self {
+            transport: TransportWish::Auto,
+            entry_ttl_s: DAY_S,
+            attr_ttl_s: DAY_S,
+            negative_ttl_s: DAY_S,
+            readers: 0,
+            on_end: None,
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! What the two doors (`/dev/fuse`, and io_uring later) have in common: a request comes as (header, argument
+//! What the two doors (`/dev/fuse` and io_uring) have in common: a request comes as (header, argument
 //! 0, payload), its answer leaves through a [`Reply`] that any thread may complete at any time.
 //!
 //! Invariants: every request that wants an answer gets exactly one, a dropped [`Reply`] included (a caller
@@ -7,9 +7,12 @@
 
 use crate::abi::input::Message;
 use crate::errno::Errno;
+use holdfast_device::threads;
 use parking_lot::{Condvar, Mutex};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{JoinHandle, ThreadId};
 use std::time::Duration;
 
 /// Handles one request; implemented by [`crate::handler::Handler`].
@@ -104,5 +107,80 @@ impl Drop for Reply {
             self.send(libc::EIO, &[]);
         }
         self.door.in_flight().end();
+    }
+}
+
+/// The threads of one transport, and whoever waits for their end.
+pub struct Crew {
+    members: Mutex<Members>,
+    member_ended: Condvar,
+}
+
+struct Members {
+    running: Vec<ThreadId>,
+    handles: Vec<JoinHandle<()>>,
+    /// Called by the last thread as it ends.
+    on_end: Option<Box<dyn FnOnce() + Send>>,
+}
+
+/// A thread's name and what it does.
+pub type Job = (String, Box<dyn FnOnce() + Send>);
+
+impl Crew {
+    /// Starts one thread a job. `on_end` is called once, by the last of them as it ends. When one cannot be
+    /// started those before it run on.
+    pub fn start(jobs: Vec<Job>, on_end: Box<dyn FnOnce() + Send>) -> io::Result<Arc<Self>> {
+        let members = Members { running: Vec::new(), handles: Vec::new(), on_end: Some(on_end) };
+        let crew = Arc::new(Self { members: Mutex::new(members), member_ended: Condvar::new() });
+        // Held until all are there, so that none can be "the last" before the last was started.
+        let mut members = crew.members.lock();
+        for (name, run) in jobs {
+            let crew = Arc::clone(&crew);
+            let thread = threads::spawn(&name, move || {
+                let _leave = Leave(crew);
+                run();
+            })?;
+            members.running.push(thread.thread().id());
+            members.handles.push(thread);
+        }
+        drop(members);
+        Ok(crew)
+    }
+
+    /// Waits until every thread but the calling one has ended, at most so long; true when they have.
+    pub fn join(&self, limit: Duration) -> bool {
+        let me = std::thread::current().id();
+        let others_run = |members: &mut Members| members.running.iter().any(|id| *id != me);
+        let mut members = self.members.lock();
+        self.member_ended.wait_while_for(&mut members, others_run, limit);
+        if others_run(&mut members) {
+            return false;
+        }
+        let handles = std::mem::take(&mut members.handles);
+        drop(members);
+        for thread in handles {
+            if thread.thread().id() != me {
+                // A panic was reported when it happened, and its request answered with EIO.
+                let _panicked = thread.join();
+            }
+        }
+        true
+    }
+}
+
+/// Dropped on the member's own thread, after a panic too.
+struct Leave(Arc<Crew>);
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        let me = std::thread::current().id();
+        let mut members = self.0.members.lock();
+        members.running.retain(|id| *id != me);
+        let on_end = if members.running.is_empty() { members.on_end.take() } else { None };
+        self.0.member_ended.notify_all();
+        drop(members);
+        if let Some(on_end) = on_end {
+            on_end();
+        }
     }
 }

@@ -1,25 +1,36 @@
 //! How mounts begin and end: refusals, busy mounts, unmounts from outside, dead daemons.
 
 mod memory;
+mod server;
+#[macro_use]
 mod support;
 
 use holdfast_device::threads;
-use holdfast_fuse::{Mount, MountOptions, ServeOptions, detach_stale};
-use memory::MemoryFs;
+use holdfast_fuse::{MountOptions, ServeOptions, TransportWish, detach_stale};
+use server::serve_elsewhere;
 use std::fs::{self, OpenOptions};
-use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::io::{ErrorKind, Write};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, mpsc};
+use std::process::Command;
+use std::sync::mpsc;
 use std::time::Duration;
-use support::{Mounted, TemporaryDir, c, fuse_is_there, is_root, mountinfo};
+use support::{Mounted, TemporaryDir, c, is_root, mountinfo, start_at};
+
+over_both_doors! {
+    unfit_mount_points_are_refused,
+    options_reach_the_kernel,
+    a_mount_through_a_link_is_found_again,
+    an_umount_from_outside_is_noticed,
+    our_own_stop_is_no_surprise,
+    a_busy_mount_stays_until_it_is_detached,
+    detaching_releases_whoever_waits_for_a_flush,
+    dropping_a_mount_unmounts,
+    the_mount_of_a_killed_daemon_is_replaced,
+    a_stuck_daemon_is_aborted,
+    other_users_stay_out,
+}
 
 const PATIENCE: Duration = Duration::from_secs(20);
-
-fn start_at(dir: &Path) -> std::io::Result<Mount> {
-    let options = MountOptions { dir: dir.to_owned(), source: "pool/vol".into(), ..MountOptions::default() };
-    Mount::start(Arc::new(MemoryFs::new(0o755)), options)
-}
 
 fn umount_outside(dir: &Path) {
     let (program, first) = if is_root() { ("umount", "--") } else { ("fusermount3", "-u") };
@@ -27,13 +38,9 @@ fn umount_outside(dir: &Path) {
     assert!(status.success());
 }
 
-#[test]
-fn unfit_mount_points_are_refused() {
-    if !fuse_is_there() {
-        return;
-    }
+fn unfit_mount_points_are_refused(door: TransportWish) {
     let dir = TemporaryDir::new();
-    let refused = |path: &Path| start_at(path).map(drop).expect_err("refused");
+    let refused = |path: &Path| start_at(door, path).map(drop).expect_err("refused");
     let missing = refused(&dir.0.join("missing"));
     assert_eq!(missing.kind(), ErrorKind::NotFound);
     assert!(missing.to_string().contains("mkdir"), "{missing}");
@@ -43,7 +50,7 @@ fn unfit_mount_points_are_refused() {
     assert_eq!(refused(&file).kind(), ErrorKind::NotADirectory);
     assert_eq!(refused(&dir.0).kind(), ErrorKind::DirectoryNotEmpty);
     fs::remove_file(&file).expect("unlink");
-    let mount = start_at(&dir.0).expect("now it is fit");
+    let mount = start_at(door, &dir.0).expect("now it is fit");
     let twice = refused(&dir.0);
     assert_eq!(twice.kind(), ErrorKind::AlreadyExists);
     assert!(twice.to_string().contains("pool/vol"), "{twice}");
@@ -52,51 +59,41 @@ fn unfit_mount_points_are_refused() {
     mount.stop(false).expect("unmounts");
 }
 
-#[test]
-fn options_reach_the_kernel() {
-    if !fuse_is_there() {
-        return;
-    }
-    let mounted = Mounted::with(|options| options.source = "a pool/vol,suid".into(), ServeOptions::default());
+fn options_reach_the_kernel(door: TransportWish) {
+    let mounted =
+        Mounted::with(door, |options| options.source = "a pool/vol,suid".into(), ServeOptions::default());
     let line = mountinfo(mounted.dir()).expect("mounted");
     assert!(line.contains("nosuid,nodev") && line.contains("default_permissions"), "{line}");
     assert!(line.contains(" - fuse.holdfast a\\040pool/vol,suid "), "{line}");
     assert!(!line.contains("allow_other"), "{line}");
-    assert_eq!(mounted.mount.transport(), "dev");
+    assert_eq!(mounted.mount.transport(), if door == TransportWish::Dev { "dev" } else { "uring" });
     mounted.end();
     let read_only = |options: &mut MountOptions| {
         (options.read_only, options.noexec, options.noatime) = (true, true, true);
     };
-    let mounted = Mounted::with(read_only, ServeOptions::default());
+    let mounted = Mounted::with(door, read_only, ServeOptions::default());
     let line = mountinfo(mounted.dir()).expect("mounted");
     assert!(line.contains(" ro,nosuid,nodev,noexec,noatime "), "{line}");
     assert_eq!(fs::create_dir(mounted.path("x")).expect_err("read-only").raw_os_error(), Some(libc::EROFS));
     mounted.end();
 }
 
-#[test]
-fn a_mount_through_a_link_is_found_again() {
-    if !fuse_is_there() {
-        return;
-    }
+fn a_mount_through_a_link_is_found_again(door: TransportWish) {
     let (dir, holder) = (TemporaryDir::new(), TemporaryDir::new());
     let link = holder.0.join("link");
     std::os::unix::fs::symlink(&dir.0, &link).expect("symlink");
-    let mount = start_at(&link).expect("mounts");
+    let mount = start_at(door, &link).expect("mounts");
     assert!(mountinfo(&dir.0).is_some());
     mount.stop(false).expect("unmounts");
     assert!(mountinfo(&dir.0).is_none());
     fs::remove_file(link).expect("unlink");
 }
 
-#[test]
-fn an_umount_from_outside_is_noticed() {
-    if !fuse_is_there() {
-        return;
-    }
+fn an_umount_from_outside_is_noticed(door: TransportWish) {
     let (ended, wait) = mpsc::channel();
     let on_end = Box::new(move || ended.send(()).expect("someone waits"));
-    let mounted = Mounted::with(|_| {}, ServeOptions { on_end: Some(on_end), ..ServeOptions::default() });
+    let mounted =
+        Mounted::with(door, |_| {}, ServeOptions { on_end: Some(on_end), ..ServeOptions::default() });
     assert!(mounted.mount.alive());
     umount_outside(mounted.dir());
     wait.recv_timeout(PATIENCE).expect("on_end is called");
@@ -104,26 +101,19 @@ fn an_umount_from_outside_is_noticed() {
     mounted.end();
 }
 
-#[test]
-fn our_own_stop_is_no_surprise() {
-    if !fuse_is_there() {
-        return;
-    }
+fn our_own_stop_is_no_surprise(door: TransportWish) {
     let (ended, wait) = mpsc::channel();
     let on_end = Box::new(move || ended.send(()).expect("someone waits"));
-    let mounted = Mounted::with(|_| {}, ServeOptions { on_end: Some(on_end), ..ServeOptions::default() });
+    let mounted =
+        Mounted::with(door, |_| {}, ServeOptions { on_end: Some(on_end), ..ServeOptions::default() });
     mounted.mount.stop(false).expect("unmounts");
     mounted.mount.stop(false).expect("a second stop has nothing to do");
     // The callback was dropped uncalled.
     assert_eq!(wait.recv_timeout(PATIENCE), Err(mpsc::RecvTimeoutError::Disconnected));
 }
 
-#[test]
-fn a_busy_mount_stays_until_it_is_detached() {
-    if !fuse_is_there() {
-        return;
-    }
-    let mounted = Mounted::new();
+fn a_busy_mount_stays_until_it_is_detached(door: TransportWish) {
+    let mounted = Mounted::new(door);
     let mut file = OpenOptions::new()
         .write(true)
         .create(true)
@@ -139,12 +129,8 @@ fn a_busy_mount_stays_until_it_is_detached() {
     assert!(file.write_all(b"gone").is_err(), "its users get errors, not hangs");
 }
 
-#[test]
-fn detaching_releases_whoever_waits_for_a_flush() {
-    if !fuse_is_there() {
-        return;
-    }
-    let mounted = Mounted::new();
+fn detaching_releases_whoever_waits_for_a_flush(door: TransportWish) {
+    let mounted = Mounted::new(door);
     mounted.fs.hold_flushes();
     let path = mounted.path("file");
     let syncing = threads::spawn("sync", move || {
@@ -159,82 +145,18 @@ fn detaching_releases_whoever_waits_for_a_flush() {
     assert_eq!(mounted.mount.requests_in_flight(), 0);
 }
 
-#[test]
-fn dropping_a_mount_unmounts() {
-    if !fuse_is_there() {
-        return;
-    }
+fn dropping_a_mount_unmounts(door: TransportWish) {
     let dir = TemporaryDir::new();
-    let mount = start_at(&dir.0).expect("mounts");
+    let mount = start_at(door, &dir.0).expect("mounts");
     let _busy =
         OpenOptions::new().write(true).create(true).truncate(true).open(dir.0.join("x")).expect("create");
     drop(mount);
     assert!(mountinfo(&dir.0).is_none());
 }
 
-/// A server as a process of its own, killed at the latest when the test ends.
-struct Server(Child);
-
-impl Server {
-    fn kill(mut self) {
-        self.0.kill().expect("kill");
-        self.0.wait().expect("wait");
-    }
-    /// Returns when every thread of it stands still.
-    fn pause(&self) {
-        let pid = libc::pid_t::try_from(self.0.id()).expect("a pid");
-        let mut status = 0;
-        // SAFETY: a signal to our own child, which was not waited for, and a status to fill.
-        unsafe {
-            assert_eq!(libc::kill(pid, libc::SIGSTOP), 0);
-            assert_eq!(libc::waitpid(pid, &mut status, libc::WUNTRACED), pid);
-        }
-        assert!(libc::WIFSTOPPED(status));
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _killed_before = self.0.kill();
-        let _waited_before = self.0.wait();
-    }
-}
-
-/// Not a test: the program that [`serve_elsewhere`] starts. Its first line of input is the directory; without
-/// one it ends.
-#[test]
-#[ignore = "serves a mount for other tests"]
-fn serve_until_killed() {
-    let mut line = String::new();
-    std::io::stdin().read_line(&mut line).expect("reads");
-    if line.is_empty() {
-        return;
-    }
-    let mount = start_at(Path::new(line.trim_end())).expect("mounts");
-    println!("\nready");
-    while std::io::stdin().read_line(&mut line).is_ok_and(|count| count > 0) {}
-    mount.stop(true).expect("unmounts");
-}
-
-fn serve_elsewhere(dir: &Path) -> Server {
-    let own = std::env::current_exe().expect("own path");
-    let mut command = Command::new(own);
-    command.args(["--ignored", "--exact", "--nocapture", "serve_until_killed"]);
-    let mut server = Server(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("starts"));
-    let input = server.0.stdin.as_mut().expect("piped");
-    writeln!(input, "{}", dir.display()).expect("writes");
-    let output = BufReader::new(server.0.stdout.take().expect("piped"));
-    assert!(output.lines().map_while(Result::ok).any(|line| line == "ready"), "it ended before it was ready");
-    server
-}
-
-#[test]
-fn the_mount_of_a_killed_daemon_is_replaced() {
-    if !fuse_is_there() {
-        return;
-    }
+fn the_mount_of_a_killed_daemon_is_replaced(door: TransportWish) {
     let dir = TemporaryDir::new();
-    let server = serve_elsewhere(&dir.0);
+    let server = serve_elsewhere(door, &dir.0);
     assert!(!detach_stale(&dir.0).expect("asks"), "it lives");
     server.kill();
     assert!(mountinfo(&dir.0).is_some(), "the dead mount is still there");
@@ -242,36 +164,28 @@ fn the_mount_of_a_killed_daemon_is_replaced() {
     assert!(mountinfo(&dir.0).is_none());
     assert!(!detach_stale(&dir.0).expect("asks"), "nothing is left to detach");
     // And start does it by itself.
-    let server = serve_elsewhere(&dir.0);
+    let server = serve_elsewhere(door, &dir.0);
     server.kill();
-    let mount = start_at(&dir.0).expect("mounts over the remains");
+    let mount = start_at(door, &dir.0).expect("mounts over the remains");
     fs::create_dir(dir.0.join("works")).expect("mkdir");
     mount.stop(false).expect("unmounts");
 }
 
-#[test]
-fn a_stuck_daemon_is_aborted() {
-    if !fuse_is_there() {
-        return;
-    }
+fn a_stuck_daemon_is_aborted(door: TransportWish) {
     let dir = TemporaryDir::new();
-    let server = serve_elsewhere(&dir.0);
+    let server = serve_elsewhere(door, &dir.0);
     server.pause();
     assert!(detach_stale(&dir.0).expect("aborts and detaches"));
     assert!(mountinfo(&dir.0).is_none());
     server.kill();
 }
 
-#[test]
-fn other_users_stay_out() {
-    if !fuse_is_there() {
-        return;
-    }
+fn other_users_stay_out(door: TransportWish) {
     if !is_root() {
         println!("skipped: only root can become another user");
         return;
     }
-    let mounted = Mounted::new();
+    let mounted = Mounted::new(door);
     fs::set_permissions(mounted.dir(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("chmod");
     use std::os::unix::process::CommandExt;
     let mut list = Command::new("ls");

@@ -1,17 +1,37 @@
 //! Every operation through a real mount, over a file system in memory.
 
 mod memory;
+#[macro_use]
 mod support;
 
 use holdfast_device::threads;
-use holdfast_fuse::ServeOptions;
+use holdfast_fuse::{ServeOptions, TransportWish};
 use holdfast_store::api::FsError;
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use support::{Mounted, c, errno, fuse_is_there, is_root};
+use support::{Mounted, c, errno, is_root};
+
+over_both_doors! {
+    bytes_written_are_bytes_read,
+    megabyte_writes_and_reads_arrive_whole_and_aligned,
+    direct_io_and_mappings_see_one_file,
+    names_come_and_go,
+    open_files_outlive_their_names_and_then_go,
+    names_are_bytes_of_at_most_255,
+    a_directory_of_5000_is_listed_whole_while_it_is_emptied,
+    extended_attributes,
+    space_and_holes,
+    copies_are_offloaded,
+    a_parked_fsync_blocks_nobody_else,
+    flushes_that_fail_or_vanish_are_errors,
+    directories_are_synced_and_synchronous_writes_announced,
+    attributes_the_daemon_changes_show,
+    callers_and_umasks_are_told,
+    locks_are_the_kernels,
+}
 
 fn read_write() -> OpenOptions {
     let mut options = OpenOptions::new();
@@ -25,12 +45,8 @@ fn create() -> OpenOptions {
     options
 }
 
-#[test]
-fn bytes_written_are_bytes_read() {
-    if !fuse_is_there() {
-        return;
-    }
-    let mounted = Mounted::new();
+fn bytes_written_are_bytes_read(door: TransportWish) {
+    let mounted = Mounted::new(door);
     let path = mounted.path("file");
     let mut file = create().open(&path).expect("create");
     file.write_all(b"hello world").expect("write");
@@ -50,12 +66,8 @@ fn bytes_written_are_bytes_read() {
     mounted.end();
 }
 
-#[test]
-fn megabyte_writes_and_reads_arrive_whole_and_aligned() {
-    if !fuse_is_there() {
-        return;
-    }
-    let mounted = Mounted::new();
+fn megabyte_writes_and_reads_arrive_whole_and_aligned(door: TransportWish) {
+    let mounted = Mounted::new(door);
     let data: Vec<u8> = (0..4 << 20).map(|index: u32| (index / 7) as u8).collect();
     let mut file = create().open(mounted.path("big")).expect("create");
     file.write_all(&data).expect("write");
@@ -76,12 +88,8 @@ fn megabyte_writes_and_reads_arrive_whole_and_aligned() {
     mounted.end();
 }
 
-#[test]
-fn direct_io_and_mappings_see_one_file() {
-    if !fuse_is_there() {
-        return;
-    }
-    let mounted = Mounted::new();
+fn direct_io_and_mappings_see_one_file(door: TransportWish) {
+    let mounted = Mounted::new(door);
     let path = mounted.path("mapped");
     let file = create().open(&path).expect("create");
     file.set_len(8192).expect("size");
@@ -121,12 +129,8 @@ fn rename_with(from: &std::path::Path, to: &std::path::Path, flags: u32) -> i32 
     errno(unsafe { libc::renameat2(libc::AT_FDCWD, from.as_ptr(), libc::AT_FDCWD, to.as_ptr(), flags) })
 }
 
-#[test]
-fn names_come_and_go() {
-    if !fuse_is_there() {
-        return;
-    }
-    let mounted = Mounted::new();
+fn names_come_and_go(door: TransportWish) {
+    let mounted = Mounted::new(door);
     let path = |name: &str| mounted.path(name);
     fs::create_dir(path("dir")).expect("mkdir");
     create().open(path("one")).expect("create").write_all(b"1").expect("write");
@@ -156,12 +160,8 @@ fn names_come_and_go() {
     mounted.end();
 }
 
-#[test]
-fn open_files_outlive_their_names_and_then_go() {
-    if !fuse_is_there() {
-        return;
-    }
-    let mounted = Mounted::new();
+fn open_files_outlive_their_names_and_then_go(door: TransportWish) {
+    let mounted = Mounted::new(door);
     let file = create().open(mounted.path("gone")).expect("create");
     fs::remove_file(mounted.path("gone")).expect("unlink");
     file.write_all_at(b"still here", 0).expect("write");
@@ -185,12 +185,8 @@ fn open_files_outlive_their_names_and_then_go() {
     assert!(fs.nodes() <= 3, "{} inodes", fs.nodes());
 }
 
-#[test]
-fn names_are_bytes_of_at_most_255() {
-    if !fuse_is_there() {
-        return;
-    }
-    let mounted = Mounted::new();
+fn names_are_bytes_of_at_most_255(door: TransportWish) {
+    let mounted = Mounted::new(door);
     let odd = [b"new\nline".to_vec(), b"\xff\xfe invalid".to_vec(), vec![b'n'; 255], b"-rf *".to_vec()];
     for name in &odd {
         create().open(mounted.path(std::ffi::OsStr::from_bytes(name))).expect("create");
@@ -216,12 +212,8 @@ fn names_are_bytes_of_at_most_255() {
     mounted.end();
 }
 
-#[test]
-fn a_directory_of_5000_is_listed_whole_while_it_is_emptied() {
-    if !fuse_is_there() {
-        return;
-    }
-    let mounted = Mounted::new();
+fn a_directory_of_5000_is_listed_whole_while_it_is_emptied(door: TransportWish) {
+    let mounted = Mounted::new(door);
     let dir = mounted.path("many");
     fs::create_dir(&dir).expect("mkdir");
     for index in 0..5000 {
@@ -251,12 +243,8 @@ fn xattr(path: &std::path::Path, name: &str, size: usize) -> Result<Vec<u8>, i32
     if got < 0 { Err(errno(got as i64)) } else { Ok(value[..got.cast_unsigned().min(size)].to_vec()) }
 }
 
-#[test]
-fn extended_attributes() {
-    if !fuse_is_there() {
-        return;
-    }
-    let mounted = Mounted::new();
+fn extended_attributes(door: TransportWish) {
+    let mounted = Mounted::new(door);
     let path = mounted.path("file");
     create().open(&path).expect("create");
     let set = |name: &str, value: &[u8], flags: i32| {
@@ -287,12 +275,8 @@ fn extended_attributes() {
     mounted.end();
 }
 
-#[test]
-fn space_and_holes() {
-    if !fuse_is_there() {
-        return;
-    }
-    let mounted = Mounted::new();
+fn space_and_holes(door: TransportWish) {
+    let mounted = Mounted::new(door);
     let root = c(mounted.dir());
     // SAFETY: zeros are a valid statvfs, which the call fills.
     let stat = unsafe {
@@ -326,12 +310,8 @@ fn space_and_holes() {
     mounted.end();
 }
 
-#[test]
-fn copies_are_offloaded() {
-    if !fuse_is_there() {
-        return;
-    }
-    let mounted = Mounted::new();
+fn copies_are_offloaded(door: TransportWish) {
+    let mounted = Mounted::new(door);
     let from = create().open(mounted.path("from")).expect("create");
     let to = create().open(mounted.path("to")).expect("create");
     from.write_all_at(&[5; 100_000], 0).expect("write");
@@ -353,12 +333,8 @@ fn copies_are_offloaded() {
     mounted.end();
 }
 
-#[test]
-fn a_parked_fsync_blocks_nobody_else() {
-    if !fuse_is_there() {
-        return;
-    }
-    let mounted = Mounted::new();
+fn a_parked_fsync_blocks_nobody_else(door: TransportWish) {
+    let mounted = Mounted::new(door);
     let paths: Vec<_> = (0..8).map(|index| mounted.path(format!("synced-{index}"))).collect();
     mounted.fs.hold_flushes();
     let syncing: Vec<_> = paths
@@ -387,12 +363,8 @@ fn a_parked_fsync_blocks_nobody_else() {
     mounted.end();
 }
 
-#[test]
-fn flushes_that_fail_or_vanish_are_errors() {
-    if !fuse_is_there() {
-        return;
-    }
-    let mounted = Mounted::new();
+fn flushes_that_fail_or_vanish_are_errors(door: TransportWish) {
+    let mounted = Mounted::new(door);
     let file = create().open(mounted.path("file")).expect("create");
     for (vanish, expected) in [(false, libc::ENOSPC), (true, libc::EIO)] {
         mounted.fs.hold_flushes();
@@ -412,12 +384,8 @@ fn flushes_that_fail_or_vanish_are_errors() {
     mounted.end();
 }
 
-#[test]
-fn directories_are_synced_and_synchronous_writes_announced() {
-    if !fuse_is_there() {
-        return;
-    }
-    let mounted = Mounted::new();
+fn directories_are_synced_and_synchronous_writes_announced(door: TransportWish) {
+    let mounted = Mounted::new(door);
     let mut file = create().custom_flags(libc::O_DSYNC).open(mounted.path("file")).expect("create");
     file.write_all(b"x").expect("write");
     let seen = mounted.fs.seen();
@@ -428,12 +396,8 @@ fn directories_are_synced_and_synchronous_writes_announced() {
     mounted.end();
 }
 
-#[test]
-fn attributes_the_daemon_changes_show() {
-    if !fuse_is_there() {
-        return;
-    }
-    let mounted = Mounted::with(|options| options.allow_other = is_root(), ServeOptions::default());
+fn attributes_the_daemon_changes_show(door: TransportWish) {
+    let mounted = Mounted::with(door, |options| options.allow_other = is_root(), ServeOptions::default());
     let path = mounted.path("file");
     create().open(&path).expect("create").write_all(&[1; 5000]).expect("write");
     let file = OpenOptions::new().read(true).open(&path).expect("open");
@@ -467,16 +431,12 @@ fn as_nobody(script: &str, path: &std::path::Path) -> std::process::Output {
     shell.output().expect("a shell")
 }
 
-#[test]
-fn callers_and_umasks_are_told() {
-    if !fuse_is_there() {
-        return;
-    }
+fn callers_and_umasks_are_told(door: TransportWish) {
     if !is_root() {
         println!("skipped: only root can become another user");
         return;
     }
-    let mounted = Mounted::with(|options| options.allow_other = true, ServeOptions::default());
+    let mounted = Mounted::with(door, |options| options.allow_other = true, ServeOptions::default());
     fs::set_permissions(mounted.dir(), fs::Permissions::from_mode(0o777)).expect("chmod");
     let made = as_nobody("umask 027; mkdir \"$0\"", &mounted.path("theirs"));
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
@@ -491,12 +451,8 @@ fn callers_and_umasks_are_told() {
     mounted.end();
 }
 
-#[test]
-fn locks_are_the_kernels() {
-    if !fuse_is_there() {
-        return;
-    }
-    let mounted = Mounted::new();
+fn locks_are_the_kernels(door: TransportWish) {
+    let mounted = Mounted::new(door);
     let first = create().open(mounted.path("lock")).expect("create");
     let second = read_write().open(mounted.path("lock")).expect("open");
     first.lock().expect("flock");

@@ -1,10 +1,10 @@
 //! Mounts.
 
-use crate::call::{in_thread, system_error};
+use crate::call::{bad_argument, in_thread, system_error};
 use crate::convert;
 use crate::pool::pool;
 use crate::registry::Registry;
-use holdfast_fuse::{Mount, ServeOptions};
+use holdfast_fuse::{Mount, ServeOptions, TransportWish};
 use holdfast_store::error::{Error, Kind};
 use holdfast_store::volume::{Volume, VolumeOptions};
 use napi::bindgen_prelude::{Function, Object, Uint8Array};
@@ -42,6 +42,8 @@ pub struct MountOptions {
     pub read_only: bool,
     pub noatime: bool,
     pub noexec: bool,
+    /// `auto`, `dev` or `uring`.
+    pub transport: String,
 }
 
 /// Events that wait for JavaScript at most. They carry nothing, so one that is dropped because others wait is no loss.
@@ -78,6 +80,12 @@ fn mount(handle: u32) -> Result<Arc<Mounted>, Error> {
 #[napi(ts_return_type = "Promise<number | Failure>")]
 pub fn mount_start(env: &Env, pool_handle: f64, volume: String, options: MountOptions) -> napi::Result<Object<'_>> {
     let pool_handle = convert::handle("pool", pool_handle)?;
+    let transport = match options.transport.as_str() {
+        "auto" => TransportWish::Auto,
+        "dev" => TransportWish::Dev,
+        "uring" => TransportWish::Uring,
+        other => return Err(bad_argument(format!("transport {other:?} is none of auto, dev, uring"))),
+    };
     let options = holdfast_fuse::MountOptions {
         dir: convert::path("dir", &options.dir)?,
         source: options.source,
@@ -89,7 +97,8 @@ pub fn mount_start(env: &Env, pool_handle: f64, volume: String, options: MountOp
         noexec: options.noexec,
     };
     in_thread(env, "mount-start", move || {
-        let serve = ServeOptions { on_end: Some(Box::new(tell_mount_ended)), ..ServeOptions::default() };
+        let on_end = Some(Box::new(tell_mount_ended) as Box<dyn FnOnce() + Send>);
+        let serve = ServeOptions { transport, on_end, ..ServeOptions::default() };
         let what = format!("mounting {volume} at {}", options.dir.display());
         let volume = pool(pool_handle)?.volume(&volume, VolumeOptions { noatime: options.noatime })?;
         let mount = Mount::start_with(volume.clone(), options, serve)
@@ -128,4 +137,11 @@ pub fn mount_alive(handle: f64) -> napi::Result<bool> {
 pub fn mount_transport(handle: f64) -> napi::Result<String> {
     let handle = convert::handle("mount", handle)?;
     Ok(MOUNTS.get(handle).map(|mounted| mounted.mount.transport().to_owned()).unwrap_or_default())
+}
+
+/// Why it is that one, in words that finish "because"; empty for a handle that is dead.
+#[napi]
+pub fn mount_transport_reason(handle: f64) -> napi::Result<String> {
+    let handle = convert::handle("mount", handle)?;
+    Ok(MOUNTS.get(handle).map(|mounted| mounted.mount.transport_reason().to_owned()).unwrap_or_default())
 }

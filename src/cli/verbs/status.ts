@@ -49,11 +49,17 @@ function mountTable(mounts: readonly MountAnswer[]): string {
     mount.state,
     mount.transport,
     mount.options.join(","),
-    mount.problem?.message ?? "",
+    mount.problem?.message ?? remarkOn(mount),
   ]);
   return table(
     ["volume", "mounted at", "state", "transport", "options", "remark"],
     rows,
     "nothing is mounted",
   );
+}
+
+/** Why a mount goes without the faster door; nothing when it has it, or was made so. */
+function remarkOn(mount: MountAnswer): string {
+  const chosen = mount.options.includes("transport=dev");
+  return mount.transport === "dev" && !chosen ? `not uring: ${mount.transportReason}` : "";
 }

@@ -82,6 +82,19 @@ impl<'a> Message<'a> {
         let op_in = &bytes[IN_HEADER_BYTES..op_in_end];
         Some(Ok(Self { header, op_in, payload: &bytes[op_in_end..end] }))
     }
+
+    /// Joins what a ring delivers apart. `op_in` is the whole area that argument 0 lies in; its length is known
+    /// from the opcode. As with [`Message::cut`], `Err(header)` can still be answered.
+    pub fn join(
+        header: InHeader,
+        op_in: &'a [u8],
+        payload: &'a [u8],
+        setxattr_ext: bool,
+    ) -> Result<Self, InHeader> {
+        let op_in = op_in.get(..super::op_in_bytes(header.opcode, setxattr_ext)).ok_or(header)?;
+        let end = payload.len().checked_sub(header.extension_bytes).ok_or(header)?;
+        Ok(Self { header, op_in, payload: &payload[..end] })
+    }
 }
 
 /// `major u32 0 | minor u32 4 | max_readahead u32 8 | flags u32 12 | flags2 u32 16 | unused 20..64`

@@ -69,7 +69,8 @@ mod tests {
 
     #[test]
     fn reads_escapes_and_optional_fields() {
-        let text = b"36 35 0:52 / /mnt/a\\040b\\134c rw,nosuid shared:1 master:2 - fuse.holdfast pool/vol rw\n\
+        let text =
+            b"36 35 0:52 / /mnt/a\\040b\\134c rw,nosuid shared:1 master:2 - fuse.holdfast pool/vol rw\n\
             37 35 0:53 / /mnt/x rw - fuse.holdfast a\\012b rw\n\
             junk\n38 35 - -\n";
         let entries = parse(text);

@@ -7,21 +7,26 @@ mod point;
 pub use point::detach_stale;
 
 use crate::abi::output::Lifetimes;
+use crate::choice::{Door, choose, without_rings};
 use crate::dev::{DevOptions, DevTransport, initialize};
 use crate::handler::Handler;
-use crate::transport::Transport;
-use crate::{MountOptions, ServeOptions};
+use crate::transport::{InFlight, Serve, Transport};
+use crate::uring::{RingOptions, Rings};
+use crate::{MountOptions, ServeOptions, TransportWish};
 use holdfast_device::threads;
 use holdfast_store::api::FileSystem;
 use parking_lot::Mutex;
 use std::io;
-use std::path::PathBuf;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 /// A mount that does not answer statfs by then is given up.
 const PROBE_LIMIT: Duration = Duration::from_secs(20);
+/// The same where rings are tried, with `/dev/fuse` to fall back on.
+const RING_PROBE_LIMIT: Duration = Duration::from_secs(10);
 /// After a successful unmount: time for the last users of a detached mount, before the connection is aborted.
 const USERS_LIMIT: Duration = Duration::from_secs(2);
 /// After an abort: time for the readers to come back from the file system.
@@ -35,12 +40,41 @@ pub struct Mount {
     point: PathBuf,
     /// `major:minor`, which tells our mount from a later one at the same place.
     device: String,
-    transport: DevTransport,
+    dev: DevTransport,
+    rings: Option<Rings>,
+    /// Why it is served by what serves it.
+    why: String,
+    in_flight: Arc<InFlight>,
     /// Set before we unmount, so that our own doing is not reported as a mount's end from outside.
     stopping: Arc<AtomicBool>,
     /// Held by the one caller of `stop` that acts.
     stop: Mutex<()>,
 }
+
+/// Why a mount could not be served.
+enum Failure {
+    /// The rings do not work: without them it may.
+    Rings(String),
+    Other(io::Error),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+/// What each try to serve a mount point needs.
+struct Try<'a> {
+    handler: Arc<dyn Serve>,
+    write_bytes_max: u32,
+    point: &'a Path,
+    wish: TransportWish,
+    readers: usize,
+    on_end: Arc<Mutex<OnEnd>>,
+}
+
+type OnEnd = Option<Box<dyn FnOnce() + Send>>;
 
 impl Mount {
     /// Mounts and serves; returns when a statfs through the mount was answered. A dead Holdfast mount at the
@@ -53,7 +87,7 @@ impl Mount {
         Self::start_with(fs, options, ServeOptions::default())
     }
 
-    /// [`Mount::start`] with more to choose.
+    /// [`Mount::start`] with more to choose. `Unsupported`: rings are demanded and cannot be had.
     pub fn start_with(
         fs: Arc<dyn FileSystem>,
         options: MountOptions,
@@ -62,64 +96,127 @@ impl Mount {
         let point = point::resolve(&options.dir)?;
         point::detach_stale(&point)?;
         point::check(&point)?;
-        let device = attach::mount(&point, &options)?;
-        // From here on a failure drops `device` or the transport, which aborts the connection; the mount goes
-        // too.
-        let started = Self::serve(fs, device, point.clone(), serve);
-        if started.is_err() {
-            let _first_error_counts = attach::unmount(&point, true);
-        }
-        started
-    }
-
-    fn serve(
-        fs: Arc<dyn FileSystem>,
-        device: std::os::fd::OwnedFd,
-        point: PathBuf,
-        serve: ServeOptions,
-    ) -> io::Result<Self> {
-        let agreed = initialize(&device, fs.write_bytes_max())?;
         let lifetimes = Lifetimes {
             entry_s: serve.entry_ttl_s,
             attr_s: serve.attr_ttl_s,
             negative_s: serve.negative_ttl_s,
         };
-        let stopping = Arc::new(AtomicBool::new(false));
-        let (ours, on_end) = (Arc::clone(&stopping), serve.on_end);
-        let on_end = Box::new(move || {
-            if let Some(on_end) = on_end
-                && !ours.load(Ordering::SeqCst)
-            {
-                on_end();
-            }
-        });
-        let handler = Arc::new(Handler::new(fs, lifetimes));
-        let transport =
-            DevTransport::start(device, handler, DevOptions { readers: serve.readers, agreed, on_end })?;
-        let mounted = info::mounted_at(&point)?;
-        let mut mount = Self { point, device: String::new(), transport, stopping, stop: Mutex::new(()) };
-        let Some(mounted) = mounted.filter(|mounted| mounted.kind == attach::MOUNT_KIND) else {
-            return Err(io::Error::other(format!(
-                "{} was unmounted while it was mounted",
-                mount.point.display()
-            )));
+        let attempt = Try {
+            write_bytes_max: fs.write_bytes_max(),
+            handler: Arc::new(Handler::new(fs, lifetimes)),
+            point: &point,
+            wish: serve.transport,
+            readers: serve.readers,
+            on_end: Arc::new(Mutex::new(serve.on_end)),
         };
-        mount.device = mounted.device;
-        attach::raise_readahead(&mount.device, agreed.request_bytes_max);
-        point::probe(&mount.point, PROBE_LIMIT).map_err(|error| {
-            let message = format!("mounted at {}, but it does not work: {error}", mount.point.display());
-            io::Error::new(error.kind(), message)
+        let mut door = choose(serve.transport)?;
+        loop {
+            let connection = attach::mount(&point, &options)?;
+            let mounted = info::mounted_at(&point)?.filter(|mounted| mounted.kind == attach::MOUNT_KIND);
+            let gone = || io::Error::other(format!("{} was unmounted while it was mounted", point.display()));
+            let device = mounted.ok_or_else(gone)?.device;
+            // A failure drops the connection or the transports, which aborts it; the mount goes too.
+            let failure = match Self::serve(&attempt, connection, device.clone(), door) {
+                Ok(mount) => return Ok(mount),
+                Err(failure) => failure,
+            };
+            if is_mounted(&point, &device)? {
+                let _first_error_counts = attach::unmount(&point, true);
+            }
+            match failure {
+                Failure::Other(error) => return Err(error),
+                // A second time without rings: that cannot fail for this reason.
+                Failure::Rings(why) => door = without_rings(serve.transport, why)?,
+            }
+        }
+    }
+
+    /// Answers INIT, starts the threads and tries the mount.
+    ///
+    /// 1. The rings are made, since from the answer on the kernel waits for all of them;
+    /// 2. INIT is answered;
+    /// 3. `/dev/fuse` is read, and the rings are registered;
+    /// 4. a statfs is answered, over the rings if there are any.
+    fn serve(
+        attempt: &Try<'_>,
+        connection: OwnedFd,
+        device: String,
+        mut door: Door,
+    ) -> Result<Self, Failure> {
+        let point = attempt.point.to_owned();
+        let in_flight = Arc::new(InFlight::default());
+        let mut rings = None;
+        let agreed = initialize(&connection, attempt.write_bytes_max, |agreed| {
+            if !door.rings {
+                return Ok(agreed);
+            }
+            let agreed_with = agreed.over_rings();
+            let options = RingOptions {
+                agreed: agreed_with,
+                in_flight: Arc::clone(&in_flight),
+                abort: aborter(point.clone(), device.clone()),
+            };
+            let prepared = match agreed.rings_offered {
+                true => Rings::prepare(&connection, &attempt.handler, options),
+                false => Err("the kernel offers no rings to this mount".into()),
+            };
+            match prepared {
+                Ok(made) => rings = Some(made),
+                Err(why) => door = without_rings(attempt.wish, why)?,
+            }
+            Ok(if rings.is_some() { agreed_with } else { agreed })
         })?;
+        let stopping = Arc::new(AtomicBool::new(false));
+        let on_end = {
+            let (ours, on_end) = (Arc::clone(&stopping), Arc::clone(&attempt.on_end));
+            let end_rings = rings.as_ref().map(Rings::ender);
+            Box::new(move || {
+                if let Some(end_rings) = end_rings {
+                    end_rings();
+                }
+                // An end of our own doing is no news; and a try that failed leaves the word to the next.
+                let on_end = if ours.load(Ordering::SeqCst) { None } else { on_end.lock().take() };
+                if let Some(on_end) = on_end {
+                    on_end();
+                }
+            })
+        };
+        let readers = if attempt.readers == 0 && rings.is_some() { 1 } else { attempt.readers };
+        let options = DevOptions { readers, agreed, in_flight: Arc::clone(&in_flight), on_end };
+        let dev = DevTransport::start(connection, Arc::clone(&attempt.handler), options)?;
+        let stop = Mutex::new(());
+        let mount = Self { point, device, dev, rings, why: door.why, in_flight, stopping, stop };
+        attach::raise_readahead(&mount.device, agreed.request_bytes_max);
+        mount.begin()?;
         Ok(mount)
+    }
+
+    /// Registers the rings and tries the mount.
+    fn begin(&self) -> Result<(), Failure> {
+        let Some(rings) = &self.rings else {
+            return point::probe(&self.point, PROBE_LIMIT).map_err(|error| {
+                let message = format!("mounted at {}, but it does not work: {error}", self.point.display());
+                Failure::Other(io::Error::new(error.kind(), message))
+            });
+        };
+        rings.open();
+        let failed = |why| Failure::Rings(format!("the kernel's rings do not work here: {why}"));
+        point::probe(&self.point, RING_PROBE_LIMIT).map_err(|error| failed(error.to_string()))?;
+        if rings.in_use() { Ok(()) } else { Err(failed("requests come over /dev/fuse".into())) }
+    }
+
+    /// Waits for the threads of both transports, at most so long each.
+    fn join(&self, limit: Duration) -> bool {
+        self.dev.join(limit) && self.rings.as_ref().is_none_or(|rings| rings.join(limit))
     }
 
     /// Our mount is what lies on top at the mount point.
     fn mounted(&self) -> io::Result<bool> {
-        Ok(info::mounted_at(&self.point)?.is_some_and(|entry| entry.device == self.device))
+        is_mounted(&self.point, &self.device)
     }
 
     fn abort(&self) -> io::Result<()> {
-        attach::abort(self.device.split_once(':').map_or("", |(_, minor)| minor))
+        abort(&self.device)
     }
 
     /// Unmounts. Busy: `ErrorKind::ResourceBusy` and it goes on serving, unless `detach` (MNT_DETACH), which
@@ -128,8 +225,8 @@ impl Mount {
     /// system keeps a thread.
     ///
     /// 1. umount2 (the kernel writes mapped pages back: the readers still serve);
-    /// 2. the kernel ends the connection: reads give ENODEV and the readers end;
-    /// 3. answers still owed (parked flushes) go nowhere, harmlessly: each holds its descriptor open.
+    /// 2. the kernel ends the connection: reads give ENODEV, rings get their entries back, all threads end;
+    /// 3. answers still owed (parked flushes) go nowhere, harmlessly: each keeps alive what it leaves through.
     pub fn stop(&self, detach: bool) -> io::Result<()> {
         let _one_at_a_time = self.stop.lock();
         if self.alive() && self.mounted()? {
@@ -140,33 +237,56 @@ impl Mount {
             }
         }
         self.stopping.store(true, Ordering::SeqCst);
-        if !self.transport.join(USERS_LIMIT) {
+        if !self.join(USERS_LIMIT) {
             // Detached with users left, or mounted in another name space too: this is their end.
             self.abort()?;
-            if !self.transport.join(READERS_LIMIT) {
+            if !self.join(READERS_LIMIT) {
                 let message =
                     format!("{}: the file system does not come back from a request", self.point.display());
                 return Err(io::Error::new(io::ErrorKind::TimedOut, message));
             }
         }
-        self.transport.in_flight().wait_for_none(USERS_LIMIT);
+        self.in_flight.wait_for_none(USERS_LIMIT);
         Ok(())
     }
 
     /// False once the kernel has ended the connection (umount from outside, abort).
     pub fn alive(&self) -> bool {
-        self.transport.alive()
+        self.dev.alive()
     }
 
     /// `dev` or `uring`.
     pub fn transport(&self) -> &'static str {
-        self.transport.name()
+        self.rings.as_ref().map_or(self.dev.name(), Rings::name)
+    }
+
+    /// Why it is the one it is, in words that finish "because".
+    pub fn transport_reason(&self) -> &str {
+        &self.why
     }
 
     /// Requests read and not yet answered, parked flushes included.
     pub fn requests_in_flight(&self) -> usize {
-        self.transport.in_flight().count()
+        self.in_flight.count()
     }
+}
+
+/// The mount on top at `point` has this device.
+fn is_mounted(point: &Path, device: &str) -> io::Result<bool> {
+    Ok(info::mounted_at(point)?.is_some_and(|entry| entry.device == device))
+}
+
+fn abort(device: &str) -> io::Result<()> {
+    attach::abort(device.split_once(':').map_or("", |(_, minor)| minor))
+}
+
+/// Ends a connection from any thread, unless its mount is gone already: its number may be another's by now.
+fn aborter(point: PathBuf, device: String) -> Box<dyn Fn() + Send + Sync> {
+    Box::new(move || {
+        if is_mounted(&point, &device).unwrap_or(false) {
+            let _nothing_more_to_try = abort(&device);
+        }
+    })
 }
 
 impl Drop for Mount {
@@ -187,6 +307,6 @@ impl Drop for Mount {
         if self.alive() {
             let _or_the_descriptors_close = self.abort();
         }
-        self.transport.join(DROP_LIMIT);
+        self.join(DROP_LIMIT);
     }
 }

@@ -48,7 +48,11 @@ pub struct Seen {
     pub callers: Vec<Caller>,
 }
 
+/// Looking this up is a defect of the file system.
+pub const PANIC: &[u8] = b"panic";
+
 pub struct MemoryFs {
+    write_bytes_max: u32,
     state: Mutex<State>,
     flush_held: Condvar,
 }
@@ -201,7 +205,11 @@ impl MemoryFs {
         let owner = Caller { uid, gid, ..Caller::default() };
         let root = state.new_node(&owner, DIRECTORY | root_mode, 0, ROOT_INO.0);
         assert_eq!(root, ROOT_INO.0);
-        Self { state: Mutex::new(state), flush_held: Condvar::new() }
+        Self { write_bytes_max: 1 << 20, state: Mutex::new(state), flush_held: Condvar::new() }
+    }
+    pub fn with_writes_of(mut self, bytes: u32) -> Self {
+        self.write_bytes_max = bytes;
+        self
     }
     pub fn seen(&self) -> Seen {
         self.state.lock().seen.clone()
@@ -238,6 +246,7 @@ impl MemoryFs {
 
 impl FileSystem for MemoryFs {
     fn lookup(&self, dir: Ino, name: &[u8]) -> FsResult<Attr> {
+        assert!(name != PANIC, "asked for");
         let mut state = self.state.lock();
         let ino = state.child(dir, name)?;
         state.reference(ino)
@@ -517,6 +526,6 @@ impl FileSystem for MemoryFs {
         })
     }
     fn write_bytes_max(&self) -> u32 {
-        1 << 20
+        self.write_bytes_max
     }
 }

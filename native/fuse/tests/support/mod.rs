@@ -3,13 +3,13 @@
 
 use crate::memory::MemoryFs;
 use holdfast_device::{Clock, RealClock};
-use holdfast_fuse::{Mount, MountOptions, ServeOptions};
+use holdfast_fuse::{Mount, MountOptions, ServeOptions, TransportWish};
 use std::ffi::{CString, OsStr};
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 pub fn is_root() -> bool {
     // SAFETY: geteuid touches no memory.
@@ -29,6 +29,55 @@ pub fn fuse_is_there() -> bool {
     assert!(!ci, "mount tests must run in CI: {reason}");
     println!("skipped: {reason}");
     false
+}
+
+/// False, with the reason printed, where the transport cannot be had. A kernel without rings is no failure, in CI
+/// neither.
+pub fn door_is_there(door: TransportWish) -> bool {
+    static REFUSED: OnceLock<Option<String>> = OnceLock::new();
+    if !fuse_is_there() {
+        return false;
+    }
+    if door != TransportWish::Uring {
+        return true;
+    }
+    let refused = REFUSED.get_or_init(|| {
+        let dir = TemporaryDir::new();
+        let options = MountOptions { dir: dir.0.clone(), source: "probe".into(), ..MountOptions::default() };
+        let serve = ServeOptions { transport: door, ..ServeOptions::default() };
+        match Mount::start_with(Arc::new(MemoryFs::new(0o755)), options, serve) {
+            Ok(mount) => mount.stop(true).err().map(|error| error.to_string()),
+            // Anything else is a defect, and shows in the test itself.
+            Err(error) if error.kind() == ErrorKind::Unsupported => Some(error.to_string()),
+            Err(_) => None,
+        }
+    });
+    if let Some(reason) = refused {
+        println!("skipped: {reason}");
+    }
+    refused.is_none()
+}
+
+/// Makes of each function two tests, one for each transport.
+#[macro_export]
+macro_rules! over_both_doors {
+    ($($name:ident),* $(,)?) => {
+        over_both_doors! { @door dev Dev $($name)* }
+        over_both_doors! { @door uring Uring $($name)* }
+    };
+    (@door $module:ident $door:ident $($name:ident)*) => {
+        mod $module {
+            $(
+                #[test]
+                fn $name() {
+                    let door = holdfast_fuse::TransportWish::$door;
+                    if $crate::support::door_is_there(door) {
+                        super::$name(door);
+                    }
+                }
+            )*
+        }
+    };
 }
 
 /// A directory of its own, removed at the end.
@@ -58,12 +107,19 @@ pub struct Mounted {
 }
 
 impl Mounted {
-    pub fn new() -> Self {
-        Self::with(|_| {}, ServeOptions::default())
+    pub fn new(door: TransportWish) -> Self {
+        Self::with(door, |_| {}, ServeOptions::default())
     }
-    pub fn with(change: impl FnOnce(&mut MountOptions), serve: ServeOptions) -> Self {
-        let dir = TemporaryDir::new();
-        let fs = Arc::new(MemoryFs::new(0o755));
+    pub fn with(
+        door: TransportWish,
+        change: impl FnOnce(&mut MountOptions),
+        mut serve: ServeOptions,
+    ) -> Self {
+        serve.transport = door;
+        Self::of(MemoryFs::new(0o755), change, serve)
+    }
+    pub fn of(fs: MemoryFs, change: impl FnOnce(&mut MountOptions), serve: ServeOptions) -> Self {
+        let (dir, fs) = (TemporaryDir::new(), Arc::new(fs));
         let mut options =
             MountOptions { dir: dir.0.clone(), source: "pool/vol".into(), ..MountOptions::default() };
         change(&mut options);
@@ -107,4 +163,11 @@ pub fn mountinfo(dir: &Path) -> Option<String> {
     let text = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
     let point = dir.to_str().expect("plain name").to_owned();
     text.lines().rfind(|line| line.split(' ').nth(4) == Some(&point)).map(str::to_owned)
+}
+
+/// Mounts a fresh memory file system.
+pub fn start_at(door: TransportWish, dir: &Path) -> std::io::Result<Mount> {
+    let options = MountOptions { dir: dir.to_owned(), source: "pool/vol".into(), ..MountOptions::default() };
+    let serve = ServeOptions { transport: door, ..ServeOptions::default() };
+    Mount::start_with(Arc::new(MemoryFs::new(0o755)), options, serve)
 }

@@ -13,9 +13,11 @@ use super::Pool;
 use super::publish::Change;
 use super::report::count;
 use crate::error::Result;
+use crate::oplog::births::segment_births;
 use holdfast_format::EgroupId;
+use std::collections::BTreeMap;
 use holdfast_format::checksum::checksum;
-use holdfast_format::egroup::{Birth, EgroupRecord, EgroupState, Footer, MovedPart, PageSet};
+use holdfast_format::egroup::{Birth, EgroupRecord, EgroupState, MovedPart, PageSet};
 use holdfast_format::limits::{BLOCK_BYTES, MOVED_SOURCES_MAX};
 
 /// Records that one step looks at.
@@ -152,35 +154,60 @@ impl Pool {
     fn right_pages(&self, victim: &Victim) -> Result<Option<Vec<NamedPage>>> {
         let _hold = self.hold();
         // A log segment has frames where a footer would be.
-        let footer = if self.is_segment(&victim.record) {
-            None
-        } else {
-            self.footer_of(victim.id, &victim.record).ok()
-        };
+        if self.is_segment(&victim.record) {
+            return Ok(self.segment_pages(victim));
+        }
+        let Ok(footer) = self.footer_of(victim.id, &victim.record) else { return Ok(None) };
         let mut content = Vec::with_capacity(victim.record.live.len());
         for page in victim.record.live.iter() {
-            let mut bytes = vec![0; BLOCK_BYTES];
-            let offset = page as u32 * BLOCK_BYTES as u32;
-            let birth = match &footer {
-                Some(Footer { births, .. }) => {
-                    let Some((birth, sum)) = births.get(page as usize).copied() else { return Ok(None) };
-                    let verify = |bytes: &[u8]| checksum(bytes) == sum;
-                    if self.read_slot(&victim.record.copies, offset, &mut bytes, &verify).is_err() {
-                        return Ok(None);
-                    }
-                    birth
-                }
-                None if self.is_segment(&victim.record) => {
-                    if !self.copies_agree(&victim.record, offset, &mut bytes) {
-                        return Ok(None);
-                    }
-                    Birth::default()
-                }
-                None => return Ok(None),
+            let known = footer.births.get(page as usize).copied();
+            let Some(named) = known.and_then(|known| self.named_page(&victim.record, page, known)) else {
+                return Ok(None);
             };
-            content.push((bytes, birth));
+            content.push(named);
         }
         Ok(Some(content))
+    }
+
+    /// A page whose checksum is known, from whichever copy is right.
+    fn named_page(&self, record: &EgroupRecord, page: u16, (birth, sum): (Birth, u64)) -> Option<NamedPage> {
+        let mut bytes = vec![0; BLOCK_BYTES];
+        let verify = |bytes: &[u8]| checksum(bytes) == sum;
+        let offset = page as u32 * BLOCK_BYTES as u32;
+        self.read_slot(&record.copies, offset, &mut bytes, &verify).ok()?;
+        Some((bytes, birth))
+    }
+
+    /// Live pages of a log segment: its frames, on any copy, tell what they are.
+    fn segment_pages(&self, victim: &Victim) -> Option<Vec<NamedPage>> {
+        let record = &victim.record;
+        let mut births = BTreeMap::new();
+        for copy in record.copies.iter().filter(|copy| self.disks[copy.drive as usize].is_active()) {
+            let mut image = vec![0; self.slot_bytes as usize];
+            if self.read_copy(*copy, 0, &mut image).is_ok() {
+                let found = segment_births(victim.id, record.incarnation, &image);
+                births.extend(found.into_iter().map(|found| (found.page, (found.birth, found.checksum))));
+            }
+            if record.live.iter().all(|page| births.contains_key(&page)) {
+                break;
+            }
+        }
+        let without_frames = births.is_empty();
+        record
+            .live
+            .iter()
+            .map(|page| match births.get(&page) {
+                Some(known) => self.named_page(record, page, *known),
+                None if without_frames => self.agreed_page(record, page),
+                None => None,
+            })
+            .collect()
+    }
+
+    fn agreed_page(&self, record: &EgroupRecord, page: u16) -> Option<NamedPage> {
+        let mut bytes = vec![0; BLOCK_BYTES];
+        let agree = self.copies_agree(record, page as u32 * BLOCK_BYTES as u32, &mut bytes);
+        agree.then(|| (bytes, Birth::default()))
     }
 
     /// Segments count every page of the slot, data egroups leave room for the footer.

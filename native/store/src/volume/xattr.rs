@@ -94,6 +94,7 @@ impl Volume {
             (None, XATTR_REPLACE) => return Err(FsError::NoData),
             _ => {}
         }
+        let mode = record.mode;
         let stored = match family {
             Family::Plain => Some(value.to_vec()),
             Family::AccessAcl => acl::apply_access(&mut record, value, kill_sgid)?,
@@ -107,6 +108,8 @@ impl Volume {
                 put_xattr(self, &mut change, ino, &mut record, name, &stored);
             }
             None if old.is_some() => change.effects.delete(&key::xattr(self.branch, ino, name)),
+            // An ACL that says what the mode says already, where there was none: nothing changes, as on ext4.
+            None if record.mode == mode => return Ok(()),
             None => {}
         }
         record.ctime = change.time;

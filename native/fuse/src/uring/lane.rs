@@ -1,0 +1,220 @@
+//! One thread of the ring door: takes the requests of its queues, serves each, and sends all their answers.
+//!
+//! Invariants:
+//! - nobody else registers or commits (see [`super::mailbox`]), and nothing here waits but the ring;
+//! - a request in a slot is answered before the slot goes back; one that is parked keeps its slot meanwhile;
+//! - the thread ends when the kernel has given every slot back, except those of parked requests, whose late
+//!   answers then go nowhere.
+
+use super::Shared;
+use super::commands::{Commands, Completion};
+use super::cpus;
+use super::mailbox::{Body, Mailbox, Waiting};
+use super::slots::{Payload, Slots};
+use crate::abi::input::Message;
+use crate::abi::opcode;
+use crate::init::Negotiated;
+use crate::transport::{Answer, Reply, Serve};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Field order: the ring goes before the memory it knows of.
+pub struct Lane {
+    commands: Commands,
+    slots: Slots,
+    mailbox: Arc<Mailbox>,
+    shared: Arc<Shared>,
+    serve: Arc<dyn Serve>,
+    agreed: Negotiated,
+    /// For the answers of requests that bring a payload themselves.
+    scratch: Vec<u8>,
+    /// Slots that are the kernel's.
+    in_kernel: usize,
+    /// Slots that hold a request.
+    in_service: usize,
+    /// By queue: slots not lost.
+    left: Vec<(u16, usize)>,
+    /// The kernel said that the connection ends.
+    torn_down: bool,
+    completions: Vec<Completion>,
+    answers: Vec<Waiting>,
+}
+
+/// What a lane is made of.
+pub struct Parts {
+    pub plan: cpus::Lane,
+    pub device: OwnedFd,
+    pub mailbox: Arc<Mailbox>,
+    pub shared: Arc<Shared>,
+    pub serve: Arc<dyn Serve>,
+    pub agreed: Negotiated,
+}
+
+impl Lane {
+    /// To be called on the thread that will run it: it is pinned here, and the ring belongs to it.
+    pub fn new(parts: Parts) -> io::Result<Self> {
+        // A container may forbid it: then it is slower, not wrong.
+        let _unpinned = cpus::pin(parts.plan.cpu);
+        let payload_bytes = parts.agreed.request_bytes_max;
+        let slots = Slots::new(&parts.plan.queues, payload_bytes)?;
+        let mut commands = Commands::new(parts.device, slots.len())?;
+        commands.watch(parts.mailbox.bell())?;
+        Ok(Self {
+            commands,
+            slots,
+            mailbox: parts.mailbox,
+            shared: parts.shared,
+            serve: parts.serve,
+            agreed: parts.agreed,
+            scratch: vec![0; payload_bytes],
+            in_kernel: 0,
+            in_service: 0,
+            left: parts.plan.queues,
+            torn_down: false,
+            completions: Vec::new(),
+            answers: Vec::new(),
+        })
+    }
+
+    /// Registers every slot and serves until the connection ends.
+    pub fn run(mut self) {
+        let outcome = self.register().and_then(|()| self.serve_all());
+        // The kernel refuses to go on with this ring: whoever waits for it must not wait for ever.
+        if outcome.is_err() {
+            (self.shared.abort)();
+        }
+    }
+
+    fn register(&mut self) -> io::Result<()> {
+        for slot in 0..self.slots.len() {
+            // SAFETY: `commands` is dropped before `slots`.
+            unsafe { self.commands.register(&mut self.slots, slot) }?;
+            self.in_kernel += 1;
+        }
+        Ok(())
+    }
+
+    /// True when no request can come any more, and no answer could be sent.
+    fn finished(&self) -> bool {
+        self.in_kernel == 0 && (self.in_service == 0 || self.shared.ended.load(Ordering::SeqCst))
+    }
+
+    fn serve_all(&mut self) -> io::Result<()> {
+        while !self.finished() {
+            self.wait()?;
+            let mut completions = std::mem::take(&mut self.completions);
+            self.commands.completions(&mut completions);
+            let count = completions.len();
+            for (index, completion) in completions.drain(..).enumerate() {
+                match completion {
+                    Completion::Bell { armed: true } => {}
+                    Completion::Bell { armed: false } => self.commands.watch(self.mailbox.bell())?,
+                    Completion::Lost { slot, errno } => self.lost(slot, errno),
+                    Completion::Request { slot } => {
+                        self.request(slot)?;
+                        // The others may take long: this caller shall not wait for them.
+                        if index + 1 < count {
+                            self.commands.submit()?;
+                        }
+                    }
+                }
+            }
+            self.completions = completions;
+        }
+        Ok(())
+    }
+
+    /// Sends what waits in the mailbox, then sleeps until the kernel or the bell has something.
+    fn wait(&mut self) -> io::Result<()> {
+        self.send_parked()?;
+        while !self.mailbox.fall_asleep() {
+            self.send_parked()?;
+        }
+        let waited = self.commands.wait();
+        self.mailbox.wake_up();
+        waited
+    }
+
+    fn lost(&mut self, slot: usize, errno: i32) {
+        self.slots.lose(slot);
+        self.in_kernel -= 1;
+        self.torn_down |= matches!(errno, libc::ENOTCONN | libc::ECONNABORTED);
+        let queue = self.slots.queue(slot);
+        let left = self.left.iter_mut().find(|(number, _)| *number == queue);
+        let Some((_, left)) = left else { return };
+        *left -= 1;
+        // A queue without slots: its callers would wait for ever. Before the first request it is the mount's
+        // probe that finds out.
+        let ending = self.torn_down || self.shared.ended.load(Ordering::SeqCst);
+        if *left == 0 && !ending && self.shared.served.load(Ordering::Relaxed) > 0 {
+            (self.shared.abort)();
+        }
+    }
+
+    /// Serves the request in a slot.
+    fn request(&mut self, slot: usize) -> io::Result<()> {
+        // SAFETY: this is the completion of the slot's only command.
+        unsafe { self.slots.take_back(slot) };
+        self.in_kernel -= 1;
+        self.in_service += 1;
+        self.shared.served.fetch_add(1, Ordering::Relaxed);
+        let Some(arrived) = self.slots.arrived(slot) else {
+            return Err(io::ErrorKind::InvalidData.into());
+        };
+        let door = Arc::clone(&self.mailbox) as Arc<dyn Answer>;
+        let reply = Reply::new(door, slot as u64, arrived.header.unique);
+        // A request without a payload leaves its room to the answer; otherwise the two would overlap.
+        let in_place = arrived.filled == 0;
+        let (payload, out): (&[u8], &mut [u8]) = match in_place {
+            true => (&[], arrived.payload),
+            false => (&arrived.payload[..arrived.filled], &mut self.scratch),
+        };
+        self.mailbox.serve_with(out);
+        match Message::join(arrived.header, arrived.op_in, payload, self.agreed.setxattr_ext) {
+            // These want no answer, and a slot must have one. The kernel sends them over /dev/fuse only.
+            Ok(message) if wants_no_answer(message.header.opcode) => reply.error(libc::EIO),
+            Ok(message) => {
+                // A panic was reported when it happened, and has answered with EIO; the queue goes on.
+                let _panicked = catch_unwind(AssertUnwindSafe(|| self.serve.serve(&message, out, reply)));
+            }
+            Err(_) => reply.error(libc::EIO),
+        }
+        self.mailbox.serve_with(&[]);
+        self.send(in_place)
+    }
+
+    /// Answers that were parked, or come from other threads.
+    fn send_parked(&mut self) -> io::Result<()> {
+        self.send(false)
+    }
+
+    /// `in_place`: scratch space was the slot's own payload.
+    fn send(&mut self, in_place: bool) -> io::Result<()> {
+        let mut answers = std::mem::take(&mut self.answers);
+        self.mailbox.collect(&mut answers);
+        for Waiting { slot, unique, errno, body } in answers.drain(..) {
+            if !self.slots.is_ours(slot) {
+                continue;
+            }
+            let payload = match &body {
+                Body::Scratch(length) if in_place => Payload::InPlace(*length),
+                Body::Scratch(length) => Payload::Copied(&self.scratch[..*length]),
+                Body::Bytes(bytes) => Payload::Copied(bytes),
+            };
+            self.slots.answer(slot, unique, errno, payload);
+            // SAFETY: `commands` is dropped before `slots`.
+            unsafe { self.commands.commit(&mut self.slots, slot) }?;
+            self.in_service -= 1;
+            self.in_kernel += 1;
+        }
+        self.answers = answers;
+        Ok(())
+    }
+}
+
+fn wants_no_answer(op: u32) -> bool {
+    matches!(op, opcode::FORGET | opcode::BATCH_FORGET | opcode::INTERRUPT | opcode::NOTIFY_REPLY)
+}

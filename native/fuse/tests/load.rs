@@ -1,0 +1,278 @@
+//! What must hold when a mount is busy: nobody waits for ever, whatever ends first; and what a transport does
+//! when its kernel, its file system or its callers misbehave.
+
+mod memory;
+mod server;
+#[macro_use]
+mod support;
+
+use holdfast_device::threads;
+use holdfast_fuse::{Mount, MountOptions, ServeOptions, TransportWish};
+use memory::{MemoryFs, PANIC};
+use server::serve_elsewhere;
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use support::{Mounted, TemporaryDir, c, door_is_there, errno, mountinfo, start_at};
+
+over_both_doors! {
+    a_killed_daemon_releases_everybody,
+    an_umount_under_load_releases_everybody,
+    more_flushes_than_slots_all_end,
+    a_detached_mount_full_of_parked_flushes_ends,
+    an_interrupted_caller_is_answered,
+    small_writes_allow_large_attributes,
+    a_panic_is_one_failed_request,
+    many_at_once_get_their_own_answers,
+}
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
+}
+
+fn put(path: &Path, content: &[u8]) -> io::Result<()> {
+    create(path)?.write_all(content)
+}
+
+/// Works until something fails.
+fn work(dir: &Path, number: usize, rounds: &AtomicU64) -> io::Result<()> {
+    let path = dir.join(format!("work-{number}"));
+    let mut large = vec![number as u8; 300_000];
+    loop {
+        let mut file = create(&path)?;
+        file.write_all_at(&large, 5)?;
+        file.sync_all()?;
+        // SAFETY: a plain call on an open descriptor.
+        unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+        file.read_exact(&mut large)?;
+        assert!(large[5..].iter().all(|byte| *byte == number as u8));
+        large.fill(number as u8);
+        fs::read_dir(dir)?.try_for_each(|entry| entry.map(drop))?;
+        drop(file);
+        fs::remove_file(&path)?;
+        rounds.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Eight threads that work at `dir`, each of which has been through all of it at least once.
+fn workers(dir: &Path) -> Vec<JoinHandle<io::Result<()>>> {
+    let counts: Vec<_> = (0..8).map(|_| Arc::new(AtomicU64::new(0))).collect();
+    let start = |(number, rounds): (usize, &Arc<AtomicU64>)| {
+        let (dir, rounds) = (dir.to_owned(), Arc::clone(rounds));
+        threads::spawn("worker", move || work(&dir, number, &rounds)).expect("thread")
+    };
+    let workers: Vec<_> = counts.iter().enumerate().map(start).collect();
+    while counts.iter().any(|rounds| rounds.load(Ordering::SeqCst) == 0) {
+        assert!(workers.iter().all(|worker| !worker.is_finished()), "a worker failed early");
+        std::thread::yield_now();
+    }
+    workers
+}
+
+/// Every thread ends, with an error.
+fn all_fail(workers: Vec<JoinHandle<io::Result<()>>>) {
+    let (ended, wait) = mpsc::channel();
+    threads::spawn("waiter", move || {
+        for worker in workers {
+            let outcome = worker.join().expect("no panic");
+            ended.send(outcome.is_err()).expect("someone waits");
+        }
+    })
+    .expect("thread");
+    let mut count = 0;
+    loop {
+        match wait.recv_timeout(PATIENCE) {
+            Ok(failed) => assert!(failed),
+            Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            Err(mpsc::RecvTimeoutError::Timeout) => panic!("somebody waits for ever; {count} have ended"),
+        }
+        count += 1;
+    }
+}
+
+fn a_killed_daemon_releases_everybody(door: TransportWish) {
+    let dir = TemporaryDir::new();
+    let server = serve_elsewhere(door, &dir.0);
+    let workers = workers(&dir.0);
+    server.kill();
+    all_fail(workers);
+    // And the next daemon serves there.
+    let mount = start_at(door, &dir.0).expect("mounts over the remains");
+    put(&dir.0.join("new"), b"works").expect("write");
+    mount.stop(false).expect("unmounts");
+}
+
+fn an_umount_under_load_releases_everybody(door: TransportWish) {
+    let mounted = Mounted::new(door);
+    let workers = workers(mounted.dir());
+    mounted.mount.stop(true).expect("detaches");
+    all_fail(workers);
+    assert!(mountinfo(mounted.dir()).is_none());
+    assert_eq!(mounted.mount.requests_in_flight(), 0);
+}
+
+const FLUSHES: usize = 100;
+
+/// More flushes than a ring has slots, in as many threads, each of its own file.
+fn syncing(mounted: &Mounted) -> Vec<JoinHandle<io::Result<()>>> {
+    let files: Vec<_> =
+        (0..FLUSHES).map(|index| create(&mounted.path(format!("synced-{index}"))).expect("create")).collect();
+    mounted.fs.hold_flushes();
+    let sync = |file: File| threads::spawn("sync", move || file.sync_all()).expect("thread");
+    files.into_iter().map(sync).collect()
+}
+
+fn more_flushes_than_slots_all_end(door: TransportWish) {
+    let mounted = Mounted::new(door);
+    let syncing = syncing(&mounted);
+    // On two processors one has 50 callers at least, and its queue 32 slots.
+    mounted.fs.wait_for_held(32);
+    mounted.fs.release_flushes(Ok(()));
+    for thread in syncing {
+        thread.join().expect("no panic").expect("synced");
+    }
+    assert_eq!(mounted.fs.seen().flushes, FLUSHES);
+    mounted.end();
+}
+
+fn a_detached_mount_full_of_parked_flushes_ends(door: TransportWish) {
+    let mounted = Mounted::new(door);
+    let syncing = syncing(&mounted);
+    mounted.fs.wait_for_held(32);
+    mounted.mount.stop(true).expect("detaches");
+    all_fail(syncing);
+    assert!(mounted.mount.requests_in_flight() >= 32, "the engine still owes them");
+    mounted.fs.release_flushes(Ok(()));
+    assert_eq!(mounted.mount.requests_in_flight(), 0);
+}
+
+fn an_interrupted_caller_is_answered(door: TransportWish) {
+    let mounted = Mounted::new(door);
+    create(&mounted.path("file")).expect("create");
+    mounted.fs.hold_flushes();
+    let mut child = Command::new("sync").arg(mounted.path("file")).spawn().expect("sync runs");
+    mounted.fs.wait_for_held(1);
+    // The kernel sends INTERRUPT, and the child stays until its request is answered.
+    child.kill().expect("kill");
+    put(&mounted.path("meanwhile"), b"x").expect("the mount works on");
+    mounted.fs.release_flushes(Ok(()));
+    assert!(!child.wait().expect("wait").success());
+    mounted.end();
+}
+
+fn small_writes_allow_large_attributes(door: TransportWish) {
+    let serve = ServeOptions { transport: door, ..ServeOptions::default() };
+    let mounted = Mounted::of(MemoryFs::new(0o755).with_writes_of(4096), |_| {}, serve);
+    let data: Vec<u8> = (0..100_000_u32).map(|index| (index / 3) as u8).collect();
+    let path = mounted.path("file");
+    put(&path, &data).expect("write");
+    assert!(mounted.fs.seen().writes.into_iter().all(|bytes| bytes <= 4096));
+    assert!(fs::read(&path).expect("read") == data);
+    let (path, name, value) = (c(&path), c("user.large"), vec![7_u8; 65_535]);
+    // SAFETY: C strings, and a value of the length given.
+    let set = unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    assert_eq!(errno(set), 0);
+    let mut back = vec![0_u8; 65_536];
+    // SAFETY: C strings, and a buffer of the length given.
+    let got = unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), back.as_mut_ptr().cast(), back.len()) };
+    assert_eq!(got, 65_535);
+    assert!(back[..65_535] == value);
+    mounted.end();
+}
+
+fn a_panic_is_one_failed_request(door: TransportWish) {
+    let mounted = Mounted::with(door, |_| {}, ServeOptions { readers: 2, ..ServeOptions::default() });
+    let failed = fs::metadata(mounted.path(OsStr::from_bytes(PANIC))).expect_err("a defect");
+    assert_eq!(failed.raw_os_error(), Some(libc::EIO));
+    put(&mounted.path("file"), b"served by the others").expect("write");
+    assert_eq!(fs::read(mounted.path("file")).expect("read").len(), 20);
+    mounted.end();
+}
+
+fn many_at_once_get_their_own_answers(door: TransportWish) {
+    let mounted = Mounted::new(door);
+    let dir: PathBuf = mounted.dir().to_owned();
+    let one = |number: u32| {
+        let dir = dir.clone();
+        move || {
+            for round in 0..200_u32 {
+                let path = dir.join(format!("{number}-{round}"));
+                let content =
+                    vec![(number ^ round) as u8; 1 + (number * 997 + round * 131) as usize % 20_000];
+                put(&path, &content).expect("write");
+                let file = create(&path).expect("open");
+                // SAFETY: a plain call on an open descriptor.
+                unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+                drop(file);
+                assert!(fs::read(&path).expect("read") == content, "{}", path.display());
+                assert!(fs::metadata(dir.join(format!("{number}-{round}-absent"))).is_err());
+                if round % 2 == 0 {
+                    fs::remove_file(&path).expect("unlink");
+                }
+            }
+        }
+    };
+    threads::run_parallel("many", (0..16).map(one).collect());
+    assert_eq!(fs::read_dir(mounted.dir()).expect("list").count(), 16 * 100);
+    mounted.end();
+}
+
+/// Refuses io_uring to the calling thread and those it starts, as a container's seccomp profile does.
+fn forbid_io_uring() {
+    const LOAD_WORD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    const IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    let refuse = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
+    // The system call's number is the first word of what a filter sees.
+    let mut filter = [
+        libc::sock_filter { code: LOAD_WORD, jt: 0, jf: 0, k: 0 },
+        libc::sock_filter { code: IF_EQUAL, jt: 0, jf: 1, k: libc::SYS_io_uring_setup as u32 },
+        libc::sock_filter { code: RETURN, jt: 0, jf: 0, k: refuse },
+        libc::sock_filter { code: RETURN, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW },
+    ];
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    // SAFETY: the program points at a filter that outlives the calls; both concern this thread only.
+    unsafe {
+        assert_eq!(errno(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)), 0);
+        assert_eq!(errno(libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program)), 0);
+    }
+}
+
+#[test]
+fn where_rings_are_forbidden_auto_falls_back_and_a_demand_is_refused() {
+    if !door_is_there(TransportWish::Uring) || !support::is_root() {
+        return;
+    }
+    let tried = threads::spawn("confined", || {
+        forbid_io_uring();
+        let dir = TemporaryDir::new();
+        let start = |transport| {
+            let options =
+                MountOptions { dir: dir.0.clone(), source: "pool/vol".into(), ..MountOptions::default() };
+            let serve = ServeOptions { transport, ..ServeOptions::default() };
+            Mount::start_with(Arc::new(MemoryFs::new(0o755)), options, serve)
+        };
+        let refused = start(TransportWish::Uring).map(drop).expect_err("demanded");
+        assert_eq!(refused.kind(), io::ErrorKind::Unsupported);
+        assert!(refused.to_string().starts_with("transport uring: cannot make the rings"), "{refused}");
+        assert!(!refused.to_string().contains('\n'), "one line");
+        assert!(mountinfo(&dir.0).is_none(), "nothing is left behind");
+        let mount = start(TransportWish::Auto).expect("falls back");
+        assert_eq!(mount.transport(), "dev");
+        assert!(mount.transport_reason().contains("cannot make the rings"), "{}", mount.transport_reason());
+        put(&dir.0.join("file"), b"works").expect("write");
+        mount.stop(false).expect("unmounts");
+    });
+    tried.expect("thread").join().expect("no panic");
+}
