@@ -95,7 +95,11 @@ fn every_crash_leaves_the_state_at_one_lsn() {
         tally.distinct, tally.recursions, tally.edits_forgotten
     );
     println!("steps: {:#?}\noperations: {ops:#?}", tally.by_step);
-    assert!(problems.is_empty(), "{} seeds failed: look into one with `one_seed`, then keep it", problems.len());
+    assert!(
+        problems.is_empty(),
+        "{} seeds failed: look into one with `one_seed`, then keep it",
+        problems.len()
+    );
     assert!(tally.distinct >= DISTINCT_MIN, "only {} distinct states", tally.distinct);
     for (op, count) in OpName::all().map(|op| (op, ops.get(&op).copied().unwrap_or(0))) {
         assert!(count >= OPS_MIN, "{op:?} was played only {count} times");
