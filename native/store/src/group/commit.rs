@@ -69,6 +69,11 @@ impl Group {
                 self.refill(if pages > 0 { draft.rf } else { 0 }, draft.frees)?;
                 continue;
             }
+            if let Err(error) = self.log.ring.wake() {
+                self.log.withdraw(lsn);
+                commit.op = op;
+                return Err(error);
+            }
             let Some(position) = self.log.ring.append(&op, draft.payload) else {
                 self.log.withdraw(lsn);
                 commit.op = op;
@@ -87,6 +92,9 @@ impl Group {
             apply_effects(&self.pool, &generation, stamp, effects, place, last_point)?;
             self.log.wall_sec.store(draft.time.sec, Ordering::Relaxed);
             self.newest.store(lsn.0, Ordering::Release);
+            if draft.branch != GROUP_BRANCH {
+                self.changed.store(lsn.0, Ordering::Release);
+            }
             if let Some(record) = &point {
                 self.points.lock().insert(lsn, record);
                 self.last_point.store(lsn.0, Ordering::Release);

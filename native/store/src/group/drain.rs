@@ -330,14 +330,21 @@ impl Group {
         Ok(())
     }
 
-    /// Drains, and gives back every log segment: a clean end leaves nothing to replay.
+    /// Drains, and gives back every log segment and the ring's memory: a clean end leaves nothing to replay, and a group
+    /// that nobody uses costs nothing. The next op takes segments and memory again. Does nothing when an op comes in between.
     pub fn retire_log(&self) -> Result<()> {
         self.drain_now()?;
+        let commit = self.commit.lock();
+        let newest = Group::newest(self);
+        if self.drained() != newest || self.log.durable() != newest || !self.log.ring.sleep() {
+            return Ok(());
+        }
         let mut segments = self.log.seal();
-        let (released, chain) = self.log.releasable(self.drained());
+        drop(commit);
+        let (released, chain) = self.log.releasable(newest);
         segments.extend(&released);
         self.pool.publish(Edit {
-            groups: vec![GroupChange::Drained { id: self.id, lsn: self.drained(), chain }],
+            groups: vec![GroupChange::Drained { id: self.id, lsn: newest, chain }],
             segments_released: segments,
             tables: Vec::new(),
         })?;

@@ -85,6 +85,8 @@ pub struct Group {
     log_bytes_due: u64,
     commit: Mutex<Commit>,
     newest: AtomicU64,
+    /// Newest op of a volume: the group's own (points) do not count as use.
+    changed: AtomicU64,
     /// Newest kept LSN: versions at or below it are not replaced in the memtable.
     last_point: AtomicU64,
     /// Replaced whole under its write lock, which is taken only inside the commit lock or by the drain.
@@ -96,6 +98,7 @@ pub struct Group {
     /// Wakes whoever waits for the drain to take a memtable.
     drained_signal: (Mutex<Drains>, Condvar),
     flusher: Bell,
+    idle: Mutex<points::Idle>,
     /// Boot time of the newest search for space.
     reclaimed_ns: AtomicU64,
     closed: AtomicBool,

@@ -101,6 +101,7 @@ impl Group {
         let tip = LogTip { lsn: scanned.tip, chain: scanned.chain, used: scanned.used };
         let tip = if tail.ops.is_empty() { tip } else { owner.relog(tip, &tail, memory.bytes(), &mut replay)? };
         let ring = Ring::format(memory, options.boot_id, pool.uuid(), record.id);
+        ring.sleep();
         let newest = tip.lsn;
         let log = Log::new(pool.clone(), record.id, ring, rf, row, (tip.lsn, tip.chain), tip.used);
         let group = Arc::new(Self {
@@ -113,6 +114,7 @@ impl Group {
             log_bytes_due: (pool.space().total / LOG_SHARE).min(LOG_BYTES_MAX),
             commit: Mutex::new(Commit { next: Lsn(newest.0 + 1), op: Vec::new(), logged_bytes: 0 }),
             newest: AtomicU64::new(newest.0),
+            changed: AtomicU64::new(newest.0),
             last_point,
             view: RwLock::new(view),
             maintenance: Mutex::new(()),
@@ -120,6 +122,7 @@ impl Group {
             drained: AtomicU64::new(record.drained_lsn.0),
             drained_signal: (Mutex::default(), Condvar::new()),
             flusher: Bell::default(),
+            idle: Mutex::default(),
             reclaimed_ns: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             counters: GroupCounters::default(),

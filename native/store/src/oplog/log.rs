@@ -124,6 +124,9 @@ pub struct Log {
     header_rf: AtomicU8,
     row: Row,
     slot_pages: u32,
+    /// Held from taking segments of the pool until they are in stock, so that the stock has them in the
+    /// manifest's order: recovery walks the log in that order. Taken after `writer`, before `reservation`.
+    refilling: Mutex<()>,
     reservation: Mutex<Reservation>,
     writer: Mutex<Writer>,
     durable: AtomicU64,
@@ -177,6 +180,7 @@ impl Log {
             header_rf: AtomicU8::new(header_rf),
             row,
             slot_pages: (slot_bytes / BLOCK_BYTES) as u32,
+            refilling: Mutex::default(),
             reservation: Mutex::default(),
             writer: Mutex::new(writer),
             durable: AtomicU64::new(tip.0.0),
@@ -233,6 +237,7 @@ impl Log {
         let header_rf = self.header_rf();
         for rf in [Some(header_rf), (payload_rf != 0 && payload_rf != header_rf).then_some(payload_rf)] {
             let Some(rf) = rf else { continue };
+            let _in_order = self.refilling.lock();
             let count = if self.reservation.lock().stock[rf as usize - 1].len() < 2 { self.batch() } else { 1 };
             let segments = match self.pool.take_segments(self.group, rf, count, frees) {
                 Err(error) if error.kind == Kind::NoSpace && count > 1 => {
@@ -418,13 +423,20 @@ impl Log {
 
     fn open_next(&self, writer: &mut Writer, rf: u8) -> Result<()> {
         let class = rf as usize - 1;
-        let next = self.reservation.lock().stock[class].pop_front();
-        let segment = match next {
+        let from_stock = || self.reservation.lock().stock[class].pop_front();
+        let segment = match from_stock() {
             Some(segment) => segment,
             None => {
-                // The reservation promises that this does not happen; a raised header RF may bring it about.
-                let mut fresh = self.pool.take_segments(self.group, rf, 1, true)?;
-                fresh.pop().ok_or_else(|| Error::new(Kind::Internal, "the pool gave no log segment"))?
+                // The reservation promises that this does not happen; a raised header RF may bring it about. Some may
+                // be on their way into the stock: they come first.
+                let _in_order = self.refilling.lock();
+                match from_stock() {
+                    Some(segment) => segment,
+                    None => {
+                        let mut fresh = self.pool.take_segments(self.group, rf, 1, true)?;
+                        fresh.pop().ok_or_else(|| Error::new(Kind::Internal, "the pool gave no log segment"))?
+                    }
+                }
             }
         };
         let used = UsedSegment {

@@ -14,6 +14,7 @@ use holdfast_format::ring::{
 };
 use holdfast_format::wire::Take;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Share of the ring that holds ops; the rest holds payload pages.
 const OP_AREA_SHARE: usize = 8;
@@ -40,6 +41,8 @@ pub struct Ring {
     header: RingHeader,
     positions: Mutex<Positions>,
     guard: RwLock<()>,
+    /// The areas' memory was given back. Changed under the commit lock only.
+    asleep: AtomicBool,
 }
 
 impl Ring {
@@ -58,7 +61,7 @@ impl Ring {
         memory.store(RING_TAIL_OFFSET, 0);
         memory.write(0, &header.encode());
         let positions = Positions { op_head: 0, op_tail: 0, page_head: 0, page_tail: 0 };
-        Self { memory, header, positions: Mutex::new(positions), guard: RwLock::new(()) }
+        Self { memory, header, positions: Mutex::new(positions), guard: RwLock::new(()), asleep: AtomicBool::new(false) }
     }
 
     /// The ring that an earlier process left, if it is of this boot, pool and group; `None` otherwise.
@@ -80,7 +83,7 @@ impl Ring {
             return None;
         }
         let positions = Positions { op_head, op_tail, page_head: 0, page_tail: 0 };
-        Some(Self { memory, header, positions: Mutex::new(positions), guard: RwLock::new(()) })
+        Some(Self { memory, header, positions: Mutex::new(positions), guard: RwLock::new(()), asleep: AtomicBool::new(false) })
     }
 
     /// Payload that one op may have at most.
@@ -100,6 +103,31 @@ impl Ring {
     fn contiguous(position: u64, bytes: u64, area: u64) -> u64 {
         let left = area - position % area;
         if bytes <= left { position } else { position + left }
+    }
+
+    /// Gives the memory of an empty ring back until the next append. The caller holds the commit lock. False: not empty.
+    pub fn sleep(&self) -> bool {
+        let positions = self.positions.lock();
+        if positions.op_head != positions.op_tail {
+            return false;
+        }
+        if !self.asleep.swap(true, Ordering::AcqRel) {
+            self.memory.release(RING_HEADER_BYTES);
+        }
+        true
+    }
+
+    /// Allocates the memory again, if it was given back. The caller holds the commit lock.
+    ///
+    /// # Errors
+    /// `NoSpace` when the file system of the run-time directory is full.
+    pub fn wake(&self) -> Result<()> {
+        if self.asleep.load(Ordering::Acquire) {
+            let full = |error| Error::no_space(format!("no memory for the log's ring in the run-time directory: {error}"));
+            self.memory.allocate().map_err(full)?;
+            self.asleep.store(false, Ordering::Release);
+        }
+        Ok(())
     }
 
     /// Copies an op and its payload in and publishes it. Returns the payload's page position, or `None` when there is no

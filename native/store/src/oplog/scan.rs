@@ -350,7 +350,9 @@ fn usage(record: &GroupRecord, frames: &[Frame]) -> (Vec<UsedSegment>, Vec<Egrou
         };
         touch(own, frame.header.header_rf, true);
         for (class, place) in frame.header.places.iter().enumerate() {
-            if place.pages > 0 && place.egroup != own {
+            // Payload of drained ops may lie in a segment that was given back before the frame's own.
+            let held = record.segments.iter().any(|segment| segment.egroup == place.egroup);
+            if place.pages > 0 && place.egroup != own && held {
                 touch(place.egroup, class as u8 + 1, false);
             }
         }

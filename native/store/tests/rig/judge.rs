@@ -4,7 +4,7 @@ use super::player::{MOMENT, Moment, Player, States, group_texts, mount, options}
 use super::step::{self, PHASE, PHASE_OPEN, Step};
 use super::tree::difference;
 use super::{ROOT, Rings, foundation, manifest};
-use holdfast_device::sim::{CrashKind, CrashOptions, CrashState, Event, Trace};
+use holdfast_device::sim::{CrashKind, CrashOptions, CrashState, Trace};
 use holdfast_device::{Drive, Rng, SharedMemory, SimWorld};
 use holdfast_format::{GroupId, ROOT_INO};
 use holdfast_store::api::{FileSystem, WriteFlags};
@@ -12,6 +12,9 @@ use holdfast_store::engine::Engine;
 use holdfast_store::volume::Volume;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
+
+/// States that one event gives, about.
+const STATES_PER_EVENT: u64 = 24;
 
 /// How much of a trace is tried.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +31,6 @@ pub struct Budget {
 pub struct Tally {
     pub distinct: u64,
     pub recursions: u64,
-    pub ring_replays: u64,
     pub edits_forgotten: u64,
     pub by_step: BTreeMap<Step, u64>,
 }
@@ -37,7 +39,6 @@ impl Tally {
     pub fn add(&mut self, other: &Self) {
         self.distinct += other.distinct;
         self.recursions += other.recursions;
-        self.ring_replays += other.ring_replays;
         self.edits_forgotten += other.edits_forgotten;
         for (step, count) in &other.by_step {
             *self.by_step.entry(*step).or_default() += count;
@@ -109,12 +110,12 @@ impl<'a> Judge<'a> {
             kind,
             seed: self.player.plan.seed,
             exhaustive_writes_max: 2,
-            sampled_subsets: 6,
-            torn_variants_max: 3,
+            sampled_subsets: 8,
+            torn_variants_max: 6,
         };
         for (number, state) in trace.crash_states(enumeration).enumerate() {
             let step = self.step_at(state.position);
-            let share = per_step.get(&step).copied().unwrap_or(1).max(1) * 8;
+            let share = per_step.get(&step).copied().unwrap_or(1).max(1) * STATES_PER_EVENT;
             if !self.rng.chance((self.budget.states_per_step as u64).min(share), share) {
                 continue;
             }
@@ -133,12 +134,9 @@ impl<'a> Judge<'a> {
         Ok(())
     }
 
-    /// Step of the event under way; behind the last one, or between operations, what is acknowledged counts.
+    /// Step of the event under way.
     fn step_at(&self, position: usize) -> Step {
-        match self.trace.events().get(position) {
-            Some(Event::Mark { .. }) | None => Step::Acknowledged,
-            Some(_) => self.steps[position],
-        }
+        self.steps.get(position).copied().unwrap_or(Step::Other)
     }
 
     fn moment_at(&self, position: usize) -> usize {
@@ -171,7 +169,9 @@ impl<'a> Judge<'a> {
             second_start(&world, &found)?;
         }
         self.tally.distinct += 1;
-        self.tally.ring_replays += u64::from(kind == CrashKind::Kill && replayed_ring);
+        if kind == CrashKind::Kill && replayed_ring {
+            *self.tally.by_step.entry(Step::Acknowledged).or_default() += 1;
+        }
         *self.tally.by_step.entry(step).or_default() += 1;
         let lsns = found.iter().map(|(group, (lsn, _))| (*group, *lsn)).collect();
         self.judged.insert(key, lsns);

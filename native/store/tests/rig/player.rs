@@ -63,6 +63,12 @@ pub enum OpName {
     Kill,
 }
 
+impl OpName {
+    pub fn all() -> impl Iterator<Item = Self> {
+        WEIGHTS.iter().map(|(op, _)| *op)
+    }
+}
+
 use OpName as O;
 /// (kind, weight)
 const WEIGHTS: [(OpName, u64); 38] = [
@@ -95,7 +101,7 @@ const WEIGHTS: [(OpName, u64); 38] = [
     (O::Drain, 5),
     (O::Compact, 3),
     (O::Expire, 2),
-    (O::Clean, 6),
+    (O::Clean, 9),
     (O::Heartbeat, 2),
     (O::Settle, 1),
     (O::VolumeCreate, 3),
