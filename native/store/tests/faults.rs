@@ -334,7 +334,7 @@ fn a_full_pool_takes_deletes_and_is_writable_again() {
     let refused = loop {
         let at = written.len() as u64;
         rig.world.clock().advance(100_000_000);
-        if at % 10 == 0 {
+        if at.is_multiple_of(10) {
             rig.engine.groups()[0].second_now().expect("a tick");
         }
         match put(&files, &format!("file-{at}"), &pattern(at, 500_000)) {

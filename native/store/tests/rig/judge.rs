@@ -164,7 +164,7 @@ impl<'a> Judge<'a> {
             return Err(format!("inconsistent after recovery: {}", report.problems.join("; ")));
         }
         work_on(&engine, volumes, number)?;
-        if number % 4 == 0 {
+        if number.is_multiple_of(4) {
             drop(engine);
             second_start(&world, &found)?;
         }
@@ -175,10 +175,10 @@ impl<'a> Judge<'a> {
         *self.tally.by_step.entry(step).or_default() += 1;
         let lsns = found.iter().map(|(group, (lsn, _))| (*group, *lsn)).collect();
         self.judged.insert(key, lsns);
-        if kind == CrashKind::Power && number % 5 == 0 {
+        if kind == CrashKind::Power && number.is_multiple_of(5) {
             self.forget_edit(state, &found)?;
         }
-        if self.tally.distinct as usize % self.budget.recursion_every == 0 {
+        if (self.tally.distinct as usize).is_multiple_of(self.budget.recursion_every) {
             self.recurse(state, kind, before, &found)?;
         }
         Ok(())
@@ -319,7 +319,7 @@ fn work_on(engine: &Engine, volumes: BTreeMap<String, Arc<Volume>>, number: usiz
         volume.forget(ino, 1);
     }
     engine.flush().map_err(|error| format!("flushing: {error}"))?;
-    if number % 8 == 0 {
+    if number.is_multiple_of(8) {
         engine.settle().map_err(|error| format!("settling: {error}"))?;
         let report = engine.fsck().map_err(|error| format!("checking: {error}"))?;
         if !report.problems.is_empty() {

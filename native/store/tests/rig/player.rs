@@ -347,7 +347,7 @@ impl Player {
     fn bytes(&mut self, count: u64) -> Vec<u8> {
         self.fill = self.fill.wrapping_add(1);
         let seed = self.rng.next_u64();
-        if seed % 8 == 0 {
+        if seed.is_multiple_of(8) {
             return vec![0; count as usize];
         }
         let mut rng = Rng::from_seed(seed);
