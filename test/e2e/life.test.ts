@@ -55,7 +55,15 @@ describe("life of a volume", () => {
       ].sort(),
     );
     assert.deepEqual([volume?.name, volume?.group, volume?.rf, volume?.ack], ["v", "v", 2, "fsync"]);
-    assert.deepEqual(keysOf(volume?.mount), ["options", "path", "problem", "state", "transport", "transportReason", "volume"]);
+    assert.deepEqual(keysOf(volume?.mount), [
+      "options",
+      "path",
+      "problem",
+      "state",
+      "transport",
+      "transportReason",
+      "volume",
+    ]);
     assert.equal(volume?.mount?.path, mount);
     assert.deepEqual(place.json("volume", "show", "v"), place.json<VolumeAnswer[]>("volume", "list")[0]);
     const status = place.status();

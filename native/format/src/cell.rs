@@ -154,7 +154,7 @@ pub fn cut_range(first: u64, count: u64, level_max: u8, mut emit: impl FnMut(u32
     let mut at = first;
     while at < end {
         let mut level = level_max;
-        while level > 0 && (at % level_blocks(level) != 0 || at + level_blocks(level) > end) {
+        while level > 0 && (!at.is_multiple_of(level_blocks(level)) || at + level_blocks(level) > end) {
             level -= 1;
         }
         emit(at as u32, level);

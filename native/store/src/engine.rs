@@ -101,7 +101,7 @@ impl Engine {
         let mut opened: Vec<Arc<dyn Drive>> = Vec::new();
         let mut missing = Vec::new();
         for path in drives {
-            match options::open_drive(path) {
+            match options::open_member(path) {
                 Ok(drive) => opened.push(drive),
                 Err(error) if error.kind == Kind::NotFound => missing.push(error),
                 Err(error) => return Err(error),

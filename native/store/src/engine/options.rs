@@ -2,7 +2,7 @@
 
 use super::Engine;
 use crate::error::{Error, Kind, Result};
-use crate::placement::PoolDrive;
+use crate::placement::{Pool, PoolDrive, ProbeInfo};
 use holdfast_device::real::RealDrive;
 use holdfast_device::{Drive, SharedMemory};
 use holdfast_format::limits::{
@@ -173,6 +173,17 @@ pub(super) fn drive_error(path: &Path, error: &std::io::Error) -> Error {
 
 pub(super) fn open_drive(path: &Path) -> Result<Arc<dyn Drive>> {
     let drive = RealDrive::open(path).map_err(|error| drive_error(path, &error))?;
+    drive.lock().map_err(|error| drive_error(path, &error))?;
+    Ok(Arc::new(drive))
+}
+
+/// Opens and locks a drive of a pool. A directory without a superblock is refused before anything is written to it,
+/// the lock file included.
+pub(super) fn open_member(path: &Path) -> Result<Arc<dyn Drive>> {
+    let drive = RealDrive::open(path).map_err(|error| drive_error(path, &error))?;
+    if matches!(Pool::probe(&drive), Ok(ProbeInfo::Empty | ProbeInfo::Foreign { .. })) {
+        return Err(Error::invalid(format!("drive {} is in no pool", path.display())));
+    }
     drive.lock().map_err(|error| drive_error(path, &error))?;
     Ok(Arc::new(drive))
 }
