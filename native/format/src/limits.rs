@@ -29,7 +29,7 @@ pub const DRIVES_PER_POOL_MAX: usize = 1024;
 pub const EGROUP_PAGES_MAX: usize = SLOT_BYTES_MAX as usize / BLOCK_BYTES;
 /// Pieces that one cleaned egroup may lie in, and cleaned egroups that one target may hold.
 pub const MOVED_PARTS_MAX: usize = 8;
-pub const MOVED_SOURCES_MAX: usize = 64;
+pub const MOVED_SOURCES_MAX: usize = 255;
 /// Copies of the manifest at most, and the bounds of one of its two areas.
 pub const MANIFEST_COPIES_MAX: usize = 3;
 pub const MANIFEST_AREA_BYTES_MIN: u64 = 1 << 20;
@@ -75,7 +75,9 @@ pub const TOMBSTONES_DUE: u64 = 512;
 /// Small tables of THEN that are merged into one.
 pub const THEN_FANIN: usize = 8;
 /// Tables of THEN that one step of expiry takes away.
-pub const EXPIRE_TABLES_MAX: usize = 32;
+pub const EXPIRE_TABLES_MAX: usize = 8;
+/// Tables of THEN that name more slots' worth of payload than this are not merged: expiry drops whole tables.
+pub const THEN_PAYLOAD_SLOTS_MAX: u64 = 8;
 
 /// Unflushed log at most.
 pub const UNFLUSHED_BYTES_MAX: usize = 256 << 20;

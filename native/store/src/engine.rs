@@ -496,6 +496,7 @@ impl Engine {
             while group.expire_step()? {}
         }
         while self.pool.clean_step()? {}
+        self.pool.set_live_bytes(self.groups().iter().map(|group| group.live_bytes()).sum());
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Ticks removed by one op at most.
-const EXPIRE_POINTS_MAX: usize = 256;
+const EXPIRE_POINTS_MAX: usize = 2048;
 
 /// A group without ops for so long sleeps.
 const IDLE_NS: u64 = 60_000_000_000;

@@ -10,7 +10,7 @@ use crate::error::{Error, Kind, Result};
 use crate::ledger::Durable;
 use crate::oplog::place::Place;
 use crate::oplog::ring::Ring;
-use crate::placement::{Edit, Pool, Segment};
+use crate::placement::{Draw, Edit, Pool, Segment};
 use holdfast_device::SharedMemory;
 use holdfast_format::frame::{FRAME_HEADER_BYTES, FRAME_OPS_MAX, FrameHeader, FramePlace};
 use holdfast_format::limits::BLOCK_BYTES;
@@ -253,18 +253,18 @@ impl Log {
     }
 
     /// Reserves segments so that an op with these needs can be admitted; `NoSpace` when the pool has none to give.
-    pub fn refill(&self, payload_rf: u8, frees: bool) -> Result<()> {
+    /// Several at a time outside of the reserve, one by one out of it.
+    pub fn refill(&self, payload_rf: u8, draw: Draw) -> Result<()> {
         let header_rf = self.header_rf();
         for rf in [Some(header_rf), (payload_rf != 0 && payload_rf != header_rf).then_some(payload_rf)] {
             let Some(rf) = rf else { continue };
             let _in_order = self.refilling.lock();
             let count = if self.reservation.lock().stock[rf as usize - 1].len() < 2 { self.batch() } else { 1 };
-            let segments = match self.pool.take_segments(self.group, rf, count, frees) {
-                Err(error) if error.kind == Kind::NoSpace && count > 1 => {
-                    self.pool.take_segments(self.group, rf, 1, frees)?
-                }
-                other => other?,
-            };
+            let mut taken = self.pool.take_segments(self.group, rf, count, Draw::Ordinary);
+            if taken.as_ref().is_err_and(|error| error.kind == Kind::NoSpace) && (count > 1 || draw > Draw::Ordinary) {
+                taken = self.pool.take_segments(self.group, rf, 1, draw);
+            }
+            let segments = taken?;
             let mut reservation = self.reservation.lock();
             for segment in segments {
                 reservation.lanes[rf as usize - 1].push_back(self.slot_pages);
@@ -362,7 +362,7 @@ impl Log {
             if open + stocked == 0 {
                 continue;
             }
-            let fresh = self.pool.take_segments(self.group, rf, open + stocked, true)?;
+            let fresh = self.pool.take_segments(self.group, rf, open + stocked, Draw::Upkeep)?;
             if let Some(open) = writer.open[class].take_if(|_| open > 0) {
                 if open.next_page > 0 { writer.done.push(open.used) } else { unused.push(open.segment.egroup) }
             }
@@ -507,7 +507,7 @@ impl Log {
                 match from_stock() {
                     Some(segment) => segment,
                     None => {
-                        let mut fresh = self.pool.take_segments(self.group, rf, 1, true)?;
+                        let mut fresh = self.pool.take_segments(self.group, rf, 1, Draw::Upkeep)?;
                         fresh.pop().ok_or_else(|| Error::new(Kind::Internal, "the pool gave no log segment"))?
                     }
                 }
