@@ -43,7 +43,12 @@ impl Engine {
     }
 }
 
-fn check_group(engine: &Engine, group: &Group, named: &mut PageCounts, report: &mut CheckReport) -> Result<()> {
+fn check_group(
+    engine: &Engine,
+    group: &Group,
+    named: &mut PageCounts,
+    report: &mut CheckReport,
+) -> Result<()> {
     let mut read: BTreeSet<(PageName, u64)> = BTreeSet::new();
     group.tree().each_data_record(&mut |version| {
         report.data_records += 1;
@@ -76,7 +81,10 @@ fn named_pages(level: u8, cell: &Cell) -> Vec<(PageName, Content)> {
             .filter(|block| released.get(block / 8).is_none_or(|byte| byte >> (block % 8) & 1 == 0))
             .filter_map(|block| {
                 let checksum = *checksums.get(block)?;
-                Some(((*egroup, first_page + block as u16), Content { offset: 0, length: BLOCK_BYTES, checksum }))
+                Some((
+                    (*egroup, first_page + block as u16),
+                    Content { offset: 0, length: BLOCK_BYTES, checksum },
+                ))
             })
             .collect(),
         Cell::Packed { egroup, page, byte_offset, length, checksum } => {

@@ -35,6 +35,27 @@ struct RingTail {
     ops: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
+impl RingTail {
+    /// Highest RF that these ops ask for: of their payloads, and of the volumes that they create.
+    fn rf_max(&self) -> Result<u8> {
+        let mut rf_max = 1;
+        for (bytes, _) in &self.ops {
+            let op = Op::take(&mut Take::new(bytes)).map_err(|error| Error::decode("an op of the ring", error))?;
+            rf_max = rf_max.max(op.header.payload_rf);
+            each_effect(op.effects, |effect| {
+                if let Effect::Put { key, value } = effect
+                    && key::parts(key).is_some_and(|parts| parts.kind == key::KIND_VOLUME)
+                    && let Ok(volume) = VolumeRecord::decode(value)
+                {
+                    rf_max = rf_max.max(volume.rf);
+                }
+            })
+            .map_err(|error| Error::decode("an operation's effects", error))?;
+        }
+        Ok(rf_max)
+    }
+}
+
 impl Group {
     /// Makes a new group durable in the manifest. It is then opened like any other.
     pub fn create(pool: &Pool, name: &str, rng: &mut Rng) -> Result<GroupId> {
@@ -96,7 +117,7 @@ impl Group {
             segments_released: scanned.unused,
             tables: Vec::new(),
         })?;
-        let rf = header_rf(&view)?;
+        let rf = header_rf(&view)?.max(tail.rf_max()?);
         let owner = Owner { pool, group: record.id, row, rf, boot_id: options.boot_id };
         let tip = LogTip { lsn: scanned.tip, chain: scanned.chain, used: scanned.used };
         let tip = if tail.ops.is_empty() { tip } else { owner.relog(tip, &tail, memory.bytes(), &mut replay)? };

@@ -104,6 +104,8 @@ struct Open {
 
 struct Writer {
     open: [Option<Open>; 3],
+    /// Copies of the newest frame's header.
+    header_rf: u8,
     /// Written segments in log order, without the open ones.
     done: Vec<UsedSegment>,
     chain: u64,
@@ -142,6 +144,8 @@ pub struct Log {
 
 /// What the flusher gathers from the ring for one frame.
 struct Batch {
+    /// Copies of the frame's header. May be raised meanwhile, for later frames.
+    header_rf: u8,
     first_lsn: Lsn,
     count: usize,
     position: u64,
@@ -153,6 +157,18 @@ struct Batch {
 
 fn head_pages(ops_bytes: usize) -> u32 {
     (FRAME_HEADER_BYTES + ops_bytes).div_ceil(BLOCK_BYTES) as u32
+}
+
+/// The headers' RF was raised: every segment that was begun is ended. So a segment holds frames from its first page on,
+/// each with its payload, or payload only; recovery and the drain rely on it.
+fn follow_header_rf(writer: &mut Writer, header_rf: u8) {
+    if writer.header_rf == header_rf {
+        return;
+    }
+    writer.header_rf = header_rf;
+    for open in &mut writer.open {
+        writer.done.extend(open.take_if(|open| open.next_page > 0).map(|ended| ended.used));
+    }
 }
 
 impl Log {
@@ -169,6 +185,7 @@ impl Log {
         let slot_bytes = pool.slot_bytes();
         let writer = Writer {
             open: [None, None, None],
+            header_rf,
             done: used,
             chain: tip.1,
             carried: tip.0,
@@ -326,12 +343,15 @@ impl Log {
         if position != end || writer.carried >= self.durable() {
             return Ok(());
         }
-        let class = self.header_rf() as usize - 1;
+        let header_rf = self.header_rf();
+        let class = header_rf as usize - 1;
+        follow_header_rf(&mut writer, header_rf);
         let has_room = writer.open[class].as_ref().is_some_and(|open| open.next_page < self.slot_pages);
         if !has_room {
             return Ok(());
         }
         let batch = Batch {
+            header_rf,
             first_lsn: Lsn(self.durable().0 + 1),
             count: 0,
             position,
@@ -373,7 +393,9 @@ impl Log {
     /// Step 1. Opens fresh segments where the next op does not fit.
     fn gather(&self, writer: &mut Writer, position: u64, end: u64) -> Result<Batch> {
         let header_rf = self.header_rf();
+        follow_header_rf(writer, header_rf);
         let mut batch = Batch {
+            header_rf,
             first_lsn: Lsn(0),
             count: 0,
             position,
@@ -457,7 +479,7 @@ impl Log {
 
     /// Steps 2 and 3. Returns where the payload of each RF class begins.
     fn put_frame(&self, writer: &mut Writer, batch: &Batch) -> Result<[(EgroupId, u32); 3]> {
-        let header_rf = self.header_rf();
+        let header_rf = batch.header_rf;
         let header_class = header_rf as usize - 1;
         if writer.open[header_class].is_none() {
             self.open_next(writer, header_rf)?;
@@ -507,6 +529,9 @@ impl Log {
         self.pool.write_segment(&header_open.segment, header_open.next_page * BLOCK_BYTES as u32, &slices)?;
         self.pool_bytes(&slices);
         self.flushes.fetch_add(1, Ordering::Relaxed);
+        if !header_open.used.has_frames {
+            header_open.used.chain_before = *chain;
+        }
         *chain = header.chain;
         *carried = durable;
         let last = Lsn(header.end_lsn().0 - 1);
