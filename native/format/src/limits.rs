@@ -45,6 +45,15 @@ pub const PREFILLED_SLOTS: usize = 4;
 pub const RESERVE_PERCENT: u64 = 2;
 pub const RESERVE_SLOTS_MIN: u64 = 8;
 
+/// A drive that was not there when the pool was opened is waited for this long before its copies are made anew.
+pub const MISSING_GRACE_S: u64 = 300;
+/// Slots that one step of healing copies: one manifest edit for all of them.
+pub const HEAL_SLOTS_PER_STEP: usize = 4;
+/// Healing beside a foreground that writes or reads: bytes a second. Alone it is as fast as the drives are.
+pub const HEAL_BYTES_PER_S_BUSY: u64 = 32 << 20;
+/// Sentences about what cannot be healed.
+pub const HEAL_REPORTS_MAX: usize = 16;
+
 /// Header bytes of one op (op header and effects) at most. Whole-page payload is not counted.
 pub const OP_BYTES_MAX: usize = 160 << 10;
 /// Key of a record: branch, inode, kind, then at most a cookie and a name.

@@ -4,9 +4,11 @@
 //! compaction, expiry, cleaning, heartbeat). Every step they take is an ordinary call.
 
 mod check;
+mod heal;
 mod housekeeping;
 mod options;
 
+pub use crate::placement::HealProgress;
 pub use check::CheckReport;
 pub use options::{
     Counters, DriveInfo, DriveSpec, EngineOptions, PoolStatus, RingMemory, VolumeCreate, VolumeInfo, real_drives,
@@ -57,6 +59,7 @@ pub struct Engine {
     groups: RwLock<BTreeMap<GroupId, GroupEntry>>,
     volumes: Mutex<BTreeMap<String, VolumeEntry>>,
     housekeeper: Arc<Bell>,
+    healer: Arc<Bell>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     closed: AtomicBool,
     /// Log bytes at the newest look, and whether they grow fast.
@@ -64,6 +67,8 @@ pub struct Engine {
     streaming: AtomicBool,
     /// The newest failure of the housekeeper, for status.
     trouble: Mutex<Option<Error>>,
+    /// And of healing.
+    heal_trouble: Mutex<Option<Error>>,
 }
 
 /// What lies under an engine; tests bring their own.
@@ -171,11 +176,13 @@ impl Engine {
             groups: RwLock::default(),
             volumes: Mutex::default(),
             housekeeper: Arc::default(),
+            healer: Arc::default(),
             threads: Mutex::default(),
             closed: AtomicBool::new(false),
             logged_bytes: AtomicU64::new(0),
             streaming: AtomicBool::new(false),
             trouble: Mutex::new(None),
+            heal_trouble: Mutex::new(None),
         });
         for record in pool.groups() {
             engine.open_group(&record)?;
@@ -184,6 +191,7 @@ impl Engine {
         engine.finish_destroyed()?;
         if engine.options.background {
             housekeeping::start_housekeeper(&engine)?;
+            heal::start_healer(&engine)?;
         }
         Ok(engine)
     }
@@ -497,6 +505,7 @@ impl Engine {
             return Ok(());
         }
         self.housekeeper.ring();
+        self.healer.ring();
         let groups = self.groups();
         groups.iter().for_each(|group| group.shut());
         let threads = std::mem::take(&mut *self.threads.lock());

@@ -64,6 +64,7 @@ impl Commands {
             .setup_cqsize(entries.next_power_of_two() * 2)
             .setup_single_issuer()
             .setup_defer_taskrun()
+            .setup_taskrun_flag()
             .setup_submit_all()
             .build(entries)?;
         ring.submitter().register_files(&[device.as_raw_fd()])?;
@@ -133,6 +134,11 @@ impl Commands {
                 _ => Err(error),
             },
         }
+    }
+
+    /// True when waiting would not: something came while the lane was busy.
+    pub fn backlog(&mut self) -> bool {
+        self.ring.submission().taskrun() || !self.ring.completion().is_empty()
     }
 
     pub fn completions(&mut self, into: &mut Vec<Completion>) {

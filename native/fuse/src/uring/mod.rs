@@ -8,6 +8,7 @@
 
 mod commands;
 mod cpus;
+mod helpers;
 mod lane;
 mod mailbox;
 mod module;
@@ -20,6 +21,7 @@ use crate::init::Negotiated;
 use crate::transport::{Crew, InFlight, Job, Serve, Transport};
 use lane::{Lane, Parts};
 use mailbox::Mailbox;
+use parking_lot::Mutex;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -81,6 +83,7 @@ impl Rings {
             abort: options.abort,
         });
         let lanes = cpus::lanes()?;
+        let (helpers, work) = mpsc::channel();
         let (count, (ready, made)) = (lanes.len(), mpsc::sync_channel(lanes.len()));
         let (mut jobs, mut mailboxes, mut go): (Vec<Job>, _, _) = (Vec::new(), Vec::new(), Vec::new());
         for plan in lanes {
@@ -96,11 +99,17 @@ impl Rings {
                 shared: Arc::clone(&shared),
                 serve: Arc::clone(serve),
                 agreed: options.agreed,
+                helpers: helpers.clone(),
             };
             let ready = ready.clone();
             jobs.push((name, Box::new(move || run(parts, &ready, &wait_for_word))));
         }
-        drop(ready);
+        drop((ready, helpers));
+        let work = Arc::new(Mutex::new(work));
+        for index in 0..helpers::count(count) {
+            let work = Arc::clone(&work);
+            jobs.push((format!("fuse-read-{index}"), Box::new(move || helpers::run(&work))));
+        }
         let crew = Crew::start(jobs, Box::new(|| {})).map_err(refused)?;
         let rings = Self { crew, shared, mailboxes, go };
         for _ in 0..count {

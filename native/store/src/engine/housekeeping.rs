@@ -19,7 +19,7 @@ const STREAMING_BYTES: u64 = 16 << 20;
 /// Below this share of the pool free, history goes before it has reached its limit.
 const FREE_SHARE_LOW: u64 = 16;
 
-fn started(result: std::io::Result<std::thread::JoinHandle<()>>, engine: &Engine) -> Result<()> {
+pub(super) fn started(result: std::io::Result<std::thread::JoinHandle<()>>, engine: &Engine) -> Result<()> {
     let thread = result.map_err(|error| Error::new(Kind::Internal, format!("cannot start a thread: {error}")))?;
     let mut threads = engine.threads.lock();
     threads.retain(|thread| !thread.is_finished());

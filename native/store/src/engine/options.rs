@@ -2,7 +2,7 @@
 
 use super::Engine;
 use crate::error::{Error, Kind, Result};
-use crate::placement::{Pool, PoolDrive, ProbeInfo};
+use crate::placement::{HealProgress, Pool, PoolDrive, ProbeInfo};
 use holdfast_device::real::RealDrive;
 use holdfast_device::{Drive, SharedMemory};
 use holdfast_format::limits::{
@@ -129,6 +129,8 @@ pub struct PoolStatus {
     /// Sentences for the administrator: drives on one disk, degraded groups …
     pub warnings: Vec<String>,
     pub counters: Counters,
+    /// Rebuilding of lost copies.
+    pub healing: HealProgress,
 }
 
 #[derive(Clone, Debug)]
@@ -224,6 +226,7 @@ pub(super) fn status_of(engine: &Engine) -> PoolStatus {
         .collect();
     let mut warnings = pool.warnings();
     warnings.extend(engine.trouble().map(|error| format!("housekeeping: {error}")));
+    warnings.extend(engine.heal_trouble.lock().as_ref().map(|error| format!("healing: {error}")));
     warnings.extend(groups.iter().filter_map(|group| group.failure()).map(|error| format!("writes stopped: {error}")));
     PoolStatus {
         name: pool.name().to_owned(),
@@ -240,6 +243,7 @@ pub(super) fn status_of(engine: &Engine) -> PoolStatus {
         drives,
         warnings,
         counters: counters_of(engine),
+        healing: pool.heal_progress(),
     }
 }
 
@@ -259,6 +263,8 @@ fn counters_of(engine: &Engine) -> Counters {
         ("egroups_freed", pool.egroups_freed),
         ("egroups_cleaned", pool.egroups_cleaned),
         ("pages_moved", pool.pages_moved),
+        ("copies_healed", pool.copies_healed),
+        ("bytes_healed", pool.bytes_healed),
         ("ops", sum(&|group| group.counters.ops.load(Ordering::Relaxed))),
         ("payload_bytes", sum(&|group| group.counters.bytes_written.load(Ordering::Relaxed))),
         ("log_flushes", sum(&|group| group.log().flushes.load(Ordering::Relaxed))),

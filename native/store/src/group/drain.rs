@@ -331,6 +331,25 @@ impl Group {
         Ok(())
     }
 
+    /// Takes the log off drives that were lost or are to be emptied: it goes on in fresh segments, and what lay in the
+    /// old ones becomes ordinary egroups, which the pool heals.
+    pub fn relocate_log(&self) -> Result<()> {
+        self.log.renew()?;
+        self.drain_now()?;
+        let _alone = self.maintenance.lock();
+        let (released, chain) = self.log.releasable(self.drained());
+        if released.is_empty() {
+            return Ok(());
+        }
+        self.pool.publish(Edit {
+            groups: vec![GroupChange::Drained { id: self.id, lsn: self.drained(), chain }],
+            segments_released: released.clone(),
+            tables: Vec::new(),
+        })?;
+        self.log.released(&released);
+        Ok(())
+    }
+
     /// Drains, and gives back every log segment and the ring's memory: a clean end leaves nothing to replay, and a group
     /// that nobody uses costs nothing. The next op takes segments and memory again. Does nothing when an op comes in between.
     pub fn retire_log(&self) -> Result<()> {

@@ -10,7 +10,7 @@ use crate::error::{Error, Kind, Result};
 use crate::ledger::Durable;
 use crate::oplog::place::Place;
 use crate::oplog::ring::Ring;
-use crate::placement::{Pool, Segment};
+use crate::placement::{Edit, Pool, Segment};
 use holdfast_device::SharedMemory;
 use holdfast_format::frame::{FRAME_HEADER_BYTES, FRAME_OPS_MAX, FrameHeader, FramePlace};
 use holdfast_format::limits::BLOCK_BYTES;
@@ -111,6 +111,8 @@ struct Writer {
     chain: u64,
     /// `durable_lsn` that the newest frame carries.
     carried: Lsn,
+    /// Of the pool, when the segments were looked at for lost drives.
+    membership: u64,
     head: SharedMemory,
     frame: Vec<u8>,
     ops: Vec<u8>,
@@ -189,6 +191,7 @@ impl Log {
             done: used,
             chain: tip.1,
             carried: tip.0,
+            membership: pool.membership(),
             head: SharedMemory::heap(slot_bytes),
             frame: Vec::new(),
             ops: Vec::new(),
@@ -320,6 +323,15 @@ impl Log {
     /// Recovery: a frame counts when its chain continues and its ops and every page it names verify.
     pub fn flush(&self, moved: Moved<'_>) -> Result<()> {
         let mut writer = self.writer.lock();
+        let membership = self.pool.membership();
+        if writer.membership != membership {
+            writer.membership = membership;
+            match self.leave_degraded(&mut writer) {
+                // Without a better place the log goes on where it is, as long as that has copies enough.
+                Err(error) if !matches!(error.kind, Kind::NoSpace | Kind::Unavailable) => return Err(error),
+                _ => {}
+            }
+        }
         let (_, end) = self.ring.window();
         loop {
             if let Some(error) = self.failure() {
@@ -334,6 +346,46 @@ impl Log {
                 return Err(error);
             }
         }
+    }
+
+    /// Goes on in fresh segments where the open one or those in stock lie on a drive that was lost or is to be
+    /// emptied.
+    pub fn renew(&self) -> Result<()> {
+        self.leave_degraded(&mut self.writer.lock())
+    }
+
+    /// Fresh segments come first, so that what the reservation promises stays true; then the others go.
+    fn leave_degraded(&self, writer: &mut Writer) -> Result<()> {
+        let mut unused = Vec::new();
+        for class in 0..3 {
+            let rf = class as u8 + 1;
+            let bad = |segment: &Segment| !self.pool.is_whole(&segment.copies, rf);
+            let open = writer.open[class].as_ref().is_some_and(|open| bad(&open.segment)) as usize;
+            let stocked = self.reservation.lock().stock[class].iter().filter(|segment| bad(segment)).count();
+            if open + stocked == 0 {
+                continue;
+            }
+            let fresh = self.pool.take_segments(self.group, rf, open + stocked, true)?;
+            if let Some(open) = writer.open[class].take_if(|_| open > 0) {
+                if open.next_page > 0 { writer.done.push(open.used) } else { unused.push(open.segment.egroup) }
+            }
+            let mut leaving = fresh.len() - open;
+            let mut reservation = self.reservation.lock();
+            reservation.stock[class].retain(|segment| {
+                let leaves = leaving > 0 && bad(segment);
+                if leaves {
+                    leaving -= 1;
+                    unused.push(segment.egroup);
+                }
+                !leaves
+            });
+            reservation.stock[class].extend(fresh);
+        }
+        self.settle(writer);
+        if unused.is_empty() {
+            return Ok(());
+        }
+        self.pool.publish(Edit { segments_released: unused, ..Edit::default() })
     }
 
     /// Writes a frame without ops, so that the floor covers the last flush (STORE.md 14). Skipped when it has no place.

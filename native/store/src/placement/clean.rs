@@ -211,7 +211,7 @@ impl Pool {
     }
 
     /// Segments count every page of the slot, data egroups leave room for the footer.
-    fn is_segment(&self, record: &EgroupRecord) -> bool {
+    pub(super) fn is_segment(&self, record: &EgroupRecord) -> bool {
         record.pages as usize * BLOCK_BYTES == self.slot_bytes as usize
     }
 

@@ -37,6 +37,7 @@ pub(super) fn assemble(assembly: Assembly, mut options: PoolOptions) -> Arc<Pool
     let Assembly { uuid, slot_bytes, area_bytes, disks, image, journal, warnings } = assembly;
     let rf_max = image.groups.values().flat_map(|group| &group.segments).map(|segment| segment.rf).max();
     let instance = options.rng.next_u64();
+    let opened_ns = options.clock.boottime_ns();
     Arc::new_cyclic(|me| Pool {
         me: me.clone(),
         name: image.name.clone(),
@@ -67,6 +68,9 @@ pub(super) fn assemble(assembly: Assembly, mut options: PoolOptions) -> Arc<Pool
         broken: AtomicBool::new(false),
         clean_cursor: Mutex::new(EgroupId(0)),
         read_turn: AtomicU64::new(0),
+        relocated: RwLock::default(),
+        healing: Mutex::default(),
+        opened_ns,
         counters: Counters::default(),
         warnings: Mutex::new(warnings),
     })

@@ -103,6 +103,8 @@ pub(super) struct Disk {
     superblock: Option<FileId>,
     manifest: Option<FileId>,
     active: AtomicBool,
+    /// Its content is to move to other drives: readable, but nothing new comes here.
+    draining: AtomicBool,
     condition: Mutex<(DriveCondition, String)>,
     slots: Mutex<Slots>,
     slabs: RwLock<Vec<FileId>>,
@@ -139,6 +141,7 @@ impl Disk {
             superblock: None,
             manifest: None,
             active: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
             condition: Mutex::new((condition, reason)),
             slots: Mutex::default(),
             slabs: RwLock::default(),
@@ -190,6 +193,10 @@ impl Disk {
 
     pub fn is_active(&self) -> bool {
         self.active.load(Ordering::Acquire)
+    }
+    /// Whether new copies may come here.
+    pub fn accepts(&self) -> bool {
+        self.is_active() && !self.draining.load(Ordering::Acquire)
     }
     pub fn condition(&self) -> (DriveCondition, String) {
         self.condition.lock().clone()

@@ -13,7 +13,7 @@
 //!
 //! Lock order: `maintenance` → `journal` (the publish lock) → `unpublished` → `pins` → `holds` → `emptied` →
 //! `image`
-//! → a disk's slots → its slabs.
+//! → a disk's slots → its slabs. `healing` comes before all of them.
 
 mod check;
 mod clean;
@@ -21,6 +21,8 @@ mod counting;
 mod create;
 mod disk;
 mod egroups;
+mod heal;
+mod heal_content;
 mod image;
 mod journal;
 mod membership;
@@ -37,6 +39,8 @@ mod types;
 
 pub use crate::metadata::io::PageName;
 pub use check::PageCounts;
+pub use heal::HealProgress;
+pub use heal_content::{Named, NamesOf};
 pub use holdfast_format::egroup::Birth;
 pub use holdfast_format::manifest::{EpochRow, GroupRecord, Segment};
 pub use types::{
@@ -50,7 +54,8 @@ use disk::Disk;
 use holdfast_device::{Clock, Drive, Rng};
 use holdfast_format::egroup::{EgroupRecord, data_pages_max};
 use holdfast_format::limits::write_bytes_max_for;
-use holdfast_format::{EgroupId, GroupId, Uuid};
+use holdfast_format::table::SlotAddress;
+use holdfast_format::{EgroupId, GroupId, TableId, Uuid};
 use image::Image;
 use journal::Journal;
 use parking_lot::{Mutex, RwLock};
@@ -101,6 +106,10 @@ pub struct Pool {
     broken: AtomicBool,
     clean_cursor: Mutex<EgroupId>,
     read_turn: AtomicU64,
+    /// Where tables lie that were given new copies since the pool was opened: trees name them as they were.
+    relocated: RwLock<BTreeMap<TableId, Vec<SlotAddress>>>,
+    healing: Mutex<heal::Healing>,
+    opened_ns: u64,
     counters: report::Counters,
     warnings: Mutex<Vec<String>>,
 }

@@ -48,10 +48,10 @@ impl Pool {
     /// Active drives in the order in which `count` copies should go to them: for the manifest.
     pub(super) fn spread(&self, keep: &[u16], count: usize) -> Vec<u16> {
         let mut chosen: Vec<&Disk> =
-            keep.iter().map(|index| &self.disks[*index as usize]).filter(|disk| disk.is_active()).collect();
+            keep.iter().map(|index| &self.disks[*index as usize]).filter(|disk| disk.accepts()).collect();
         chosen.truncate(count);
         while chosen.len() < count {
-            let rest = self.disks.iter().filter(|disk| disk.is_active());
+            let rest = self.disks.iter().filter(|disk| disk.accepts());
             let rest = rest.filter(|disk| chosen.iter().all(|other| other.index != disk.index)).collect();
             let Some(best) = self.ranked(rest, &chosen).first().copied() else { break };
             chosen.push(best);
@@ -77,13 +77,25 @@ impl Pool {
         }
     }
 
+    /// Takes a free slot for one more copy of what lies at `kept`: on another drive, as far from those as there is
+    /// room, outside of the reserve. Nothing durable names it yet. `None`: there is no room.
+    pub(super) fn take_slot_apart(&self, kept: &[SlotAddress]) -> Option<SlotAddress> {
+        let chosen: Vec<&Disk> = kept.iter().map(|copy| &self.disks[copy.drive as usize]).collect();
+        let rest = self.disks.iter().filter(|disk| disk.accepts());
+        let rest = rest.filter(|disk| chosen.iter().all(|other| other.index != disk.index)).collect();
+        self.ranked(rest, &chosen).into_iter().find_map(|disk| {
+            let slot = disk.take(false, disk.layout.reserve())?;
+            Some(SlotAddress { drive: disk.index, slot })
+        })
+    }
+
     fn has_pending(&self) -> bool {
         !self.emptied.lock().is_empty()
-            || self.disks.iter().any(|disk| disk.is_active() && disk.pending_slots() > 0)
+            || self.disks.iter().any(|disk| disk.accepts() && disk.pending_slots() > 0)
     }
 
     fn try_take_slots(&self, purpose: Purpose) -> Result<Vec<SlotAddress>> {
-        let active = self.disks.iter().filter(|disk| disk.is_active()).count();
+        let active = self.disks.iter().filter(|disk| disk.accepts()).count();
         let wanted = (purpose.rf as usize).min(active);
         if wanted < copies_min(purpose.rf) {
             return Err(Error::new(
@@ -97,7 +109,7 @@ impl Pool {
         let mut chosen: Vec<&Disk> = Vec::new();
         let mut slots = Vec::new();
         while slots.len() < wanted {
-            let rest = self.disks.iter().filter(|disk| disk.is_active());
+            let rest = self.disks.iter().filter(|disk| disk.accepts());
             let rest = rest.filter(|disk| chosen.iter().all(|other| other.index != disk.index)).collect();
             let taken = self.ranked(rest, &chosen).into_iter().find_map(|disk| {
                 let keep = if purpose.frees { 0 } else { disk.layout.reserve() };

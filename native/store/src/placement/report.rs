@@ -32,7 +32,9 @@ counters!(
     egroups_freed,
     egroups_cleaned,
     pages_moved,
-    cleans_skipped
+    cleans_skipped,
+    copies_healed,
+    bytes_healed
 );
 
 pub(super) fn count(counter: &AtomicU64, more: u64) {
@@ -62,6 +64,10 @@ impl Pool {
     /// Active drives: the highest RF that new data can have.
     pub fn drives_active(&self) -> usize {
         self.disks.iter().filter(|disk| disk.is_active()).count()
+    }
+    /// Drives that new copies may come to.
+    pub fn drives_accepting(&self) -> usize {
+        self.disks.iter().filter(|disk| disk.accepts()).count()
     }
     pub fn drives(&self) -> Vec<DriveState> {
         let state = |disk: &super::disk::Disk| {

@@ -163,4 +163,7 @@ pub struct PoolCounters {
     pub pages_moved: u64,
     /// Egroups that cleaning left alone because their copies differ: work for the scrub.
     pub cleans_skipped: u64,
+    /// Copies that were made because others were lost, and their bytes.
+    pub copies_healed: u64,
+    pub bytes_healed: u64,
 }
