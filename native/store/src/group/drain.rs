@@ -15,6 +15,7 @@ use holdfast_format::inode::VolumeRecord;
 use holdfast_format::limits::BLOCK_BYTES;
 use holdfast_format::{BranchId, EgroupId, GROUP_BRANCH, Lsn, Stamp, key};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -232,10 +233,10 @@ impl Group {
                     merged.insert((version.key.clone(), version.stamp), Cell::Hole.encode());
                     continue;
                 }
-                if !packers.contains_key(&branch) {
-                    packers.insert(branch, Packer::new(self.volume_rf(view, branch)?));
-                }
-                let Some(packer) = packers.get_mut(&branch) else { continue };
+                let packer = match packers.entry(branch) {
+                    Entry::Occupied(entry) => entry.into_mut(),
+                    Entry::Vacant(entry) => entry.insert(Packer::new(self.volume_rf(view, branch)?)),
+                };
                 if packer.births.len() + 1 > self.pool.egroup_pages_max() {
                     egroups.push(self.write_packed(packer, &mut merged)?);
                 }

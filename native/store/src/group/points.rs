@@ -54,7 +54,9 @@ impl PointTable {
     }
 
     fn remove(&mut self, lsns: &[Lsn]) {
-        lsns.iter().for_each(|lsn| drop(self.kept.remove(lsn)));
+        for lsn in lsns {
+            self.kept.remove(lsn);
+        }
         self.sorted = None;
     }
 

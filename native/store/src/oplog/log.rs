@@ -54,6 +54,9 @@ struct Reservation {
     open_pages: [Option<u32>; 3],
 }
 
+/// Is told where ops lie now.
+pub type Moved<'a> = &'a dyn Fn(&[(Lsn, Place)]);
+
 /// Takes `pages` contiguous pages of one segment from a lane.
 fn take_pages(lane: &mut VecDeque<u32>, pages: u32) -> bool {
     let Some(at) = lane.iter().position(|free| *free >= pages) else {
@@ -318,7 +321,7 @@ impl Log {
     /// 4. tell the new places; move `durable`; trim the ring; answer the waiters.
     ///
     /// Recovery: a frame counts when its chain continues and its ops and every page it names verify.
-    pub fn flush(&self, moved: &dyn Fn(&[(Lsn, Place)])) -> Result<()> {
+    pub fn flush(&self, moved: Moved<'_>) -> Result<()> {
         let mut writer = self.writer.lock();
         let membership = self.pool.membership();
         if writer.membership != membership {
@@ -419,7 +422,7 @@ impl Log {
         writer: &mut Writer,
         position: u64,
         end: u64,
-        moved: &dyn Fn(&[(Lsn, Place)]),
+        moved: Moved<'_>,
     ) -> Result<()> {
         let batch = self.gather(writer, position, end)?;
         let bases = self.put_frame(writer, &batch)?;
