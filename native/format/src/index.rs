@@ -58,9 +58,11 @@ pub fn decode_header(bytes: &[u8]) -> Result<(u32, u32, u64), DecodeError> {
     if take.bytes(8)? != TABLE_MAGIC {
         return Err(DecodeError::Invalid("table magic"));
     }
-    take.bytes(8)?;
+    // Whose table it is: owner, tree and level.
+    take.bytes(6)?;
+    let reserved = take.u16()?;
     let (offset, bytes) = (take.u32()?, take.u32()?);
-    if take.u64()? != 0 {
+    if reserved != 0 || take.u64()? != 0 {
         return Err(DecodeError::Invalid("table header reserved field"));
     }
     Ok((offset, bytes, take.u64()?))

@@ -89,7 +89,8 @@ const _: () = assert!(MARKS_MAX * 34 + DOMAIN_BYTES_MAX + GROUP_NAME_BYTES_MAX +
 const _: () = assert!(DRIVE_BYTES_MIN >= 16 * MANIFEST_AREA_BYTES_MIN);
 const _: () = assert!(OP_BYTES_MAX < SLOT_BYTES_MIN as usize, "an op never spans segments");
 const _: () = assert!(VALUE_BYTES_MAX + KEY_BYTES_MAX + 1024 < OP_BYTES_MAX);
-const _: () = assert!(VALUE_BYTES_MAX <= u16::MAX as usize && KEY_BYTES_MAX < u16::MAX as usize);
+const _: () = assert!(VALUE_BYTES_MAX <= u16::MAX as usize, "length u16");
+const _: () = assert!(KEY_BYTES_MAX < u16::MAX as usize, "length u16, and an exclusive end is a byte longer");
 const _: () = assert!(NAME_BYTES_MAX <= u8::MAX as usize && GROUP_NAME_BYTES_MAX <= u8::MAX as usize, "length u8");
 const _: () = assert!(SYMLINK_BYTES_MAX < VALUE_BYTES_MAX - 256, "an inode record is a value");
 const _: () = assert!(SLOT_BYTES_MIN.is_power_of_two() && SLOT_BYTES_MAX.is_power_of_two());

@@ -1,4 +1,5 @@
-//! Counts what this thread allocates, so that a decoder that believes a length before it checks it is found out.
+//! Counts what this thread allocates, so that a decoder that believes a length before it checks it is found
+//! out.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

@@ -1,6 +1,7 @@
 //! The worked examples of FORMAT.md are what the code writes, and the code reads them back.
 //!
-//! An example is a fenced block `hex NAME`; its lines are bytes, then `;` and words. `00 x 28` stands for 28 such bytes.
+//! An example is a fenced block `hex NAME`; its lines are bytes, then `;` and words. `00 x 28` stands for 28 such
+//! bytes.
 
 use crate::samples;
 use std::collections::BTreeMap;
