@@ -12,7 +12,7 @@
 
 use crate::ids::{GroupId, Lsn, TableId};
 use crate::key::Key;
-use crate::limits::{COPIES_MAX, KEY_BYTES_MAX};
+use crate::limits::{COPIES_MAX, KEY_BYTES_MAX, LEVELS_MAX, SLOT_BYTES_MAX};
 use crate::wire::{DecodeError, Put, Take};
 
 /// Which tree of its owner a table belongs to.
@@ -118,7 +118,7 @@ impl TableDesc {
         if take.u8()? != 0 || copies_len == 0 || copies_len > COPIES_MAX {
             return Err(DecodeError::Invalid("table copies"));
         }
-        Ok(Self {
+        let desc = Self {
             id,
             owner,
             tree,
@@ -140,7 +140,24 @@ impl TableDesc {
             copies: (0..copies_len)
                 .map(|_| Ok(SlotAddress { drive: take.u16()?, slot: take.u32()? }))
                 .collect::<Result<_, DecodeError>>()?,
-        })
+        };
+        desc.check()?;
+        Ok(desc)
+    }
+
+    /// What readers of the table count on: nothing that it names lies outside its slot, its keys are in order.
+    fn check(&self) -> Result<(), DecodeError> {
+        let index_end = self.index_offset as u64 + self.index_bytes as u64;
+        if self.bytes > SLOT_BYTES_MAX || index_end > self.bytes as u64 {
+            return Err(DecodeError::Invalid("table sizes"));
+        }
+        if self.level as usize >= LEVELS_MAX {
+            return Err(DecodeError::Invalid("table level"));
+        }
+        if self.first > self.last || self.last >= self.cover_until {
+            return Err(DecodeError::Invalid("table key order"));
+        }
+        Ok(())
     }
 }
 
