@@ -55,8 +55,18 @@ describe("life of a volume", () => {
       ].sort(),
     );
     assert.deepEqual([volume?.name, volume?.group, volume?.rf, volume?.ack], ["v", "v", 2, "fsync"]);
-    assert.deepEqual(keysOf(volume?.mount), ["options", "path", "problem", "state", "transport", "transportReason", "volume"]);
+    assert.deepEqual(keysOf(volume?.mount), [
+      "options",
+      "path",
+      "problem",
+      "state",
+      "transport",
+      "transportReason",
+      "volume",
+    ]);
     assert.equal(volume?.mount?.path, mount);
+    assert.match(volume.mount.transport, /^(dev|uring)$/);
+    assert.notEqual(volume.mount.transportReason, "");
     assert.deepEqual(place.json("volume", "show", "v"), place.json<VolumeAnswer[]>("volume", "list")[0]);
     const status = place.status();
     assert.equal(status.ready, true);
@@ -116,6 +126,16 @@ describe("life of a volume", () => {
     await until("the daemon noticed", () => place.status().mounts.length === 0);
     place.json("mount", "v", mount);
     assert.equal(content(), hash);
+  });
+
+  it("is mounted with the transport that is asked for", () => {
+    place.json("umount", mount);
+    const made = place.json<MountResult>("mount", "v", mount, "--transport", "dev").mount;
+    assert.deepEqual([made.transport, made.transportReason], ["dev", "it was asked for"]);
+    assert.equal(content(), hash);
+    assert.equal(place.cli("mount", "v", mount, "--transport", "fast").code, 2);
+    place.json("umount", mount);
+    place.json("mount", "v", mount);
   });
 
   it("renamed, with a quota", () => {

@@ -136,7 +136,7 @@ impl SharedMemory {
     }
 
     fn atomic(&self, offset: usize) -> &AtomicU64 {
-        assert!(offset % 8 == 0 && offset + 8 <= self.area.bytes);
+        assert!(offset.is_multiple_of(8) && offset + 8 <= self.area.bytes);
         // SAFETY: aligned, inside the area, and only ever accessed as an atomic.
         unsafe { AtomicU64::from_ptr(self.area.start.add(offset).cast()) }
     }

@@ -16,7 +16,7 @@
 use crate::checksum::checksum_bound;
 use crate::egroup::{put_copies, take_copies};
 use crate::ids::{EgroupId, GroupId, Lsn, TableId, Uuid};
-use crate::limits::{BLOCK_BYTES, DOMAIN_BYTES_MAX, DRIVES_PER_POOL_MAX, GROUP_NAME_BYTES_MAX};
+use crate::limits::{BLOCK_BYTES, COPIES_MAX, DOMAIN_BYTES_MAX, DRIVES_PER_POOL_MAX, GROUP_NAME_BYTES_MAX};
 use crate::table::{SlotAddress, TableDesc};
 use crate::wire::{DecodeError, Put, Take};
 
@@ -408,6 +408,9 @@ impl Item {
                 let egroup = EgroupId(take.u48()?);
                 let incarnation = take.u64()?;
                 let rf = take.u8()?;
+                if !(1..=COPIES_MAX as u8).contains(&rf) {
+                    return Err(DecodeError::Invalid("segment rf"));
+                }
                 let copies_len = take.u8()? as usize;
                 let copies = take_copies(take, copies_len)?;
                 Ok(Self::Segment { group, segment: Segment { egroup, incarnation, rf, copies } })

@@ -15,7 +15,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,6 +33,7 @@ over_both_doors! {
     small_writes_allow_large_attributes,
     a_panic_is_one_failed_request,
     many_at_once_get_their_own_answers,
+    slow_reads_of_one_processor_are_right,
 }
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -45,8 +46,11 @@ fn put(path: &Path, content: &[u8]) -> io::Result<()> {
     create(path)?.write_all(content)
 }
 
-/// Works until something fails.
+/// Works until something fails. Through a descriptor: a path leads to the directory below once the mount is
+/// detached.
 fn work(dir: &Path, number: usize, rounds: &AtomicU64) -> io::Result<()> {
+    let root = OpenOptions::new().read(true).open(dir)?;
+    let dir = PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd()));
     let path = dir.join(format!("work-{number}"));
     let mut large = vec![number as u8; 300_000];
     loop {
@@ -58,7 +62,7 @@ fn work(dir: &Path, number: usize, rounds: &AtomicU64) -> io::Result<()> {
         file.read_exact(&mut large)?;
         assert!(large[5..].iter().all(|byte| *byte == number as u8));
         large.fill(number as u8);
-        fs::read_dir(dir)?.try_for_each(|entry| entry.map(drop))?;
+        fs::read_dir(&dir)?.try_for_each(|entry| entry.map(drop))?;
         drop(file);
         fs::remove_file(&path)?;
         rounds.fetch_add(1, Ordering::SeqCst);
@@ -225,6 +229,51 @@ fn many_at_once_get_their_own_answers(door: TransportWish) {
     };
     threads::run_parallel("many", (0..16).map(one).collect());
     assert_eq!(fs::read_dir(mounted.dir()).expect("list").count(), 16 * 100);
+    mounted.end();
+}
+
+/// Keeps the calling thread on the processor that it runs on.
+fn stay_here(cpu: usize) {
+    // SAFETY: zeros are a valid set, `cpu` is a processor's number, and the kernel reads one whole set.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(cpu, &mut set);
+        assert_eq!(errno(libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set)), 0);
+    }
+}
+
+/// All callers are on one processor, so all their requests are in one queue.
+fn slow_reads_of_one_processor_are_right(door: TransportWish) {
+    const BLOCKS: usize = 64;
+    let serve = ServeOptions { transport: door, ..ServeOptions::default() };
+    let fs = MemoryFs::new(0o755).with_reads_of(Duration::from_micros(300));
+    let mounted = Mounted::of(fs, |_| {}, serve);
+    let path = mounted.path("file");
+    let content: Vec<u8> = (0..BLOCKS * 4096).map(|index| (index / 4096 * 3 + index % 7) as u8).collect();
+    put(&path, &content).expect("write");
+    // SAFETY: it takes nothing.
+    let cpu = usize::try_from(unsafe { libc::sched_getcpu() }).expect("a processor");
+    let read = |number: usize| {
+        let (path, content) = (&path, &content);
+        move || {
+            stay_here(cpu);
+            let file = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path).expect("open");
+            let mut buffer = vec![0; 2 * 4096];
+            let start = buffer.as_ptr().align_offset(4096);
+            for round in 0..100 {
+                let at = (number * 13 + round * 5) % BLOCKS * 4096;
+                let block = &mut buffer[start..start + 4096];
+                file.read_exact_at(block, at as u64).expect("read");
+                assert!(block == &content[at..at + 4096], "block at {at}");
+            }
+        }
+    };
+    // The last job would run, and stay, on this thread.
+    let mut jobs: Vec<Box<dyn FnOnce() + Send>> = Vec::new();
+    jobs.extend((0..8).map(|number| Box::new(read(number)) as Box<dyn FnOnce() + Send>));
+    jobs.push(Box::new(|| ()));
+    threads::run_parallel("reader", jobs);
+    assert!(mounted.fs.most_reads() >= 2, "one read keeps all others of its processor waiting");
     mounted.end();
 }
 

@@ -12,9 +12,9 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-const TRACES: u64 = 60;
+const TRACES: u64 = 56;
 const THREADS: usize = 2;
-const BUDGET: Budget = Budget { states_per_step: 45, recursion_every: 60, recursion_states: 6 };
+const BUDGET: Budget = Budget { states_per_step: 55, recursion_every: 60, recursion_states: 6 };
 const DISTINCT_MIN: u64 = 20_000;
 const STEP_MIN: u64 = 500;
 const OPS_MIN: u64 = 5;
@@ -40,8 +40,8 @@ const STEPS: [Step; 18] = [
     Step::EpochEdit,
 ];
 
-/// Seeds that once failed, with what they found.
-const REGRESSIONS: [u64; 3] = [23, 39, 41];
+/// Seeds from `TRACES` on that once failed. (23, 39 and 41 did, and are played anyway.)
+const REGRESSIONS: [u64; 0] = [];
 
 fn plan(seed: u64) -> Plan {
     let shapes: [(usize, &'static [u8], bool); 6] = [
@@ -49,12 +49,12 @@ fn plan(seed: u64) -> Plan {
         (1, &[1], false),
         (3, &[3], false),
         (4, &[1, 2, 3], true),
-        (3, &[2, 2], true),
-        (3, &[1, 2], false),
+        (3, &[3, 1], true),
+        (3, &[1, 2], true),
     ];
     let (drives, rfs, shared) = shapes[seed as usize % shapes.len()];
     let before = [0, 60, 200, 400][(seed / 6) as usize % 4];
-    Plan { seed, drives, rfs, shared, before, recorded: 70 }
+    Plan { seed, drives, rfs, shared, before, recorded: 60 }
 }
 
 /// Plays and judges one seed.
@@ -95,7 +95,11 @@ fn every_crash_leaves_the_state_at_one_lsn() {
         tally.distinct, tally.recursions, tally.edits_forgotten
     );
     println!("steps: {:#?}\noperations: {ops:#?}", tally.by_step);
-    assert!(problems.is_empty(), "{} seeds failed: look into one with `one_seed`, then keep it", problems.len());
+    assert!(
+        problems.is_empty(),
+        "{} seeds failed: look into one with `one_seed`, then keep it",
+        problems.len()
+    );
     assert!(tally.distinct >= DISTINCT_MIN, "only {} distinct states", tally.distinct);
     for (op, count) in OpName::all().map(|op| (op, ops.get(&op).copied().unwrap_or(0))) {
         assert!(count >= OPS_MIN, "{op:?} was played only {count} times");

@@ -116,7 +116,10 @@ fn flipped_bytes_of_a_superblock_are_survived() {
     let rig = open(&world).expect("opens without the drive");
     assert!(text_of(&rig.engine, "v") == expected);
     let warnings = rig.engine.status().expect("status").warnings;
-    assert!(warnings.iter().any(|warning| warning.contains("d1") && warning.contains("damaged")), "{warnings:?}");
+    assert!(
+        warnings.iter().any(|warning| warning.contains("d1") && warning.contains("damaged")),
+        "{warnings:?}"
+    );
 }
 
 /// Row 11: the manifest on one drive. What is wrong there is repaired from the others, and counted.
@@ -152,7 +155,9 @@ fn flipped_bytes_of_tables_are_repaired() {
         let groups = rig.engine.groups();
         let descs = groups.iter().flat_map(|group| group.tree().tables());
         let places = descs.map(|desc| (desc.bytes as u64, desc.copies[0]));
-        places.map(|(bytes, copy)| (bytes, copy.drive, slot_place(&rig.engine, copy.slot))).collect::<Vec<_>>()
+        places
+            .map(|(bytes, copy)| (bytes, copy.drive, slot_place(&rig.engine, copy.slot)))
+            .collect::<Vec<_>>()
     };
     assert!(!tables.is_empty());
     for (bytes, drive, (file, start)) in tables {
@@ -190,7 +195,8 @@ fn logged_pool(frames: u64, floor: bool) -> (SimWorld, Vec<(Lsn, String)>, Segme
     let record = rig.engine.pool().groups().remove(0);
     let at = record.segments.iter().position(|segment| {
         let (file, start) = slot_place(&rig.engine, segment.copies[0].slot);
-        frames_of(&rig.world.drives()[segment.copies[0].drive as usize], &file, start).len() >= frames as usize
+        frames_of(&rig.world.drives()[segment.copies[0].drive as usize], &file, start).len()
+            >= frames as usize
     });
     let segment = record.segments[at.expect("a segment with the frames")].clone();
     (rig.world.clone(), texts, segment)
@@ -229,7 +235,8 @@ fn every_flipped_byte_of_one_copy_of_the_log_is_repaired() {
             let rig = open(&world).unwrap_or_else(|error| panic!("byte {at}: {error}"));
             let found = text_of(&rig.engine, "v");
             assert!(&found == expected, "byte {at}: {}", difference(expected, &found));
-            let mended = drive.read_raw(&file, offset + at, 1) == world_byte(&world, &segment, &rig.engine, offset - start + at);
+            let mended = drive.read_raw(&file, offset + at, 1)
+                == world_byte(&world, &segment, &rig.engine, offset - start + at);
             // Payload at or below the floor is mended when a read meets it: reads take turns.
             assert!(mended || at >= head, "byte {at} of the frame at {offset} is not mended");
             tried += 1;
@@ -258,10 +265,13 @@ fn a_log_that_is_bad_on_both_copies_below_the_floor_is_refused() {
     let rig = open(&copy(&world)).expect("opens");
     let (file, start) = slot_place(&rig.engine, segment.copies[0].slot);
     let frames = frames_of(&world.drives()[segment.copies[0].drive as usize], &file, start);
-    for (number, (offset, header)) in frames.iter().enumerate().filter(|(_, (_, header))| header.op_count > 0) {
+    for (number, (offset, header)) in frames.iter().enumerate().filter(|(_, (_, header))| header.op_count > 0)
+    {
         let world = copy(&world);
         flip_both(&world, &rig.engine, &segment, offset - start + 100);
-        let Err(error) = open(&world) else { panic!("frame {number} ({header:?}) is bad and nobody says so") };
+        let Err(error) = open(&world) else {
+            panic!("frame {number} ({header:?}) is bad and nobody says so")
+        };
         assert_eq!(error.kind, Kind::Corrupt, "{error}");
         assert!(error.message.contains("log of group v"), "{error}");
     }
@@ -317,7 +327,11 @@ fn a_large_unsynced_write_does_not_harm_a_synced_one() {
         assert_eq!(a.len(), old.len());
         // Each write op is whole or absent; ops are as long as the engine takes them.
         for op in a.chunks(files.write_bytes_max() as usize) {
-            assert!(op.iter().all(|byte| *byte == op[0] && (1..=3).contains(byte)), "event {}: A is mixed", state.position);
+            assert!(
+                op.iter().all(|byte| *byte == op[0] && (1..=3).contains(byte)),
+                "event {}: A is mixed",
+                state.position
+            );
         }
         states += 1;
     }
@@ -334,7 +348,7 @@ fn a_full_pool_takes_deletes_and_is_writable_again() {
     let refused = loop {
         let at = written.len() as u64;
         rig.world.clock().advance(100_000_000);
-        if at % 10 == 0 {
+        if at.is_multiple_of(10) {
             rig.engine.groups()[0].second_now().expect("a tick");
         }
         match put(&files, &format!("file-{at}"), &pattern(at, 500_000)) {
@@ -361,9 +375,13 @@ fn a_full_pool_takes_deletes_and_is_writable_again() {
     let rig = rig.kill(options());
     let files = mount(&rig.engine, "v");
     check(&files, 0);
-    files.setattr(&ROOT, written[0], &SetAttr { size: Some(0), ..SetAttr::default() }).expect("truncated on a full pool");
+    files
+        .setattr(&ROOT, written[0], &SetAttr { size: Some(0), ..SetAttr::default() })
+        .expect("truncated on a full pool");
     for at in 0..8 {
-        files.unlink(&ROOT, ROOT_INO, format!("file-{at}").as_bytes()).unwrap_or_else(|error| panic!("rm {at}: {error:?}"));
+        files
+            .unlink(&ROOT, ROOT_INO, format!("file-{at}").as_bytes())
+            .unwrap_or_else(|error| panic!("rm {at}: {error:?}"));
     }
     // Writable within 5 s.
     let mut seconds = 0;
@@ -481,4 +499,31 @@ fn a_stale_heartbeat_keeps_nobody_out() {
     drop(files);
     let rig = rig.kill(options());
     assert!(text_of(&rig.engine, "v") == expected);
+}
+
+/// A volume of a higher RF joins a group whose log has much that is not flushed yet: the headers' RF rises under it.
+#[test]
+fn a_volume_with_more_copies_joins_a_busy_group() {
+    let rig = Rig::create(18, 3, options());
+    let create = |name: &str, rf: u8| holdfast_store::engine::VolumeCreate {
+        name: name.to_owned(),
+        rf,
+        group: Some("shared".to_owned()),
+        ack_write: false,
+        quota_bytes: 0,
+        owner: (0, 0),
+    };
+    rig.engine.volume_create(&create("one", 1)).expect("created");
+    let one = mount(&rig.engine, "one");
+    for at in 0..120 {
+        put(&one, &format!("file-{at}"), &pattern(at, 3000)).expect("written");
+    }
+    rig.engine.volume_create(&create("three", 3)).expect("created");
+    let three = mount(&rig.engine, "three");
+    put(&three, "file", &pattern(1, 30_000)).expect("written");
+    rig.engine.flush().expect("flushed");
+    let texts = (walk(&one).expect("reads").text, walk(&three).expect("reads").text);
+    drop((one, three));
+    let rig = open(&rig.world).expect("opens after a power cut");
+    assert!((text_of(&rig.engine, "one"), text_of(&rig.engine, "three")) == texts);
 }

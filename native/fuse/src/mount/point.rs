@@ -94,7 +94,8 @@ pub fn detach_stale(dir: &Path) -> io::Result<bool> {
             Ok(()) => break,
             Err(error) if error.kind() == io::ErrorKind::TimedOut => abort(entry.connection())?,
             Err(error) => match error.raw_os_error() {
-                Some(libc::ENOTCONN | libc::ECONNABORTED) => {}
+                // ECANCELED: its rings have lost their threads, and the connection ends any moment.
+                Some(libc::ENOTCONN | libc::ECONNABORTED | libc::ECANCELED) => {}
                 _ => break,
             },
         }

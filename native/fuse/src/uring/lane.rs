@@ -9,17 +9,20 @@
 use super::Shared;
 use super::commands::{Commands, Completion};
 use super::cpus;
+use super::helpers::Work;
 use super::mailbox::{Body, Mailbox, Waiting};
 use super::slots::{Payload, Slots};
 use crate::abi::input::Message;
-use crate::abi::opcode;
+use crate::abi::{op_in_bytes, opcode};
 use crate::init::Negotiated;
 use crate::transport::{Answer, Reply, Serve};
+use holdfast_device::{Clock, RealClock};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::Sender;
 
 /// Field order: the ring goes before the memory it knows of.
 pub struct Lane {
@@ -39,6 +42,11 @@ pub struct Lane {
     left: Vec<(u16, usize)>,
     /// The kernel said that the connection ends.
     torn_down: bool,
+    /// Something waited for the lane when it last came to sleep.
+    behind: bool,
+    /// Nanoseconds that reads took lately, on average.
+    read_ns: u64,
+    helpers: Sender<Work>,
     completions: Vec<Completion>,
     answers: Vec<Waiting>,
 }
@@ -51,7 +59,11 @@ pub struct Parts {
     pub shared: Arc<Shared>,
     pub serve: Arc<dyn Serve>,
     pub agreed: Negotiated,
+    pub helpers: Sender<Work>,
 }
+
+/// A read of the daemon's memory is faster, one of a drive slower: a helper costs two changes of thread.
+const SLOW_READ_NS: u64 = 40_000;
 
 impl Lane {
     /// To be called on the thread that will run it: it is pinned here, and the ring belongs to it.
@@ -74,6 +86,9 @@ impl Lane {
             in_service: 0,
             left: parts.plan.queues,
             torn_down: false,
+            behind: false,
+            read_ns: 0,
+            helpers: parts.helpers,
             completions: Vec::new(),
             answers: Vec::new(),
         })
@@ -114,7 +129,7 @@ impl Lane {
                     Completion::Bell { armed: false } => self.commands.watch(self.mailbox.bell())?,
                     Completion::Lost { slot, errno } => self.lost(slot, errno),
                     Completion::Request { slot } => {
-                        self.request(slot)?;
+                        self.request(slot, index + 1 < count)?;
                         // The others may take long: this caller shall not wait for them.
                         if index + 1 < count {
                             self.commands.submit()?;
@@ -133,6 +148,7 @@ impl Lane {
         while !self.mailbox.fall_asleep() {
             self.send_parked()?;
         }
+        self.behind = self.commands.backlog();
         let waited = self.commands.wait();
         self.mailbox.wake_up();
         waited
@@ -149,18 +165,40 @@ impl Lane {
         // A queue without slots: its callers would wait for ever. Before the first request it is the mount's
         // probe that finds out.
         let ending = self.torn_down || self.shared.ended.load(Ordering::SeqCst);
-        if *left == 0 && !ending && self.shared.served.load(Ordering::Relaxed) > 0 {
+        if *left == 0 && !ending && self.shared.in_use.load(Ordering::Relaxed) {
             (self.shared.abort)();
         }
     }
 
-    /// Serves the request in a slot.
-    fn request(&mut self, slot: usize) -> io::Result<()> {
+    /// Takes the request in a slot: serves it, or hands it on when it may take long and others wait.
+    fn request(&mut self, slot: usize, others_follow: bool) -> io::Result<()> {
         // SAFETY: this is the completion of the slot's only command.
         unsafe { self.slots.take_back(slot) };
         self.in_kernel -= 1;
         self.in_service += 1;
-        self.shared.served.fetch_add(1, Ordering::Relaxed);
+        // Read by every lane, so written only once.
+        if !self.shared.in_use.load(Ordering::Relaxed) {
+            self.shared.in_use.store(true, Ordering::SeqCst);
+        }
+        let Some(arrived) = self.slots.arrived(slot) else {
+            return Err(io::ErrorKind::InvalidData.into());
+        };
+        if arrived.header.opcode != opcode::READ {
+            return self.serve_one(slot);
+        }
+        if self.read_ns > SLOW_READ_NS && (others_follow || self.behind) {
+            // Not measured: the average fades, so that one read is measured again now and then.
+            self.read_ns -= self.read_ns / 256;
+            return self.hand_on(slot);
+        }
+        let before = RealClock.boottime_ns();
+        let served = self.serve_one(slot);
+        let took = RealClock.boottime_ns().saturating_sub(before);
+        self.read_ns = (self.read_ns * 7 + took) / 8;
+        served
+    }
+
+    fn serve_one(&mut self, slot: usize) -> io::Result<()> {
         let Some(arrived) = self.slots.arrived(slot) else {
             return Err(io::ErrorKind::InvalidData.into());
         };
@@ -186,6 +224,20 @@ impl Lane {
         self.send(in_place)
     }
 
+    /// Lets a helper serve a read; its answer comes to the mailbox.
+    fn hand_on(&mut self, slot: usize) -> io::Result<()> {
+        let Some(arrived) = self.slots.arrived(slot) else {
+            return Err(io::ErrorKind::InvalidData.into());
+        };
+        let header = arrived.header;
+        let op_in = arrived.op_in[..op_in_bytes(header.opcode, self.agreed.setxattr_ext)].to_vec();
+        let lent = self.slots.lend(slot).ok_or(io::ErrorKind::InvalidData)?;
+        let (serve, mailbox) = (Arc::clone(&self.serve), Arc::clone(&self.mailbox));
+        // Helpers end after lanes only.
+        let work = Work { serve, mailbox, slot, header, op_in, lent };
+        self.helpers.send(work).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+
     /// Answers that were parked, or come from other threads.
     fn send_parked(&mut self) -> io::Result<()> {
         self.send(false)
@@ -196,15 +248,21 @@ impl Lane {
         let mut answers = std::mem::take(&mut self.answers);
         self.mailbox.collect(&mut answers);
         for Waiting { slot, unique, errno, body } in answers.drain(..) {
-            if !self.slots.is_ours(slot) {
-                continue;
+            match body {
+                Body::Scratch(length) if in_place => {
+                    self.slots.answer(slot, unique, errno, Payload::InPlace(length));
+                }
+                Body::Scratch(length) => {
+                    self.slots.answer(slot, unique, errno, Payload::Copied(&self.scratch[..length]));
+                }
+                Body::Bytes(bytes) => self.slots.answer(slot, unique, errno, Payload::Copied(&bytes)),
+                Body::Lent { lent, filled, bytes } => {
+                    self.slots.take_home(slot, lent);
+                    let payload =
+                        if bytes.is_empty() { Payload::InPlace(filled) } else { Payload::Copied(&bytes) };
+                    self.slots.answer(slot, unique, errno, payload);
+                }
             }
-            let payload = match &body {
-                Body::Scratch(length) if in_place => Payload::InPlace(*length),
-                Body::Scratch(length) => Payload::Copied(&self.scratch[..*length]),
-                Body::Bytes(bytes) => Payload::Copied(bytes),
-            };
-            self.slots.answer(slot, unique, errno, payload);
             // SAFETY: `commands` is dropped before `slots`.
             unsafe { self.commands.commit(&mut self.slots, slot) }?;
             self.in_service -= 1;

@@ -4,6 +4,7 @@
 //! Invariants: an answer left while the lane sleeps wakes it, with one write to its eventfd however many
 //! follow; a mailbox outlives its lane for as long as somebody owes an answer, and what arrives then is dropped.
 
+use super::slots::Lent;
 use crate::errno::Errno;
 use crate::transport::{Answer, InFlight};
 use parking_lot::Mutex;
@@ -25,6 +26,12 @@ pub enum Body {
     /// The first bytes of the scratch space that this request was served with.
     Scratch(usize),
     Bytes(Vec<u8>),
+    /// The slot's payload comes home, `filled` bytes of it being the answer, unless `bytes` are.
+    Lent {
+        lent: Lent,
+        filled: usize,
+        bytes: Vec<u8>,
+    },
 }
 
 struct State {
@@ -80,6 +87,16 @@ impl Mailbox {
         self.state.lock().asleep = false;
     }
 
+    pub fn post(&self, answer: Waiting) {
+        let mut state = self.state.lock();
+        state.answers.push(answer);
+        let asleep = std::mem::take(&mut state.asleep);
+        drop(state);
+        if asleep {
+            self.ring();
+        }
+    }
+
     pub fn ring(&self) {
         // Nobody ever empties it; 2^64 rings are out of reach.
         let _cannot_block = (&self.bell).write(&1_u64.to_ne_bytes());
@@ -91,13 +108,7 @@ impl Answer for Mailbox {
         let in_scratch =
             !payload.is_empty() && payload.as_ptr().addr() == self.scratch.load(Ordering::Relaxed);
         let body = if in_scratch { Body::Scratch(payload.len()) } else { Body::Bytes(payload.to_vec()) };
-        let mut state = self.state.lock();
-        state.answers.push(Waiting { slot: slot as usize, unique, errno, body });
-        let asleep = std::mem::take(&mut state.asleep);
-        drop(state);
-        if asleep {
-            self.ring();
-        }
+        self.post(Waiting { slot: slot as usize, unique, errno, body });
     }
     fn in_flight(&self) -> &InFlight {
         &self.in_flight
@@ -151,6 +162,7 @@ mod tests {
         let lengths = answers.iter().map(|answer| match &answer.body {
             Body::Scratch(length) => (true, *length),
             Body::Bytes(bytes) => (false, bytes.len()),
+            Body::Lent { .. } => panic!("nothing was lent"),
         });
         assert_eq!(lengths.collect::<Vec<_>>(), [(true, 5), (false, 5), (false, 4), (false, 0), (false, 5)]);
     }

@@ -8,6 +8,7 @@
 
 mod commands;
 mod cpus;
+mod helpers;
 mod lane;
 mod mailbox;
 mod module;
@@ -20,10 +21,11 @@ use crate::init::Negotiated;
 use crate::transport::{Crew, InFlight, Job, Serve, Transport};
 use lane::{Lane, Parts};
 use mailbox::Mailbox;
+use parking_lot::Mutex;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::time::Duration;
 
@@ -31,8 +33,8 @@ use std::time::Duration;
 struct Shared {
     /// The kernel has ended the connection.
     ended: AtomicBool,
-    /// Requests that came over the rings.
-    served: AtomicU64,
+    /// A request came over the rings.
+    in_use: AtomicBool,
     /// Ends the connection: a queue died under it.
     abort: Box<dyn Fn() + Send + Sync>,
 }
@@ -77,10 +79,11 @@ impl Rings {
         let refused = |error: io::Error| format!("cannot make the rings: {error}");
         let shared = Arc::new(Shared {
             ended: AtomicBool::new(false),
-            served: AtomicU64::new(0),
+            in_use: AtomicBool::new(false),
             abort: options.abort,
         });
         let lanes = cpus::lanes()?;
+        let (helpers, work) = mpsc::channel();
         let (count, (ready, made)) = (lanes.len(), mpsc::sync_channel(lanes.len()));
         let (mut jobs, mut mailboxes, mut go): (Vec<Job>, _, _) = (Vec::new(), Vec::new(), Vec::new());
         for plan in lanes {
@@ -96,11 +99,17 @@ impl Rings {
                 shared: Arc::clone(&shared),
                 serve: Arc::clone(serve),
                 agreed: options.agreed,
+                helpers: helpers.clone(),
             };
             let ready = ready.clone();
             jobs.push((name, Box::new(move || run(parts, &ready, &wait_for_word))));
         }
-        drop(ready);
+        drop((ready, helpers));
+        let work = Arc::new(Mutex::new(work));
+        for index in 0..helpers::count(count) {
+            let work = Arc::clone(&work);
+            jobs.push((format!("fuse-read-{index}"), Box::new(move || helpers::run(&work))));
+        }
         let crew = Crew::start(jobs, Box::new(|| {})).map_err(refused)?;
         let rings = Self { crew, shared, mailboxes, go };
         for _ in 0..count {
@@ -130,7 +139,7 @@ impl Rings {
 
     /// Whether requests come this way. One that was answered over `/dev/fuse` instead tells that they do not.
     pub fn in_use(&self) -> bool {
-        self.shared.served.load(Ordering::SeqCst) > 0
+        self.shared.in_use.load(Ordering::SeqCst)
     }
 }
 

@@ -1,9 +1,11 @@
 //! The memory that requests arrive in and answers leave from: one slot an entry of a ring.
 //!
 //! Invariants:
-//! - a slot is either the kernel's, ours, or lost; its bytes can be reached only while it is ours;
+//! - a slot is either the kernel's, ours, lent to a helper, or lost; its bytes can be reached only while it is
+//!   ours, those of its payload by the helper that it is lent to;
 //! - pages come as they are touched: the kernel reuses the latest slot first, so memory follows concurrency;
-//! - the mapping and the iovecs outlive the ring ([`super::lane::Lane`] drops the ring first).
+//! - the mapping and the iovecs outlive the ring ([`super::lane::Lane`] drops the ring first), the mapping
+//!   whatever is lent, too.
 //!
 //! A slot: `header page | payload`. Header page: `in_out 0..128 | op_in 128..256 | flags u64 256 | commit_id u64
 //! 264 | payload_sz u32 272`. A request's header (40 bytes) and an answer's (16) share `in_out`.
@@ -13,6 +15,7 @@ use crate::abi::output::out_header;
 use crate::errno::Errno;
 use std::io;
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 const PAGE_BYTES: usize = 4096;
 /// What the kernel uses of the header page.
@@ -25,6 +28,8 @@ const PAYLOAD_BYTES: std::ops::Range<usize> = 272..276;
 enum Owner {
     Kernel,
     Us,
+    /// A [`Lent`] is out.
+    Helper,
     /// The kernel has given it back for good.
     Nobody,
 }
@@ -47,9 +52,45 @@ pub struct Arrived<'a> {
     pub filled: usize,
 }
 
-pub struct Slots {
+struct Mapping {
     start: NonNull<u8>,
     bytes: usize,
+}
+
+// SAFETY: it is only an address range, unmapped by whoever drops it last; what may be touched in it, and by
+// whom, is decided by [`Slots`] and [`Lent`].
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the ring that knew of it is gone, and nobody else has a share in it.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.bytes) };
+    }
+}
+
+/// A slot's payload, out of the lane's hands until it is returned.
+pub struct Lent {
+    payload: NonNull<u8>,
+    bytes: usize,
+    /// Keeps the memory there, even after the lane's end.
+    _mapping: Arc<Mapping>,
+}
+
+// SAFETY: while it exists, nobody else reaches the payload: it may be used wherever it is.
+unsafe impl Send for Lent {}
+
+impl Lent {
+    pub fn bytes(&mut self) -> &mut [u8] {
+        // SAFETY: the payload is in the mapping that this keeps, and lent only once; `&mut self` makes this the
+        // only reference.
+        unsafe { std::slice::from_raw_parts_mut(self.payload.as_ptr(), self.bytes) }
+    }
+}
+
+pub struct Slots {
+    mapping: Arc<Mapping>,
     payload_bytes: usize,
     slots: Vec<Slot>,
 }
@@ -88,7 +129,7 @@ impl Slots {
             Slot { owner: Owner::Us, queue, commit_id: 0, vectors: Box::new(vectors) }
         });
         let slots = slots.collect();
-        Ok(Self { start, bytes, payload_bytes, slots })
+        Ok(Self { mapping: Arc::new(Mapping { start, bytes }), payload_bytes, slots })
     }
 
     pub fn len(&self) -> usize {
@@ -121,6 +162,21 @@ impl Slots {
     /// # Safety
     /// The kernel has completed the slot's command, and no other was submitted for it.
     pub unsafe fn take_back(&mut self, slot: usize) {
+        self.slots[slot].owner = Owner::Us;
+    }
+
+    /// Hands a slot's payload to another thread.
+    pub fn lend(&mut self, slot: usize) -> Option<Lent> {
+        assert!(self.is_ours(slot), "slot {slot} is not ours");
+        let payload = NonNull::new(self.slots[slot].vectors[1].iov_base.cast::<u8>())?;
+        self.slots[slot].owner = Owner::Helper;
+        Some(Lent { payload, bytes: self.payload_bytes, _mapping: Arc::clone(&self.mapping) })
+    }
+
+    /// Ends what [`Slots::lend`] began.
+    pub fn take_home(&mut self, slot: usize, lent: Lent) {
+        let whole = self.slots[slot].vectors[1].iov_base == lent.payload.as_ptr().cast();
+        assert!(whole && self.slots[slot].owner == Owner::Helper, "slot {slot} was not lent as this");
         self.slots[slot].owner = Owner::Us;
     }
 
@@ -179,13 +235,6 @@ pub enum Payload<'a> {
     Copied(&'a [u8]),
 }
 
-impl Drop for Slots {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is ours alone; the ring that knew of it is gone, and no reference outlives self.
-        unsafe { libc::munmap(self.start.as_ptr().cast(), self.bytes) };
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,6 +263,19 @@ mod tests {
         // More than there is room for cannot be a request.
         slots.bytes_of(2).0[272..276].copy_from_slice(&12_289_u32.to_ne_bytes());
         assert!(slots.arrived(2).is_none());
+    }
+
+    #[test]
+    fn what_is_lent_comes_home_filled_and_outlives_the_slots() {
+        let mut slots = Slots::new(&[(0, 2)], 8192).expect("memory");
+        let mut lent = slots.lend(1).expect("there");
+        assert!(!slots.is_ours(1) && slots.is_ours(0));
+        lent.bytes()[..4].copy_from_slice(b"read");
+        slots.take_home(1, lent);
+        assert_eq!(&slots.bytes_of(1).1[..4], b"read");
+        let mut orphan = slots.lend(0).expect("there");
+        drop(slots);
+        orphan.bytes().fill(1);
     }
 
     #[test]

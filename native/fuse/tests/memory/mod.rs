@@ -7,6 +7,7 @@ use holdfast_format::{Ino, ROOT_INO};
 use holdfast_store::api::*;
 use parking_lot::{Condvar, Mutex};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 const TYPE: u32 = 0o170_000;
 const DIRECTORY: u32 = 0o040_000;
@@ -48,11 +49,20 @@ pub struct Seen {
     pub callers: Vec<Caller>,
 }
 
+#[derive(Clone, Copy, Default)]
+struct Reading {
+    now: usize,
+    most: usize,
+}
+
 /// Looking this up is a defect of the file system.
 pub const PANIC: &[u8] = b"panic";
 
 pub struct MemoryFs {
     write_bytes_max: u32,
+    /// A read takes so long, as if there were a drive.
+    read_takes: Duration,
+    reading: Mutex<Reading>,
     state: Mutex<State>,
     flush_held: Condvar,
 }
@@ -205,11 +215,36 @@ impl MemoryFs {
         let owner = Caller { uid, gid, ..Caller::default() };
         let root = state.new_node(&owner, DIRECTORY | root_mode, 0, ROOT_INO.0);
         assert_eq!(root, ROOT_INO.0);
-        Self { write_bytes_max: 1 << 20, state: Mutex::new(state), flush_held: Condvar::new() }
+        Self {
+            write_bytes_max: 1 << 20,
+            read_takes: Duration::ZERO,
+            reading: Mutex::default(),
+            state: Mutex::new(state),
+            flush_held: Condvar::new(),
+        }
     }
     pub fn with_writes_of(mut self, bytes: u32) -> Self {
         self.write_bytes_max = bytes;
         self
+    }
+    pub fn with_reads_of(mut self, duration: Duration) -> Self {
+        self.read_takes = duration;
+        self
+    }
+    /// Reads that were in here at once, at most.
+    pub fn most_reads(&self) -> usize {
+        self.reading.lock().most
+    }
+    fn wait_for_drive(&self) {
+        if self.read_takes.is_zero() {
+            return;
+        }
+        let mut reading = self.reading.lock();
+        reading.now += 1;
+        reading.most = reading.most.max(reading.now);
+        // Nobody signals it: the time passes.
+        Condvar::new().wait_for(&mut reading, self.read_takes);
+        reading.now -= 1;
     }
     pub fn seen(&self) -> Seen {
         self.state.lock().seen.clone()
@@ -370,6 +405,7 @@ impl FileSystem for MemoryFs {
         Ok(())
     }
     fn read(&self, _caller: &Caller, ino: Ino, offset: u64, into: &mut [u8]) -> FsResult<usize> {
+        self.wait_for_drive();
         let mut state = self.state.lock();
         state.seen.reads.push(into.len());
         let node = state.node(ino)?;

@@ -42,7 +42,12 @@ impl Engine {
     }
 }
 
-fn check_group(engine: &Engine, group: &Group, named: &mut PageCounts, report: &mut CheckReport) -> Result<()> {
+fn check_group(
+    engine: &Engine,
+    group: &Group,
+    named: &mut PageCounts,
+    report: &mut CheckReport,
+) -> Result<()> {
     let mut read: BTreeSet<(PageName, u64)> = BTreeSet::new();
     group.tree().each_data_record(&mut |version| {
         report.data_records += 1;
@@ -69,7 +74,8 @@ pub(super) fn named_pages(level: u8, cell: &Cell) -> Vec<(PageName, Named)> {
             .filter(|block| released.get(block / 8).is_none_or(|byte| byte >> (block % 8) & 1 == 0))
             .filter_map(|block| {
                 let checksum = *checksums.get(block)?;
-                Some(((*egroup, first_page + block as u16), Named { offset: 0, length: BLOCK_BYTES as u16, checksum }))
+                let named = Named { offset: 0, length: BLOCK_BYTES as u16, checksum };
+                Some(((*egroup, first_page + block as u16), named))
             })
             .collect(),
         Cell::Packed { egroup, page, byte_offset, length, checksum } => {

@@ -3,7 +3,7 @@
 use super::scrub::ScrubProgress;
 use super::Engine;
 use crate::error::{Error, Kind, Result};
-use crate::placement::{HealProgress, PoolDrive};
+use crate::placement::{HealProgress, Pool, PoolDrive, ProbeInfo};
 use holdfast_device::real::RealDrive;
 use holdfast_device::{Drive, SharedMemory};
 use holdfast_format::limits::{
@@ -181,6 +181,17 @@ pub(super) fn open_drive(path: &Path) -> Result<Arc<dyn Drive>> {
     Ok(Arc::new(drive))
 }
 
+/// Opens and locks a drive of a pool. A directory without a superblock is refused before anything is written to it,
+/// the lock file included.
+pub(super) fn open_member(path: &Path) -> Result<Arc<dyn Drive>> {
+    let drive = RealDrive::open(path).map_err(|error| drive_error(path, &error))?;
+    if matches!(Pool::probe(&drive), Ok(ProbeInfo::Empty | ProbeInfo::Foreign { .. })) {
+        return Err(Error::invalid(format!("drive {} is in no pool", path.display())));
+    }
+    drive.lock().map_err(|error| drive_error(path, &error))?;
+    Ok(Arc::new(drive))
+}
+
 /// Opens and locks the directories of a pool that is to be created.
 pub fn real_drives(specs: &[DriveSpec]) -> Result<Vec<PoolDrive>> {
     let mut drives = Vec::with_capacity(specs.len());
@@ -266,7 +277,7 @@ fn counters_of(engine: &Engine) -> Counters {
         ("replayed_ops", sum(&|group| group.counters.replayed.load(Ordering::Relaxed))),
         ("metadata_cache_hits", cache.hits),
         ("metadata_cache_misses", cache.misses),
-        ("metadata_cache_bytes", cache.bytes as u64),
+        ("metadata_cache_bytes", cache.bytes),
         ("keys_stepped", sum(&|group| group.tree().stats().keys_stepped)),
     ]
     .into_iter()
