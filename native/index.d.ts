@@ -118,6 +118,9 @@ export interface PeerCredentials {
   pid: number
 }
 
+/** Adds an empty directory to the pool, or one of its drives whose content no longer counts. */
+export declare function poolAddDrive(handle: number, drive: DriveSpec): Promise<void | Failure>
+
 /**
  * Flushes, drains, closes the drives. The handle is dead afterwards, also when this fails: a pool whose close
  * failed is opened again by replay.
@@ -151,6 +154,15 @@ export interface PoolOptions {
 /** What lies on a path: the pool's name and uuid, or a failure that says why it is none. */
 export declare function poolProbe(path: Uint8Array): Promise<PoolIdentity | Failure>
 
+/** Empties a drive (path or uuid) in the background and lets go of it then; one that is away is given up. */
+export declare function poolRemoveDrive(handle: number, drive: string): Promise<void | Failure>
+
+/** Adds one drive and empties another. */
+export declare function poolReplaceDrive(handle: number, old: string, drive: DriveSpec): Promise<void | Failure>
+
+/** Verifies every copy of everything, or of one volume, and repairs what is wrong. */
+export declare function poolScrub(handle: number, volume?: string | undefined | null): Promise<ScrubReport | Failure>
+
 /** Drains and compacts until nothing is left to do. */
 export declare function poolSettle(handle: number): Promise<void | Failure>
 
@@ -174,6 +186,37 @@ export interface PoolStatus {
   counters: Array<Counter>
   /** Rebuilding of copies that were lost with a drive. */
   healing: Healing
+  scrub: Scrub
+}
+
+/** How far the background's scrub is. */
+export interface Scrub {
+  running: boolean
+  /** 0: none yet. */
+  pass: bigint
+  /** Seconds since 1970. */
+  startedS: bigint
+  /** Of this pass. */
+  badCopies: bigint
+  repaired: bigint
+  lost: bigint
+  /** Since the pool was opened. */
+  findings: Array<string>
+}
+
+/** What a scrub on demand looked at and found. */
+export interface ScrubReport {
+  tables: bigint
+  pages: bigint
+  footers: bigint
+  frames: bigint
+  /** Read, all copies together. */
+  bytes: bigint
+  badCopies: bigint
+  repaired: bigint
+  /** Pieces that no copy has right. */
+  lost: bigint
+  findings: Array<string>
 }
 
 export declare function volumeCreate(handle: number, create: VolumeCreate): Promise<VolumeInfo | Failure>

@@ -8,6 +8,7 @@ import { addDoctor } from "./verbs/doctor.js";
 import { addMount } from "./verbs/mount.js";
 import { addPool } from "./verbs/pool.js";
 import { addStatus } from "./verbs/status.js";
+import { addScrub } from "./verbs/scrub.js";
 import { addTop } from "./verbs/top.js";
 import { addUmount } from "./verbs/umount.js";
 import { addVolume } from "./verbs/volume.js";
@@ -30,6 +31,7 @@ export function createProgram(): Command {
     addMount,
     addUmount,
     addStatus,
+    addScrub,
     addTop,
     addDoctor,
     addCompletion,

@@ -16,6 +16,8 @@ interface Entry {
   known: KnownPool;
   pool: Pool | undefined;
   problem: ErrorBody | null;
+  /** Paths of drives that are being emptied, to be removed. */
+  leaving: Set<string>;
 }
 
 export class Pools {
@@ -33,7 +35,7 @@ export class Pools {
   /** Opens what is known; a pool that does not open is kept with its problem, and tried again by `retry`. */
   async openKnown(known: readonly KnownPool[]): Promise<void> {
     for (const one of known) {
-      const entry: Entry = { known: one, pool: undefined, problem: null };
+      const entry: Entry = { known: one, pool: undefined, problem: null, leaving: new Set() };
       this.#entries.set(one.name, entry);
       await this.#open(entry);
     }
@@ -105,9 +107,64 @@ export class Pools {
 
   #add(pool: Pool, drives: Buffer[]): KnownPool {
     const known = { ...pool.identity, drives };
-    this.#entries.set(known.name, { known, pool, problem: null });
+    this.#entries.set(known.name, { known, pool, problem: null, leaving: new Set() });
     this.log.info({ pool: known.name }, "pool open");
     return known;
+  }
+
+  /** The engine says what is wrong with a drive; a path of another pool is refused before it is touched. */
+  async addDrive(name: string, drive: DriveRequest): Promise<void> {
+    const path = await this.#freePath(name, drive.path);
+    await this.get(name).addDrive({ ...drive, path });
+    this.#remember(name, path);
+  }
+
+  async replaceDrive(name: string, old: string, drive: DriveRequest): Promise<void> {
+    const path = await this.#freePath(name, drive.path);
+    await this.get(name).replaceDrive(old, { ...drive, path });
+    this.#remember(name, path);
+    this.#entry(name).leaving.add(old);
+  }
+
+  /** Known until it is empty: a restart in between has to find what still lies there. */
+  async removeDrive(name: string, drive: string): Promise<void> {
+    const { drives } = await this.get(name).status();
+    const found = drives.find(({ path, uuid }) => path === drive || uuid === drive);
+    await this.get(name).removeDrive(drive);
+    this.#entry(name).leaving.add(found?.path ?? drive);
+  }
+
+  /** Drops the paths of drives that were to be removed and are out of their pools. True when there were any. */
+  async forgetRemoved(): Promise<boolean> {
+    let changed = false;
+    for (const entry of this.#entries.values()) {
+      if (entry.pool === undefined || entry.leaving.size === 0) continue;
+      const { drives } = await entry.pool.status();
+      const gone = [...entry.leaving].filter((path) => drives.every((drive) => drive.path !== path));
+      if (gone.length === 0) continue;
+      gone.forEach((path) => entry.leaving.delete(path));
+      entry.known = {
+        ...entry.known,
+        drives: entry.known.drives.filter((path) => !gone.includes(pathToText(path))),
+      };
+      changed = true;
+    }
+    return changed;
+  }
+
+  async #freePath(name: string, drive: Buffer): Promise<Buffer> {
+    const path = await realDirectory(drive);
+    const owner = this.known().find(
+      (pool) => pool.name !== name && pool.drives.some((one) => one.equals(path)),
+    );
+    if (owner === undefined) return path;
+    throw new HoldfastError("Conflict", `drive ${pathToText(path)} belongs to pool ${owner.name} already`);
+  }
+
+  #remember(name: string, path: Buffer): void {
+    const entry = this.#entry(name);
+    if (entry.known.drives.some((drive) => drive.equals(path))) return;
+    entry.known = { ...entry.known, drives: [...entry.known.drives, path] };
   }
 
   /** Closes the pool and empties its drives. Which volumes it has must not matter to anybody any more. */

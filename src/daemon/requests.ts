@@ -24,6 +24,13 @@ export const poolImport = z.strictObject({
   drives: z.array(z.strictObject(pathFields)).min(1, "name the pool's drives").max(DRIVES_MAX),
 });
 
+export const driveAdd = z.strictObject({
+  ...pathFields,
+  size: size.optional(),
+  domain: z.string().max(256).optional(),
+});
+export const driveReplace = driveAdd.extend({ old: name });
+
 export const volumeCreate = z.strictObject({
   name,
   pool: name,

@@ -1,5 +1,7 @@
 // The API's routes: convert, call, convert back.
 
+import type { z } from "zod";
+import type { DriveRequest } from "../io-path/pool.js";
 import { parseSize } from "./units.js";
 import * as requests from "./requests.js";
 import type { Supervisor } from "./supervisor.js";
@@ -65,12 +67,7 @@ function poolRoutes(supervisor: Supervisor): Route[] {
       path: "/v1/pools",
       run: async ({ body }) => {
         const { name, drives } = requests.parse(requests.poolCreate, body);
-        const specs = drives.map((drive) => ({
-          path: requests.requirePath("drive", drive),
-          bytes: drive.size === undefined ? undefined : parseSize(drive.size, "size"),
-          domain: drive.domain ?? "",
-        }));
-        return { status: 201, json: await supervisor.createPool(name, specs) };
+        return { status: 201, json: await supervisor.createPool(name, drives.map(driveOf)) };
       },
     },
     {
@@ -88,6 +85,34 @@ function poolRoutes(supervisor: Supervisor): Route[] {
       run: async ({ params: [name = ""] }) => ({ json: await supervisor.pools.answer(name) }),
     },
     {
+      method: "POST",
+      path: "/v1/pools/:name/drives",
+      run: async ({ params: [name = ""], body }) => ({
+        status: 201,
+        json: await supervisor.addDrive(name, driveOf(requests.parse(requests.driveAdd, body))),
+      }),
+    },
+    {
+      method: "POST",
+      path: "/v1/pools/:name/replace-drive",
+      run: async ({ params: [name = ""], body }) => {
+        const { old, ...drive } = requests.parse(requests.driveReplace, body);
+        return { json: await supervisor.replaceDrive(name, old, driveOf(drive)) };
+      },
+    },
+    {
+      method: "DELETE",
+      path: "/v1/pools/:name/drives/:drive",
+      run: async ({ params: [name = "", drive = ""] }) => ({
+        json: await supervisor.removeDrive(name, drive),
+      }),
+    },
+    {
+      method: "POST",
+      path: "/v1/pools/:name/scrub",
+      run: async ({ params: [name = ""] }) => ({ json: await supervisor.pools.get(name).scrub() }),
+    },
+    {
       method: "DELETE",
       path: "/v1/pools/:name",
       run: async ({ params: [name = ""] }) => {
@@ -96,6 +121,14 @@ function poolRoutes(supervisor: Supervisor): Route[] {
       },
     },
   ];
+}
+
+function driveOf(drive: z.infer<typeof requests.driveAdd>): DriveRequest {
+  return {
+    path: requests.requirePath("drive", drive),
+    bytes: drive.size === undefined ? undefined : parseSize(drive.size, "size"),
+    domain: drive.domain ?? "",
+  };
 }
 
 function volumeRoutes(supervisor: Supervisor): Route[] {
@@ -133,6 +166,14 @@ function volumeRoutes(supervisor: Supervisor): Route[] {
       run: async ({ params: [name = ""], body }) => {
         const renamed = requests.parse(requests.volumeRename, body);
         return { json: await supervisor.renameVolume(name, renamed.name) };
+      },
+    },
+    {
+      method: "POST",
+      path: "/v1/volumes/:name/scrub",
+      run: async ({ params: [name = ""] }) => {
+        const { pool } = await supervisor.pools.findVolume(name);
+        return { json: await supervisor.pools.get(pool).scrub(name) };
       },
     },
     {

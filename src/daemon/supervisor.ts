@@ -78,6 +78,7 @@ export class Supervisor {
     const round = this.#exclusive(async () => {
       if (this.#phase !== "running") return;
       await this.pools.retry();
+      if (await this.pools.forgetRemoved()) this.#save();
       if (await this.mounts.watch()) this.#save();
     });
     round
@@ -120,6 +121,26 @@ export class Supervisor {
   importPool(drives: readonly Buffer[]): Promise<PoolAnswer> {
     return this.#change(async () => {
       const { name } = await this.pools.import(drives);
+      this.#save();
+      return await this.pools.answer(name);
+    });
+  }
+
+  addDrive(name: string, drive: DriveRequest): Promise<PoolAnswer> {
+    return this.#changeDrives(name, () => this.pools.addDrive(name, drive));
+  }
+
+  removeDrive(name: string, drive: string): Promise<PoolAnswer> {
+    return this.#changeDrives(name, () => this.pools.removeDrive(name, drive));
+  }
+
+  replaceDrive(name: string, old: string, drive: DriveRequest): Promise<PoolAnswer> {
+    return this.#changeDrives(name, () => this.pools.replaceDrive(name, old, drive));
+  }
+
+  #changeDrives(name: string, change: () => Promise<void>): Promise<PoolAnswer> {
+    return this.#change(async () => {
+      await change();
       this.#save();
       return await this.pools.answer(name);
     });

@@ -25,7 +25,7 @@ export interface DriveStatus {
   uuid: string;
   path: string;
   domain: string;
-  /** `active`, `out`, `missing` or `stale`. */
+  /** `active`, `draining`, `out`, `missing` or `stale`. */
   state: string;
   reason: string;
   totalBytes: number;
@@ -48,6 +48,46 @@ export interface PoolStatus {
   drives: DriveStatus[];
   warnings: string[];
   counters: Record<string, number>;
+  /** Rebuilding of copies that were lost with a drive. */
+  healing: {
+    thingsLeft: number;
+    bytesLeft: number;
+    bytesDone: number;
+    /** Null: nothing to do, or not known yet. */
+    etaSeconds: number | null;
+    /** Tables and egroups without a copy on any drive that is there. */
+    thingsLost: number;
+    stuck: string[];
+  };
+  /** The background's scrub. */
+  scrub: ScrubStatus;
+}
+
+export interface ScrubStatus {
+  running: boolean;
+  /** 0: none yet. */
+  pass: number;
+  /** Seconds since 1970. */
+  startedSeconds: number;
+  badCopies: number;
+  repaired: number;
+  lost: number;
+  findings: string[];
+}
+
+/** What a scrub on demand looked at and found. */
+export interface ScrubReport {
+  tables: number;
+  pages: number;
+  footers: number;
+  frames: number;
+  /** Read, all copies together. */
+  bytes: number;
+  badCopies: number;
+  repaired: number;
+  /** Pieces that no copy has right. */
+  lost: number;
+  findings: string[];
 }
 
 export interface VolumeStatus {
@@ -120,6 +160,35 @@ export class Pool {
   /** Drains and compacts until nothing is left to do. */
   async settle(): Promise<void> {
     unwrap(await native.poolSettle(this.#handle));
+  }
+
+  async addDrive(drive: DriveRequest): Promise<void> {
+    unwrap(await native.poolAddDrive(this.#handle, toDriveSpec(drive)));
+  }
+
+  /** Empties a drive (path or uuid) in the background; it leaves the status when it is out of the pool. */
+  async removeDrive(drive: string): Promise<void> {
+    unwrap(await native.poolRemoveDrive(this.#handle, drive));
+  }
+
+  async replaceDrive(old: string, drive: DriveRequest): Promise<void> {
+    unwrap(await native.poolReplaceDrive(this.#handle, old, toDriveSpec(drive)));
+  }
+
+  /** Verifies every copy of everything, or of one volume, and repairs what is wrong. */
+  async scrub(volume?: string): Promise<ScrubReport> {
+    const report = unwrap(await native.poolScrub(this.#handle, volume));
+    return {
+      tables: exact(report.tables),
+      pages: exact(report.pages),
+      footers: exact(report.footers),
+      frames: exact(report.frames),
+      bytes: exact(report.bytes),
+      badCopies: exact(report.badCopies),
+      repaired: exact(report.repaired),
+      lost: exact(report.lost),
+      findings: report.findings,
+    };
   }
 
   /** The pool cannot be used afterwards, also when this fails. */
@@ -199,6 +268,23 @@ function toPoolStatus(status: NativePoolStatus): PoolStatus {
     })),
     warnings: status.warnings,
     counters: Object.fromEntries(status.counters.map(({ name, value }) => [name, exact(value)])),
+    healing: {
+      thingsLeft: exact(status.healing.thingsLeft),
+      bytesLeft: exact(status.healing.bytesLeft),
+      bytesDone: exact(status.healing.bytesDone),
+      etaSeconds: status.healing.etaS === undefined ? null : exact(status.healing.etaS),
+      thingsLost: exact(status.healing.thingsLost),
+      stuck: status.healing.stuck,
+    },
+    scrub: {
+      running: status.scrub.running,
+      pass: exact(status.scrub.pass),
+      startedSeconds: exact(status.scrub.startedS),
+      badCopies: exact(status.scrub.badCopies),
+      repaired: exact(status.scrub.repaired),
+      lost: exact(status.scrub.lost),
+      findings: status.scrub.findings,
+    },
   };
 }
 

@@ -30,6 +30,16 @@ pub struct DriveSpec {
     pub domain: String,
 }
 
+impl DriveSpec {
+    fn convert(self) -> napi::Result<engine::DriveSpec> {
+        Ok(engine::DriveSpec {
+            path: convert::path("drive", &self.path)?,
+            bytes: self.bytes.as_ref().map(|bytes| convert::unsigned("bytes", bytes)).transpose()?,
+            domain: self.domain,
+        })
+    }
+}
+
 #[napi(object)]
 pub struct PoolOptions {
     pub memtable_bytes: BigInt,
@@ -101,6 +111,69 @@ pub struct PoolStatus {
     pub counters: Vec<Counter>,
     /// Rebuilding of copies that were lost with a drive.
     pub healing: Healing,
+    pub scrub: Scrub,
+}
+
+/// How far the background's scrub is.
+#[napi(object)]
+pub struct Scrub {
+    pub running: bool,
+    /// 0: none yet.
+    pub pass: BigInt,
+    /// Seconds since 1970.
+    pub started_s: BigInt,
+    /// Of this pass.
+    pub bad_copies: BigInt,
+    pub repaired: BigInt,
+    pub lost: BigInt,
+    /// Since the pool was opened.
+    pub findings: Vec<String>,
+}
+
+impl From<engine::ScrubProgress> for Scrub {
+    fn from(progress: engine::ScrubProgress) -> Self {
+        Self {
+            running: progress.running,
+            pass: progress.pass.into(),
+            started_s: progress.started_s.into(),
+            bad_copies: progress.bad_copies.into(),
+            repaired: progress.repaired.into(),
+            lost: progress.lost.into(),
+            findings: progress.findings,
+        }
+    }
+}
+
+/// What a scrub on demand looked at and found.
+#[napi(object)]
+pub struct ScrubReport {
+    pub tables: BigInt,
+    pub pages: BigInt,
+    pub footers: BigInt,
+    pub frames: BigInt,
+    /// Read, all copies together.
+    pub bytes: BigInt,
+    pub bad_copies: BigInt,
+    pub repaired: BigInt,
+    /// Pieces that no copy has right.
+    pub lost: BigInt,
+    pub findings: Vec<String>,
+}
+
+impl From<engine::ScrubReport> for ScrubReport {
+    fn from(report: engine::ScrubReport) -> Self {
+        Self {
+            tables: report.tables.into(),
+            pages: report.pages.into(),
+            footers: report.footers.into(),
+            frames: report.frames.into(),
+            bytes: report.bytes.into(),
+            bad_copies: report.bad_copies.into(),
+            repaired: report.repaired.into(),
+            lost: report.lost.into(),
+            findings: report.findings,
+        }
+    }
 }
 
 #[napi(object)]
@@ -192,6 +265,7 @@ impl From<engine::PoolStatus> for PoolStatus {
                 .map(|(name, value)| Counter { name, value: value.into() })
                 .collect(),
             healing: status.healing.into(),
+            scrub: status.scrub.into(),
         }
     }
 }
@@ -226,14 +300,7 @@ fn register(engine: Arc<Engine>) -> Result<u32, Error> {
 #[napi(ts_return_type = "Promise<number | Failure>")]
 pub fn pool_create(env: &Env, name: String, drives: Vec<DriveSpec>, options: PoolOptions) -> napi::Result<Object<'_>> {
     let options = options.convert()?;
-    let mut specs = Vec::with_capacity(drives.len());
-    for drive in drives {
-        specs.push(engine::DriveSpec {
-            path: convert::path("drive", &drive.path)?,
-            bytes: drive.bytes.as_ref().map(|bytes| convert::unsigned("bytes", bytes)).transpose()?,
-            domain: drive.domain,
-        });
-    }
+    let specs = drives.into_iter().map(DriveSpec::convert).collect::<napi::Result<Vec<_>>>()?;
     in_thread(env, "pool-create", move || register(Engine::create(&name, &specs, options)?))
 }
 
@@ -273,6 +340,36 @@ pub fn pool_flush(env: &Env, handle: f64) -> napi::Result<Object<'_>> {
 pub fn pool_settle(env: &Env, handle: f64) -> napi::Result<Object<'_>> {
     let handle = convert::handle("pool", handle)?;
     in_thread(env, "pool-settle", move || pool(handle)?.settle())
+}
+
+/// Adds an empty directory to the pool, or one of its drives whose content no longer counts.
+#[napi(ts_return_type = "Promise<void | Failure>")]
+pub fn pool_add_drive(env: &Env, handle: f64, drive: DriveSpec) -> napi::Result<Object<'_>> {
+    let handle = convert::handle("pool", handle)?;
+    let drive = drive.convert()?;
+    in_thread(env, "pool-add-drive", move || pool(handle)?.add_drive(&drive))
+}
+
+/// Empties a drive (path or uuid) in the background and lets go of it then; one that is away is given up.
+#[napi(ts_return_type = "Promise<void | Failure>")]
+pub fn pool_remove_drive(env: &Env, handle: f64, drive: String) -> napi::Result<Object<'_>> {
+    let handle = convert::handle("pool", handle)?;
+    in_thread(env, "pool-remove-drive", move || pool(handle)?.remove_drive(&drive))
+}
+
+/// Adds one drive and empties another.
+#[napi(ts_return_type = "Promise<void | Failure>")]
+pub fn pool_replace_drive(env: &Env, handle: f64, old: String, drive: DriveSpec) -> napi::Result<Object<'_>> {
+    let handle = convert::handle("pool", handle)?;
+    let drive = drive.convert()?;
+    in_thread(env, "pool-replace-drive", move || pool(handle)?.replace_drive(&old, &drive))
+}
+
+/// Verifies every copy of everything, or of one volume, and repairs what is wrong.
+#[napi(ts_return_type = "Promise<ScrubReport | Failure>")]
+pub fn pool_scrub(env: &Env, handle: f64, volume: Option<String>) -> napi::Result<Object<'_>> {
+    let handle = convert::handle("pool", handle)?;
+    in_thread(env, "pool-scrub", move || Ok(ScrubReport::from(pool(handle)?.scrub(volume.as_deref())?)))
 }
 
 /// Flushes, drains, closes the drives. The handle is dead afterwards, also when this fails: a pool whose close

@@ -1,4 +1,4 @@
-// holdfast pool create|list|show|import|destroy
+// holdfast pool create|list|show|import|add-drive|remove-drive|replace-drive|destroy
 
 import type { Command } from "commander";
 import type { PoolAnswer } from "../../daemon/protocol.js";
@@ -13,6 +13,7 @@ export function addPool(program: Command): void {
   addList(pool);
   addShow(pool);
   addImport(pool);
+  addDriveVerbs(pool);
   addDestroy(pool);
 }
 
@@ -85,6 +86,55 @@ function addImport(pool: Command): void {
     });
 }
 
+interface DriveOptions {
+  drive: string;
+  size?: string;
+  domain?: string;
+}
+
+function driveOf({ drive, size, domain }: DriveOptions): object {
+  return {
+    ...toPathJson(drive),
+    ...(size === undefined ? {} : { size }),
+    ...(domain === undefined ? {} : { domain }),
+  };
+}
+
+function addDriveVerbs(pool: Command): void {
+  const urlOf = (name: string): string => `/v1/pools/${encodeURIComponent(name)}`;
+  pool
+    .command("add-drive <name>")
+    .description("give a pool one more empty directory; copies that are short come to it")
+    .requiredOption("--drive <path>", "the drive")
+    .option("--size <size>", "bytes to use on it (default: 95 % of what is free)")
+    .option("--domain <path>", "failure domain rack/block/node/drive")
+    .action(async (name: string, options: DriveOptions, command: Command) => {
+      const { client, output } = contextOf(command);
+      const answer = await client.post<PoolAnswer>(`${urlOf(name)}/drives`, driveOf(options));
+      print(output, answer, () => describe(answer));
+    });
+  pool
+    .command("remove-drive <name> <drive>")
+    .description("empty a drive (path or uuid), then let go of it; one that is away is given up")
+    .action(async (name: string, drive: string, _options: object, command: Command) => {
+      const { client, output } = contextOf(command);
+      const answer = await client.delete<PoolAnswer>(`${urlOf(name)}/drives/${encodeURIComponent(drive)}`);
+      print(output, answer, () => describe(answer));
+    });
+  pool
+    .command("replace-drive <name> <old>")
+    .description("add a drive and empty another (path or uuid), which then leaves the pool")
+    .requiredOption("--drive <path>", "the new drive")
+    .option("--size <size>", "bytes to use on it (default: 95 % of what is free)")
+    .option("--domain <path>", "failure domain rack/block/node/drive")
+    .action(async (name: string, old: string, options: DriveOptions, command: Command) => {
+      const { client, output } = contextOf(command);
+      const request = { ...driveOf(options), old };
+      const answer = await client.post<PoolAnswer>(`${urlOf(name)}/replace-drive`, request);
+      print(output, answer, () => describe(answer));
+    });
+}
+
 function addDestroy(pool: Command): void {
   pool
     .command("destroy <name>")
@@ -137,6 +187,17 @@ function describe(pool: PoolAnswer): string {
     `${bytes(status.freeBytes)} free of ${bytes(status.totalBytes)}; data ${bytes(status.dataBytes)}, ` +
       `metadata ${bytes(status.metadataBytes)}, log ${bytes(status.logBytes)}`,
     table(["drive", "state", "size", "free", "domain", "remark"], rows, "no drives"),
+    ...healingLines(status),
     ...status.warnings.map((warning) => `warning: ${warning}`),
   ].join("\n");
+}
+
+function healingLines({ healing }: NonNullable<PoolAnswer["status"]>): string[] {
+  const { bytesLeft, bytesDone, etaSeconds, thingsLost, stuck } = healing;
+  const eta = etaSeconds === null ? "" : `, about ${etaSeconds} s to go`;
+  return [
+    ...(bytesLeft === 0 ? [] : [`healing: ${bytes(bytesDone)} done, ${bytes(bytesLeft)} left${eta}`]),
+    ...(thingsLost === 0 ? [] : [`lost: ${thingsLost} pieces have no copy on any drive that is there`]),
+    ...stuck.map((what) => `cannot be healed: ${what}`),
+  ];
 }
