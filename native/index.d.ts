@@ -36,7 +36,7 @@ export interface DriveStatus {
   uuid: string
   path: string
   domain: string
-  /** `active`, `out`, `missing` or `stale`. */
+  /** `active`, `draining`, `out`, `missing` or `stale`. */
   state: string
   /** Why it is not active; empty otherwise. */
   reason: string
@@ -55,6 +55,18 @@ export interface Failure {
 
 /** What the caller can do about a failure. The same words as the command line's exit codes. */
 export type FailureCode = 'Internal' | 'Invalid' | 'NotFound' | 'Conflict' | 'Denied' | 'Unavailable' | 'Corrupt' | 'Fenced' | 'NoSpace' | 'Closed'
+
+export interface Healing {
+  thingsLeft: bigint
+  bytesLeft: bigint
+  bytesDone: bigint
+  /** Absent: nothing to do, or not known yet. */
+  etaS?: bigint
+  /** Tables and egroups without a copy on any drive that is there. */
+  thingsLost: bigint
+  /** What cannot be healed, and why. */
+  stuck: Array<string>
+}
 
 /**
  * Takes the exclusive advisory lock (flock) of an open file; false when another holder has it. The lock lives
@@ -160,6 +172,8 @@ export interface PoolStatus {
   warnings: Array<string>
   /** Since start. */
   counters: Array<Counter>
+  /** Rebuilding of copies that were lost with a drive. */
+  healing: Healing
 }
 
 export declare function volumeCreate(handle: number, create: VolumeCreate): Promise<VolumeInfo | Failure>

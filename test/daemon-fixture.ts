@@ -68,11 +68,15 @@ export class Place {
     return pid;
   }
 
-  /** Starts a daemon and waits until it answers; `ready: false`: not until everything is up. */
-  async start(options: { ready?: boolean; config?: string } = {}): Promise<void> {
+  /**
+   * Starts a daemon and waits until it answers; `ready: false`: not until everything is up. `through`: a program that
+   * becomes the daemon, with its arguments.
+   */
+  async start(options: { ready?: boolean; config?: string; through?: string[] } = {}): Promise<void> {
     const config = options.config === undefined ? [] : ["--config", options.config];
     const args = ["--enable-source-maps", MAIN, "daemon", "--state", this.state, ...config];
-    const child = spawn(process.execPath, args, { stdio: ["ignore", "ignore", "pipe"] });
+    const [program = "", ...rest] = [...(options.through ?? []), process.execPath, ...args];
+    const child = spawn(program, rest, { stdio: ["ignore", "ignore", "pipe"] });
     child.stderr.setEncoding("utf8").on("data", (text: string) => {
       this.#log += text;
     });
@@ -126,14 +130,16 @@ export class Place {
   }
 
   /** A pool `p` of `drives` directories and a mounted volume `v`; the mount's directory. */
-  async provision(options: { drives?: number; rf?: number; size?: string } = {}): Promise<string> {
-    const { drives = 3, rf = 2, size = "512MiB" } = options;
+  async provision(
+    options: { drives?: number; rf?: number; size?: string; mountOptions?: string } = {},
+  ): Promise<string> {
+    const { drives = 3, rf = 2, size = "512MiB", mountOptions } = options;
     const paths = this.folders(...Array.from({ length: drives }, (_none, index) => `d${index + 1}`));
     const [mount = ""] = this.folders("mnt");
     if (this.#daemon === undefined) await this.start();
     this.json("pool", "create", "p", "--size", size, ...paths.flatMap((path) => ["--drive", path]));
     this.json("volume", "create", "v", "--pool", "p", "--rf", `${rf}`);
-    this.json("mount", "v", mount);
+    this.json("mount", "v", mount, ...(mountOptions === undefined ? [] : ["-o", mountOptions]));
     return mount;
   }
 

@@ -41,6 +41,18 @@ const ALSO: Readonly<Record<string, RegExp>> = {
 };
 const DAEMON_VERB = "src/cli/verbs/daemon.ts";
 
+/** Rust tests that cargo skips: not checks of their own, but started by another test or by hand. */
+const IGNORED: readonly string[] = [
+  "native/fuse/tests/server/mod.rs: serve_until_killed",
+  "native/store/tests/crash.rs: one_seed",
+];
+
+/** The function that an attribute stands over. */
+function nameBelow(lines: readonly string[], index: number): string {
+  const line = lines.slice(index).find((text) => /\bfn \w+/.test(text));
+  return /\bfn (\w+)/.exec(line ?? "")?.[1] ?? "";
+}
+
 interface Import {
   from: string;
   to: string;
@@ -71,6 +83,7 @@ function breaksTheOneWayRule({ from, to }: Import): boolean {
 const sources = sourcesBelow("src", /\.ts$/);
 const tests = sourcesBelow("test", /\.ts$/);
 const everything = [...sources, ...tests];
+const rust = sourcesBelow("native", /^(?!target\/).*\.rs$/);
 const imports = sources.flatMap(importsOf);
 
 describe("tidy", () => {
@@ -141,6 +154,16 @@ describe("tidy", () => {
       lines.flatMap((line, index) => (rule.test(line) ? [`${path}:${index + 1}: ${line.trim()}`] : [])),
     );
     assert.deepEqual(found, []);
+  });
+
+  it("no Rust test is left out: those that cargo ignores are programs for other tests, and listed", () => {
+    const found = rust.flatMap(({ path, lines }) =>
+      lines.flatMap((line, index) =>
+        /^\s*#\[(?:cfg_attr\(.*)?ignore\b/.test(line) ? [`${path}: ${nameBelow(lines, index)}`] : [],
+      ),
+    );
+    assert.ok(rust.length > 50, `${rust.length} Rust sources`);
+    assert.deepEqual(found.sort(), [...IGNORED].sort());
   });
 
   it("every source says on top what it is for", () => {

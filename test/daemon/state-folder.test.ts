@@ -1,6 +1,8 @@
 // The state folder: whose it is, who may swap it, one daemon at a time, files old or new.
 
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import {
   chmodSync,
   mkdirSync,
@@ -23,6 +25,20 @@ import type { ErrorCode } from "../../src/io-path/errors.js";
 import { withoutRoot } from "../daemon-fixture.js";
 
 let above = "";
+
+/** Swaps the state folder for a link to `trap` and back, as fast as it can. */
+const RACER = `
+  const { renameSync, symlinkSync, unlinkSync, writeSync } = require("node:fs");
+  const attempt = (act) => { try { act(); return true; } catch { return false; } };
+  process.chdir(process.argv[1]);
+  writeSync(1, "racing\\n");
+  for (let number = 0; ;) {
+    attempt(() => renameSync("state", "real-" + number));
+    attempt(() => symlinkSync("trap", "state"));
+    attempt(() => unlinkSync("state"));
+    if (!attempt(() => renameSync("real-" + number, "state"))) number += 1;
+  }
+`;
 
 beforeEach(() => {
   above = mkdtempSync(join(tmpdir(), "holdfast-state-"));
@@ -97,6 +113,32 @@ describe("opening the state folder", () => {
     assert.deepEqual(readdirSync(trap), [], "nothing was written through the link");
     assert.equal(readFileSync(join(path, "state.json"), "utf8"), "round 49");
     folder.close();
+  });
+
+  it("is never opened through a link that a racer puts in its place", { timeout: 60_000 }, async () => {
+    const [path, trap] = [join(above, "state"), join(above, "trap")];
+    for (const dir of [path, trap]) mkdirSync(dir, { mode: 0o700 });
+    const racer = spawn(process.execPath, ["-e", RACER, above], { stdio: ["ignore", "pipe", "inherit"] });
+    try {
+      await once(racer.stdout, "data");
+      let [opened, refused] = [0, 0];
+      // Both must have happened often: else there was no race.
+      for (let round = 0; (opened < 200 || refused < 200) && round < 100_000; round += 1) {
+        try {
+          const folder = StateFolder.open(path);
+          folder.write("state.json", `round ${round}`);
+          folder.close();
+          opened += 1;
+        } catch (error) {
+          assert.ok(error instanceof HoldfastError, String(error));
+          refused += 1;
+        }
+      }
+      assert.ok(opened >= 200 && refused >= 200, `${opened} opened, ${refused} refused`);
+    } finally {
+      racer.kill("SIGKILL");
+    }
+    assert.deepEqual(readdirSync(trap), [], "nothing was written through the link");
   });
 
   it("never follows a link in the place of a file", () => {

@@ -80,7 +80,8 @@ describe("PostgreSQL", { skip }, () => {
     await place.start();
     await endServer(server);
     rmSync(join(data, "postmaster.pid"), { force: true });
-    for (const name of readdirSync(socket).filter((name) => name.startsWith(".s."))) rmSync(join(socket, name));
+    for (const name of readdirSync(socket).filter((name) => name.startsWith(".s.")))
+      rmSync(join(socket, name));
     startServer();
     const there = new Set(sql("SELECT number FROM noted").split("\n"));
     const lost = committed.filter((number) => !there.has(number));

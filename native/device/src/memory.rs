@@ -2,12 +2,13 @@
 //! kernel's page cache keeps it across `kill -9` just the same, at the price of write-back.
 
 use std::io;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 enum Backing {
-    Mapped,
+    Mapped { file: std::fs::File },
     /// For simulations: a copy of the handle is what "survives the crash".
     Heap { layout: std::alloc::Layout },
 }
@@ -27,7 +28,7 @@ impl Drop for Area {
     fn drop(&mut self) {
         match self.backing {
             // SAFETY: `start` and `bytes` are what mmap returned, unmapped once.
-            Backing::Mapped => unsafe {
+            Backing::Mapped { .. } => unsafe {
                 libc::munmap(self.start.cast(), self.bytes);
             },
             // SAFETY: allocated with this layout, freed once.
@@ -46,7 +47,6 @@ impl SharedMemory {
     /// Maps `path`, created (0600) or extended to `bytes` and allocated, so that touching it cannot fail later. A
     /// symbolic link is refused. Content of an existing file is kept.
     pub fn map(path: &Path, bytes: usize) -> io::Result<Self> {
-        use std::os::fd::AsRawFd;
         use std::os::unix::fs::OpenOptionsExt;
         #[allow(clippy::disallowed_methods)]
         let file = std::fs::OpenOptions::new()
@@ -60,11 +60,7 @@ impl SharedMemory {
         if file.metadata()?.len() != bytes as u64 {
             file.set_len(0)?;
         }
-        // SAFETY: a valid descriptor and range.
-        let result = unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, bytes as libc::off_t) };
-        if result != 0 {
-            return Err(io::Error::from_raw_os_error(result));
-        }
+        allocate(&file, bytes)?;
         // SAFETY: a fresh shared mapping of a file that is at least `bytes` long.
         let start = unsafe {
             libc::mmap(
@@ -79,7 +75,7 @@ impl SharedMemory {
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        let area = Area { start: start.cast(), bytes, backing: Backing::Mapped };
+        let area = Area { start: start.cast(), bytes, backing: Backing::Mapped { file } };
         Ok(Self { area: Arc::new(area) })
     }
 
@@ -102,6 +98,25 @@ impl SharedMemory {
         copy
     }
 
+    /// Gives the memory behind everything from `offset` on back to the system; it reads as zeroes. Before it is written
+    /// again, [`SharedMemory::allocate`] must have succeeded.
+    pub fn release(&self, offset: usize) {
+        if let Backing::Mapped { file } = &self.area.backing {
+            let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+            let (start, length) = (offset as libc::off_t, (self.area.bytes - offset) as libc::off_t);
+            // SAFETY: a valid descriptor and range. A file system that cannot do it keeps the memory: no harm.
+            unsafe { libc::fallocate(file.as_raw_fd(), mode, start, length) };
+        }
+    }
+
+    /// Has the whole area allocated, so that touching it cannot fail.
+    pub fn allocate(&self) -> io::Result<()> {
+        match &self.area.backing {
+            Backing::Mapped { file } => allocate(file, self.area.bytes),
+            Backing::Heap { .. } => Ok(()),
+        }
+    }
+
     pub fn bytes(&self) -> usize {
         self.area.bytes
     }
@@ -121,7 +136,7 @@ impl SharedMemory {
     }
 
     fn atomic(&self, offset: usize) -> &AtomicU64 {
-        assert!(offset % 8 == 0 && offset + 8 <= self.area.bytes);
+        assert!(offset.is_multiple_of(8) && offset + 8 <= self.area.bytes);
         // SAFETY: aligned, inside the area, and only ever accessed as an atomic.
         unsafe { AtomicU64::from_ptr(self.area.start.add(offset).cast()) }
     }
@@ -133,6 +148,12 @@ impl SharedMemory {
     pub fn store(&self, offset: usize, value: u64) {
         self.atomic(offset).store(value, Ordering::Release);
     }
+}
+
+fn allocate(file: &std::fs::File, bytes: usize) -> io::Result<()> {
+    // SAFETY: a valid descriptor and range.
+    let result = unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, bytes as libc::off_t) };
+    if result == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(result)) }
 }
 
 /// Identity of this boot of the kernel: what is in tmpfs from another boot is not ours.

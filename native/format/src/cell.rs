@@ -13,8 +13,8 @@
 //! ```
 //! LOGGED and PARTIAL live only in the log and in memtables; the drain turns them into PAGES and PACKED.
 
-use crate::ids::{EgroupId, ID48_END, Lsn};
-use crate::limits::{BLOCK_BYTES, CELL_LEVEL_DATA_MAX, CELL_LEVEL_MAX};
+use crate::ids::{EgroupId, Lsn};
+use crate::limits::{BLOCK_BYTES, CELL_LEVEL_DATA_MAX, CELL_LEVEL_MAX, EGROUP_PAGES_MAX};
 use crate::wire::{DecodeError, Put, Take};
 
 pub const TAG_HOLE: u8 = 1;
@@ -103,26 +103,27 @@ impl Cell {
             }
             TAG_PAGES => {
                 let egroup = EgroupId(take.u48()?);
-                let first_page = take.u16()?;
+                let first_page = take_first_page(&mut take, blocks)?;
                 let checksums = take_checksums(&mut take, blocks)?;
                 let released = take.bytes(released_bytes(level))?.to_vec();
                 take.end()?;
                 Ok(Self::Pages { egroup, first_page, checksums, released })
             }
             TAG_PACKED if level == 0 => {
-                let cell = Self::Packed {
-                    egroup: EgroupId(take.u48()?),
-                    page: take.u16()?,
-                    byte_offset: take.u16()?,
-                    length: take.u16()?,
-                    checksum: take.u64()?,
-                };
+                let egroup = EgroupId(take.u48()?);
+                let page = take_first_page(&mut take, 1)?;
+                let byte_offset = take.u16()?;
+                let length = take.u16()?;
+                let checksum = take.u64()?;
                 take.end()?;
-                Ok(cell)
+                if byte_offset as usize + length as usize > BLOCK_BYTES {
+                    return Err(DecodeError::Invalid("packed block range"));
+                }
+                Ok(Self::Packed { egroup, page, byte_offset, length, checksum })
             }
             TAG_LOGGED => {
                 let lsn = Lsn(take.u64()?);
-                let first_page = take.u16()?;
+                let first_page = take_first_page(&mut take, blocks)?;
                 let checksums = take_checksums(&mut take, blocks)?;
                 take.end()?;
                 Ok(Self::Logged { lsn, first_page, checksums })
@@ -140,12 +141,21 @@ impl Cell {
     }
 }
 
-fn take_checksums(take: &mut Take<'_>, count: usize) -> Result<Vec<u64>, DecodeError> {
-    let bytes = take.bytes(count * 8)?;
-    Ok(bytes.chunks_exact(8).map(|sum| u64::from_le_bytes([sum[0], sum[1], sum[2], sum[3], sum[4], sum[5], sum[6], sum[7]])).collect())
+/// First of `pages` consecutive pages, all inside an egroup.
+fn take_first_page(take: &mut Take<'_>, pages: usize) -> Result<u16, DecodeError> {
+    let first = take.u16()?;
+    if first as usize + pages > EGROUP_PAGES_MAX {
+        return Err(DecodeError::Invalid("cell page"));
+    }
+    Ok(first)
 }
 
-const _: () = assert!(ID48_END == 1 << 48);
+fn take_checksums(take: &mut Take<'_>, count: usize) -> Result<Vec<u64>, DecodeError> {
+    let bytes = take.bytes(count * 8)?;
+    Ok(bytes.chunks_exact(8).map(|sum| u64::from_le_bytes(std::array::from_fn(|at| sum[at]))).collect())
+}
+
+const _: () = assert!(level_blocks(CELL_LEVEL_DATA_MAX) as usize <= EGROUP_PAGES_MAX, "a data cell fits an egroup");
 
 /// Cuts `[first, first + count)` blocks into the fewest aligned cells of levels `0..=level_max`, in order.
 pub fn cut_range(first: u64, count: u64, level_max: u8, mut emit: impl FnMut(u32, u8)) {
@@ -154,7 +164,7 @@ pub fn cut_range(first: u64, count: u64, level_max: u8, mut emit: impl FnMut(u32
     let mut at = first;
     while at < end {
         let mut level = level_max;
-        while level > 0 && (at % level_blocks(level) != 0 || at + level_blocks(level) > end) {
+        while level > 0 && (!at.is_multiple_of(level_blocks(level)) || at + level_blocks(level) > end) {
             level -= 1;
         }
         emit(at as u32, level);

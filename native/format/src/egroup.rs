@@ -236,6 +236,9 @@ impl EgroupRecord {
         let copies_len = take.u8()? as usize;
         let incarnation = take.u64()?;
         let pages = take.u16()?;
+        if pages as usize > EGROUP_PAGES_MAX {
+            return Err(DecodeError::Invalid("egroup pages"));
+        }
         let live = PageSet::take(&mut take)?;
         let copies = take_copies(&mut take, copies_len)?;
         if copies.is_empty() != (state == EgroupState::Moved) {
@@ -253,8 +256,15 @@ impl EgroupRecord {
         }
         let parts = (0..parts_len)
             .map(|_| {
-                let target = EgroupId(take.u48()?);
-                Ok(MovedPart { target, base: take.u16()?, moved: PageSet::take(&mut take)? })
+                let part = MovedPart {
+                    target: EgroupId(take.u48()?),
+                    base: take.u16()?,
+                    moved: PageSet::take(&mut take)?,
+                };
+                if part.base as usize + part.moved.len() > EGROUP_PAGES_MAX {
+                    return Err(DecodeError::Invalid("moved pages"));
+                }
+                Ok(part)
             })
             .collect::<Result<_, DecodeError>>()?;
         take.end()?;
@@ -348,13 +358,13 @@ impl Footer {
         let egroup = EgroupId(take.u64()?);
         let incarnation = take.u64()?;
         let pages = take.u32()? as usize;
-        take.u32()?;
+        let reserved = take.u32()?;
         let births_sum = take.u64()?;
         if take.u64()? != checksum(&bytes[trailer_at..bytes.len() - 8]) {
             return Err(DecodeError::Checksum);
         }
-        if pages > EGROUP_PAGES_MAX {
-            return Err(DecodeError::Invalid("egroup pages"));
+        if pages > EGROUP_PAGES_MAX || reserved != 0 {
+            return Err(DecodeError::Invalid("egroup trailer"));
         }
         let start = bytes.len().checked_sub(footer_bytes(pages)).ok_or(DecodeError::Truncated)?;
         let births = &bytes[start..start + pages * BIRTH_BYTES];

@@ -16,13 +16,12 @@
 
 use crate::checksum::{checksum, checksum_bound};
 use crate::ids::{EgroupId, GroupId, Lsn, Row};
-use crate::limits::{BLOCK_BYTES, SLOT_BYTES_MAX};
+use crate::limits::{BLOCK_BYTES, EGROUP_PAGES_MAX, SLOT_BYTES_MAX};
 use crate::wire::{DecodeError, Put, Take};
 
 pub const FRAME_MAGIC: u32 = u32::from_le_bytes(*b"HFRM");
 pub const FRAME_VERSION: u16 = 1;
 pub const FRAME_HEADER_BYTES: usize = 160;
-pub const FRAME_OPS_MAX: usize = u16::MAX as usize;
 
 /// Payload pages of one RF class.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -130,22 +129,30 @@ impl FrameHeader {
         let durable_lsn = Lsn(take.u64()?);
         let ops_bytes = take.u32()?;
         let header_rf = take.u8()?;
-        take.bytes(3)?;
+        let mut reserved = take.bytes(3)?.iter().any(|byte| *byte != 0);
         let wall_sec = take.i64()?;
-        take.u64()?;
+        reserved |= take.u64()? != 0;
         let mut places = [FramePlace::default(); 3];
         for place in &mut places {
             *place = FramePlace { egroup: EgroupId(take.u48()?), first_page: take.u16()?, pages: take.u16()? };
-            take.u16()?;
+            reserved |= take.u16()? != 0;
         }
-        take.bytes(28)?;
+        reserved |= take.bytes(28)?.iter().any(|byte| *byte != 0);
         let ops_checksum = take.u64()?;
         let previous_chain = take.u64()?;
         let chain = take.u64()?;
         if checksum_bound(previous_chain, &head[..FRAME_HEADER_BYTES - 8]) != chain {
             return Err(DecodeError::Checksum);
         }
-        if !(1..=3).contains(&header_rf) || ops_bytes > SLOT_BYTES_MAX {
+        let place_leaves =
+            |place: &FramePlace| place.first_page as usize + place.pages as usize > EGROUP_PAGES_MAX;
+        if reserved
+            || !(1..=3).contains(&header_rf)
+            || ops_bytes > SLOT_BYTES_MAX
+            || first_lsn.0 == 0
+            || first_lsn.0.checked_add(op_count as u64).is_none()
+            || places.iter().any(place_leaves)
+        {
             return Err(DecodeError::Invalid("frame header"));
         }
         Ok(Self {

@@ -73,7 +73,7 @@ fn items() -> Vec<(Item, &'static str)> {
         owner: GroupId(2),
         tree: TreeKind::Then,
         level: 3,
-        bytes: 4,
+        bytes: 11,
         index_offset: 5,
         index_bytes: 6,
         index_checksum: 7,
@@ -83,6 +83,7 @@ fn items() -> Vec<(Item, &'static str)> {
         stamp_max: Lsn(11),
         death_min: Lsn(12),
         death_max: Lsn(13),
+        payload_bytes: 17,
         first: vec![14],
         last: vec![15],
         cover_until: vec![16],
@@ -94,6 +95,7 @@ fn items() -> Vec<(Item, &'static str)> {
         domain: "a/b".into(),
         bytes: 3,
         out: true,
+        draining: false,
         absent_since: 4,
     };
     let row = EpochRow { major: 1, minor: 2, random: 3, first_lsn: Lsn(4), chain: 5 };
@@ -124,9 +126,9 @@ fn items() -> Vec<(Item, &'static str)> {
         (
             Item::Table(table),
             concat!(
-                "0a5f000000010000000000020000000203020004000000050000000600000007000000000000000800000009",
-                "0000000a000000000000000b000000000000000c000000000000000d0000000000000001000e01000f010010",
-                "010002000000030007060504",
+                "0a6700000001000000000002000000020302000b000000050000000600000007000000000000000800000009",
+                "0000000a000000000000000b000000000000000c000000000000000d00000000000000110000000000000001",
+                "000e01000f010010010002000000030007060504",
             ),
         ),
         (Item::TableGone { owner: id, id: TableId(2) }, "0b0a00000001000000020000000000"),

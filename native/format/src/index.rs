@@ -19,7 +19,7 @@
 use crate::checksum::checksum;
 use crate::ids::GroupId;
 use crate::key::{self, COOKIE_SEQUENCE_BITS, KIND_DATA, KIND_DIRENT, PREFIX_BYTES};
-use crate::limits::KEY_BYTES_MAX;
+use crate::limits::{KEY_BYTES_MAX, SLOT_BYTES_MAX};
 use crate::table::TreeKind;
 use crate::wire::{DecodeError, Put, Take};
 
@@ -58,9 +58,13 @@ pub fn decode_header(bytes: &[u8]) -> Result<(u32, u32, u64), DecodeError> {
     if take.bytes(8)? != TABLE_MAGIC {
         return Err(DecodeError::Invalid("table magic"));
     }
-    take.bytes(8)?;
+    // Whose table it is: owner, tree and level.
+    take.bytes(6)?;
+    let reserved = take.u16()?;
     let (offset, bytes) = (take.u32()?, take.u32()?);
-    take.u64()?;
+    if reserved != 0 || take.u64()? != 0 {
+        return Err(DecodeError::Invalid("table header reserved field"));
+    }
     Ok((offset, bytes, take.u64()?))
 }
 
@@ -181,13 +185,20 @@ impl Index {
         let (blocks, lines) = (take.u32()? as usize, take.u32()? as usize);
         take.bytes(lines.checked_mul(LINE_BYTES).ok_or(DecodeError::Truncated)?)?;
         let mut entries = Vec::with_capacity(blocks.min(bytes.len() / INDEX_ENTRY_BYTES));
+        let mut blocks_end = TABLE_HEADER_BYTES as u32;
         for _ in 0..blocks {
             entries.push((bytes.len() - take.rest().len()) as u32);
             let key_len = take.u16()? as usize;
             if key_len > KEY_BYTES_MAX {
                 return Err(DecodeError::Invalid("key length"));
             }
-            take.bytes(key_len + INDEX_ENTRY_BYTES - 2)?;
+            take.bytes(key_len)?;
+            let (offset, length) = (take.u32()?, take.u32()?);
+            take.u64()?;
+            if offset < blocks_end || length > SLOT_BYTES_MAX || offset > SLOT_BYTES_MAX - length {
+                return Err(DecodeError::Invalid("place of a block"));
+            }
+            blocks_end = offset + length;
         }
         take.end()?;
         Ok(Self { filter_lines: lines, entries, bytes })

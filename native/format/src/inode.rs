@@ -10,7 +10,7 @@
 //! ```
 
 use crate::ids::Ino;
-use crate::limits::{NAME_BYTES_MAX, SYMLINK_BYTES_MAX};
+use crate::limits::{COPIES_MAX, GROUP_NAME_BYTES_MAX, SYMLINK_BYTES_MAX};
 use crate::wire::{DecodeError, Put, Take};
 
 /// Wall time. Seconds may be negative (before 1970).
@@ -55,12 +55,12 @@ pub struct InodeRecord {
     pub target: Vec<u8>,
 }
 
-fn put_time(out: &mut Vec<u8>, time: Time) {
+pub(crate) fn put_time(out: &mut Vec<u8>, time: Time) {
     out.put_i64(time.sec);
     out.put_u32(time.nsec);
 }
 
-fn take_time(take: &mut Take<'_>) -> Result<Time, DecodeError> {
+pub(crate) fn take_time(take: &mut Take<'_>) -> Result<Time, DecodeError> {
     let time = Time { sec: take.i64()?, nsec: take.u32()? };
     if time.nsec >= 1_000_000_000 {
         return Err(DecodeError::Invalid("nanoseconds"));
@@ -156,6 +156,9 @@ impl DirentRecord {
         let mut take = Take::new(bytes);
         let record = Self { ino: Ino(take.u64()?), kind: take.u8()? };
         take.end()?;
+        if record.kind > 15 {
+            return Err(DecodeError::Invalid("file type"));
+        }
         Ok(record)
     }
 }
@@ -176,6 +179,7 @@ pub struct VolumeRecord {
 
 impl VolumeRecord {
     pub fn encode(&self) -> Vec<u8> {
+        debug_assert!(self.name.len() <= GROUP_NAME_BYTES_MAX);
         let mut out = Vec::with_capacity(33 + self.name.len());
         out.put_u64(self.next_ino);
         out.put_u8(self.rf);
@@ -192,13 +196,12 @@ impl VolumeRecord {
         let next_ino = take.u64()?;
         let rf = take.u8()?;
         let ack = take.u8()?;
-        if !(1..=3).contains(&rf) || ack > 1 || take.u16()? != 0 {
+        if !(1..=COPIES_MAX as u8).contains(&rf) || ack > 1 || take.u16()? != 0 {
             return Err(DecodeError::Invalid("volume record"));
         }
         let quota_bytes = take.u64()?;
         let created = take_time(&mut take)?;
         let name_len = take.u8()? as usize;
-        debug_assert!(name_len <= NAME_BYTES_MAX);
         let name = std::str::from_utf8(take.bytes(name_len)?)
             .map_err(|_| DecodeError::Invalid("volume name"))?
             .to_owned();

@@ -29,7 +29,7 @@ pub const DRIVES_PER_POOL_MAX: usize = 1024;
 pub const EGROUP_PAGES_MAX: usize = SLOT_BYTES_MAX as usize / BLOCK_BYTES;
 /// Pieces that one cleaned egroup may lie in, and cleaned egroups that one target may hold.
 pub const MOVED_PARTS_MAX: usize = 8;
-pub const MOVED_SOURCES_MAX: usize = 64;
+pub const MOVED_SOURCES_MAX: usize = 255;
 /// Copies of the manifest at most, and the bounds of one of its two areas.
 pub const MANIFEST_COPIES_MAX: usize = 3;
 pub const MANIFEST_AREA_BYTES_MIN: u64 = 1 << 20;
@@ -45,10 +45,25 @@ pub const PREFILLED_SLOTS: usize = 4;
 pub const RESERVE_PERCENT: u64 = 2;
 pub const RESERVE_SLOTS_MIN: u64 = 8;
 
+/// A drive that was not there when the pool was opened is waited for this long before its copies are made anew.
+pub const MISSING_GRACE_S: u64 = 300;
+/// Slots that one step of healing copies: one manifest edit for all of them.
+pub const HEAL_SLOTS_PER_STEP: usize = 4;
+/// Things whose places one edit of healing changes at most.
+pub const HEAL_THINGS_PER_STEP: usize = 64;
+/// Healing beside a foreground that writes or reads: bytes a second. Alone it is as fast as the drives are.
+pub const HEAL_BYTES_PER_S_BUSY: u64 = 32 << 20;
+/// Sentences about what cannot be healed.
+pub const HEAL_REPORTS_MAX: usize = 16;
+
 /// Header bytes of one op (op header and effects) at most. Whole-page payload is not counted.
 pub const OP_BYTES_MAX: usize = 160 << 10;
+/// Ops of one frame at most: they are counted in a u16.
+pub const FRAME_OPS_MAX: usize = u16::MAX as usize;
 /// Key of a record: branch, inode, kind, then at most a cookie and a name.
 pub const KEY_BYTES_MAX: usize = 4 + 8 + 1 + 8 + NAME_BYTES_MAX;
+/// Value of a record: an extended attribute is the longest. Blocks of tables count it in a u16.
+pub const VALUE_BYTES_MAX: usize = XATTR_VALUE_BYTES_MAX;
 
 /// Default budgets of one daemon; configurable.
 pub const MEMTABLE_BYTES_DEFAULT: usize = 32 << 20;
@@ -66,7 +81,9 @@ pub const TOMBSTONES_DUE: u64 = 512;
 /// Small tables of THEN that are merged into one.
 pub const THEN_FANIN: usize = 8;
 /// Tables of THEN that one step of expiry takes away.
-pub const EXPIRE_TABLES_MAX: usize = 32;
+pub const EXPIRE_TABLES_MAX: usize = 8;
+/// Tables of THEN that name more slots' worth of payload than this are not merged: expiry drops whole tables.
+pub const THEN_PAYLOAD_SLOTS_MAX: u64 = 8;
 
 /// Unflushed log at most.
 pub const UNFLUSHED_BYTES_MAX: usize = 256 << 20;
@@ -75,7 +92,17 @@ const _: () = assert!(SLOT_BYTES_MAX as usize / BLOCK_BYTES <= 1024, "a page num
 const _: () = assert!(MARKS_MAX * 34 + DOMAIN_BYTES_MAX + GROUP_NAME_BYTES_MAX + 256 < BLOCK_BYTES, "superblock");
 const _: () = assert!(DRIVE_BYTES_MIN >= 16 * MANIFEST_AREA_BYTES_MIN);
 const _: () = assert!(OP_BYTES_MAX < SLOT_BYTES_MIN as usize, "an op never spans segments");
-const _: () = assert!(XATTR_VALUE_BYTES_MAX + KEY_BYTES_MAX + 1024 < OP_BYTES_MAX);
+const _: () = assert!(VALUE_BYTES_MAX + KEY_BYTES_MAX + 1024 < OP_BYTES_MAX);
+const _: () = assert!(VALUE_BYTES_MAX <= u16::MAX as usize, "length u16");
+const _: () = assert!(KEY_BYTES_MAX < u16::MAX as usize, "length u16, and an exclusive end is a byte longer");
+const _: () = assert!(NAME_BYTES_MAX <= u8::MAX as usize && GROUP_NAME_BYTES_MAX <= u8::MAX as usize, "length u8");
+const _: () = assert!(SYMLINK_BYTES_MAX < VALUE_BYTES_MAX - 256, "an inode record is a value");
+const _: () = assert!(SLOT_BYTES_MIN.is_power_of_two() && SLOT_BYTES_MAX.is_power_of_two());
+const _: () = assert!(WRITE_BYTES_MAX as usize <= SLOT_BYTES_MAX as usize / 4, "an op's payload leaves room");
+const _: () = assert!(MANIFEST_COPIES_MAX <= DRIVES_PER_POOL_MAX && DRIVES_PER_POOL_MAX <= u16::MAX as usize);
+const _: () = assert!(LEVELS_MAX <= u8::MAX as usize && LEVEL0_RUNS_MAX > 1 && THEN_FANIN > 1);
+const _: () = assert!(CELL_LEVEL_DATA_MAX < CELL_LEVEL_MAX && (CELL_LEVEL_MAX as u32) < u16::BITS, "inode.levels");
+const _: () = assert!(UNFLUSHED_BYTES_MAX >= RING_BYTES_DEFAULT);
 const _: () = assert!(RING_BYTES_DEFAULT >= 4 * WRITE_BYTES_MAX as usize);
 const _: () = assert!(DRIVE_BYTES_MIN / SLOT_BYTES_MIN as u64 >= 256);
 const _: () = assert!((BLOCK_BYTES as u64) << (4 * CELL_LEVEL_MAX as u64) == FILE_BYTES_MAX);

@@ -18,7 +18,7 @@ use crate::checksum::checksum;
 use crate::ids::{BranchId, Ino, Lsn, Row};
 use crate::inode::Time;
 use crate::key;
-use crate::limits::{CELL_LEVEL_DATA_MAX, KEY_BYTES_MAX, OP_BYTES_MAX};
+use crate::limits::{CELL_LEVEL_DATA_MAX, EGROUP_PAGES_MAX, KEY_BYTES_MAX, OP_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::wire::{DecodeError, Put, Take};
 
 pub const OP_HEADER_BYTES: usize = 88;
@@ -129,7 +129,7 @@ impl Effects {
         Self { bytes: Vec::with_capacity(512) }
     }
     pub fn put(&mut self, key: &[u8], value: &[u8]) {
-        debug_assert!(key.len() <= KEY_BYTES_MAX);
+        debug_assert!(key.len() <= KEY_BYTES_MAX && value.len() <= VALUE_BYTES_MAX);
         self.bytes.put_u8(1);
         self.bytes.put_u16(key.len() as u16);
         self.bytes.put_u32(value.len() as u32);
@@ -224,7 +224,8 @@ impl<'a> Op<'a> {
         if hasher.digest() != sum {
             return Err(DecodeError::Checksum);
         }
-        if reserved != 0 || reserved_end != 0 || payload_rf > 3 || time.nsec >= 1_000_000_000 {
+        let payload_fits = payload_pages as usize <= EGROUP_PAGES_MAX && (payload_pages == 0 || payload_rf != 0);
+        if reserved != 0 || reserved_end != 0 || payload_rf > 3 || !payload_fits || time.nsec >= 1_000_000_000 {
             return Err(DecodeError::Invalid("op header"));
         }
         let kind = OpKind::from_u8(kind).ok_or(DecodeError::Invalid("op kind"))?;
@@ -241,10 +242,16 @@ pub fn each_effect<'a>(effects: &'a [u8], mut visit: impl FnMut(Effect<'a>)) -> 
             1 => {
                 let key_len = take.u16()? as usize;
                 let value_len = take.u32()? as usize;
+                if key_len > KEY_BYTES_MAX || value_len > VALUE_BYTES_MAX {
+                    return Err(DecodeError::Invalid("effect length"));
+                }
                 Effect::Put { key: take.bytes(key_len)?, value: take.bytes(value_len)? }
             }
             2 => {
                 let key_len = take.u16()? as usize;
+                if key_len > KEY_BYTES_MAX {
+                    return Err(DecodeError::Invalid("effect length"));
+                }
                 Effect::Delete { key: take.bytes(key_len)? }
             }
             3 => {
@@ -252,6 +259,10 @@ pub fn each_effect<'a>(effects: &'a [u8], mut visit: impl FnMut(Effect<'a>)) -> 
                 let start_block = take.u32()?;
                 let count = take.u16()?;
                 let first_page = take.u16()?;
+                let pages_fit = first_page as usize + count as usize <= EGROUP_PAGES_MAX;
+                if !pages_fit || start_block as u64 + count as u64 > 1 << 32 {
+                    return Err(DecodeError::Invalid("effect pages"));
+                }
                 let checksums = take.bytes(count as usize * 8)?;
                 Effect::Pages { ino, start_block, count, first_page, checksums }
             }

@@ -4,7 +4,8 @@
 //! point = kind u8 | name_len u8 | reserved u16 | wall i64, u32 | boottime_ns u64 | boot_id 16 B | name
 //! ```
 
-use crate::inode::Time;
+use crate::inode::{Time, put_time, take_time};
+use crate::limits::GROUP_NAME_BYTES_MAX;
 use crate::wire::{DecodeError, Put, Take};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,12 +29,12 @@ pub struct PointRecord {
 
 impl PointRecord {
     pub fn encode(&self) -> Vec<u8> {
+        debug_assert!(self.name.len() <= GROUP_NAME_BYTES_MAX);
         let mut out = Vec::with_capacity(40 + self.name.len());
         out.put_u8(self.kind as u8);
         out.put_u8(self.name.len() as u8);
         out.put_u16(0);
-        out.put_i64(self.wall.sec);
-        out.put_u32(self.wall.nsec);
+        put_time(&mut out, self.wall);
         out.put_u64(self.boottime_ns);
         out.put_bytes(&self.boot_id);
         out.put_bytes(self.name.as_bytes());
@@ -48,8 +49,10 @@ impl PointRecord {
             _ => return Err(DecodeError::Invalid("point kind")),
         };
         let name_len = take.u8()? as usize;
-        take.u16()?;
-        let wall = Time { sec: take.i64()?, nsec: take.u32()? };
+        if take.u16()? != 0 {
+            return Err(DecodeError::Invalid("point reserved field"));
+        }
+        let wall = take_time(&mut take)?;
         let boottime_ns = take.u64()?;
         let boot_id = take.uuid()?.0;
         let name =

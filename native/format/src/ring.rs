@@ -13,6 +13,8 @@
 
 use crate::checksum::checksum;
 use crate::ids::{GroupId, Uuid};
+use crate::limits::OP_BYTES_MAX;
+use crate::op::OP_HEADER_BYTES;
 use crate::wire::{DecodeError, Put, Take};
 
 pub const RING_MAGIC: u32 = u32::from_le_bytes(*b"HRNG");
@@ -60,13 +62,42 @@ impl RingHeader {
         let boot_id = take.uuid()?.0;
         let pool = take.uuid()?;
         let group = GroupId(take.u32()?);
-        take.u32()?;
+        let reserved = take.u32()?;
         let op_area_bytes = take.u64()?;
         let page_area_bytes = take.u64()?;
         let covered = bytes.len() - take.rest().len();
         if take.u64()? != checksum(&bytes[..covered]) {
             return Err(DecodeError::Checksum);
         }
+        if reserved != 0 {
+            return Err(DecodeError::Invalid("ring header reserved field"));
+        }
         Ok(Self { boot_id, pool, group, op_area_bytes, page_area_bytes })
+    }
+}
+
+/// What stands before each op in the op area. Not checksummed: the op behind it is, and so are its pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RingRecordHeader {
+    pub op_bytes: u32,
+    pub page_position: u64,
+}
+
+impl RingRecordHeader {
+    pub fn encode(&self) -> [u8; RING_RECORD_HEADER_BYTES] {
+        let mut out = [0; RING_RECORD_HEADER_BYTES];
+        out[..4].copy_from_slice(&self.op_bytes.to_le_bytes());
+        out[8..].copy_from_slice(&self.page_position.to_le_bytes());
+        out
+    }
+
+    /// Decodes the front of `bytes`. [`RING_SKIP`] is not a record: the caller has looked for it.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut take = Take::new(bytes);
+        let op_bytes = take.u32()?;
+        if take.u32()? != 0 || !(OP_HEADER_BYTES..=OP_BYTES_MAX).contains(&(op_bytes as usize)) {
+            return Err(DecodeError::Invalid("ring record"));
+        }
+        Ok(Self { op_bytes, page_position: take.u64()? })
     }
 }

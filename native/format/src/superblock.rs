@@ -16,7 +16,10 @@
 
 use crate::checksum::checksum;
 use crate::ids::Uuid;
-use crate::limits::{BLOCK_BYTES, DOMAIN_BYTES_MAX, GROUP_NAME_BYTES_MAX, MANIFEST_COPIES_MAX, MARKS_MAX};
+use crate::limits::{
+    BLOCK_BYTES, DOMAIN_BYTES_MAX, DRIVES_PER_POOL_MAX, GROUP_NAME_BYTES_MAX, MANIFEST_AREA_BYTES_MAX,
+    MANIFEST_COPIES_MAX, MARKS_MAX, SLAB_BYTES_MAX, SLOT_BYTES_MAX, SLOT_BYTES_MIN,
+};
 use crate::wire::{DecodeError, Put, Take};
 
 pub const SUPERBLOCK_BYTES: usize = BLOCK_BYTES;
@@ -175,6 +178,16 @@ impl Superblock {
         let bytes = take.u64()?;
         let area_bytes = take.u64()?;
         let slab_bytes = take.u64()?;
+        let slots_fit =
+            slot_bytes.is_power_of_two() && (SLOT_BYTES_MIN..=SLOT_BYTES_MAX).contains(&slot_bytes);
+        let slabs_fit = slots_fit && slab_bytes <= SLAB_BYTES_MAX && slab_bytes % slot_bytes as u64 == 0;
+        let area_fits = area_bytes <= MANIFEST_AREA_BYTES_MAX && area_bytes.is_multiple_of(BLOCK_BYTES as u64);
+        if !slabs_fit || !area_fits || slab_bytes == 0 || area_bytes == 0 {
+            return Err(DecodeError::Invalid("superblock sizes"));
+        }
+        if index >= drives || drives as usize > DRIVES_PER_POOL_MAX {
+            return Err(DecodeError::Invalid("superblock drive index"));
+        }
         let (_, own) = take_mark(&mut take)?;
         let instance = take.u64()?;
         let beat = take.u64()?;

@@ -66,7 +66,7 @@ pub struct DriveStatus {
     pub uuid: String,
     pub path: String,
     pub domain: String,
-    /// `active`, `out`, `missing` or `stale`.
+    /// `active`, `draining`, `out`, `missing` or `stale`.
     pub state: String,
     /// Why it is not active; empty otherwise.
     pub reason: String,
@@ -99,6 +99,34 @@ pub struct PoolStatus {
     pub warnings: Vec<String>,
     /// Since start.
     pub counters: Vec<Counter>,
+    /// Rebuilding of copies that were lost with a drive.
+    pub healing: Healing,
+}
+
+#[napi(object)]
+pub struct Healing {
+    pub things_left: BigInt,
+    pub bytes_left: BigInt,
+    pub bytes_done: BigInt,
+    /// Absent: nothing to do, or not known yet.
+    pub eta_s: Option<BigInt>,
+    /// Tables and egroups without a copy on any drive that is there.
+    pub things_lost: BigInt,
+    /// What cannot be healed, and why.
+    pub stuck: Vec<String>,
+}
+
+impl From<engine::HealProgress> for Healing {
+    fn from(progress: engine::HealProgress) -> Self {
+        Self {
+            things_left: progress.things_left.into(),
+            bytes_left: progress.bytes_left.into(),
+            bytes_done: progress.bytes_done.into(),
+            eta_s: progress.eta_s.map(BigInt::from),
+            things_lost: progress.things_lost.into(),
+            stuck: progress.stuck,
+        }
+    }
 }
 
 #[napi(object)]
@@ -163,6 +191,7 @@ impl From<engine::PoolStatus> for PoolStatus {
                 .into_iter()
                 .map(|(name, value)| Counter { name, value: value.into() })
                 .collect(),
+            healing: status.healing.into(),
         }
     }
 }

@@ -4,9 +4,11 @@
 //! compaction, expiry, cleaning, heartbeat). Every step they take is an ordinary call.
 
 mod check;
+mod heal;
 mod housekeeping;
 mod options;
 
+pub use crate::placement::HealProgress;
 pub use check::CheckReport;
 pub use options::{
     Counters, DriveInfo, DriveSpec, EngineOptions, PoolStatus, RingMemory, VolumeCreate, VolumeInfo, real_drives,
@@ -57,6 +59,7 @@ pub struct Engine {
     groups: RwLock<BTreeMap<GroupId, GroupEntry>>,
     volumes: Mutex<BTreeMap<String, VolumeEntry>>,
     housekeeper: Arc<Bell>,
+    healer: Arc<Bell>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     closed: AtomicBool,
     /// Log bytes at the newest look, and whether they grow fast.
@@ -64,6 +67,8 @@ pub struct Engine {
     streaming: AtomicBool,
     /// The newest failure of the housekeeper, for status.
     trouble: Mutex<Option<Error>>,
+    /// And of healing.
+    heal_trouble: Mutex<Option<Error>>,
 }
 
 /// What lies under an engine; tests bring their own.
@@ -101,7 +106,7 @@ impl Engine {
         let mut opened: Vec<Arc<dyn Drive>> = Vec::new();
         let mut missing = Vec::new();
         for path in drives {
-            match options::open_drive(path) {
+            match options::open_member(path) {
                 Ok(drive) => opened.push(drive),
                 Err(error) if error.kind == Kind::NotFound => missing.push(error),
                 Err(error) => return Err(error),
@@ -171,11 +176,13 @@ impl Engine {
             groups: RwLock::default(),
             volumes: Mutex::default(),
             housekeeper: Arc::default(),
+            healer: Arc::default(),
             threads: Mutex::default(),
             closed: AtomicBool::new(false),
             logged_bytes: AtomicU64::new(0),
             streaming: AtomicBool::new(false),
             trouble: Mutex::new(None),
+            heal_trouble: Mutex::new(None),
         });
         for record in pool.groups() {
             engine.open_group(&record)?;
@@ -184,6 +191,7 @@ impl Engine {
         engine.finish_destroyed()?;
         if engine.options.background {
             housekeeping::start_housekeeper(&engine)?;
+            heal::start_healer(&engine)?;
         }
         Ok(engine)
     }
@@ -438,8 +446,8 @@ impl Engine {
 
     /// Groups whose destruction a crash has interrupted.
     fn finish_destroyed(&self) -> Result<()> {
-        let destroyed = self.pool.groups().into_iter().filter(|record| record.destroyed);
-        destroyed.map(|record| self.dissolve(record.id)).collect()
+        let mut destroyed = self.pool.groups().into_iter().filter(|record| record.destroyed);
+        destroyed.try_for_each(|record| self.dissolve(record.id))
     }
 
     /// Gives back every table and page of a destroyed group, then forgets it.
@@ -476,7 +484,7 @@ impl Engine {
     /// Everything acknowledged is durable when it returns.
     pub fn flush(&self) -> Result<()> {
         self.ensure_open()?;
-        self.groups().iter().map(|group| self.flush_group(group, Group::newest(group))).collect()
+        self.groups().iter().try_for_each(|group| self.flush_group(group, Group::newest(group)))
     }
 
     /// Drains and compacts until nothing is left to do.
@@ -488,6 +496,7 @@ impl Engine {
             while group.expire_step()? {}
         }
         while self.pool.clean_step()? {}
+        self.pool.set_live_bytes(self.groups().iter().map(|group| group.live_bytes()).sum());
         Ok(())
     }
 
@@ -497,6 +506,7 @@ impl Engine {
             return Ok(());
         }
         self.housekeeper.ring();
+        self.healer.ring();
         let groups = self.groups();
         groups.iter().for_each(|group| group.shut());
         let threads = std::mem::take(&mut *self.threads.lock());
@@ -504,7 +514,7 @@ impl Engine {
         let ended: Vec<_> =
             threads.into_iter().filter(|thread| thread.thread().id() != own).map(|thread| thread.join()).collect();
         let panicked = ended.iter().any(std::result::Result::is_err);
-        let retired: Result<()> = groups.iter().map(|group| group.retire_log()).collect();
+        let retired: Result<()> = groups.iter().try_for_each(|group| group.retire_log());
         let closed = self.pool.close();
         if panicked {
             return Err(Error::new(Kind::Internal, "a thread of the engine had panicked"));

@@ -1,4 +1,5 @@
 //! The engine: log, extents, metadata, volumes, placement. No FUSE, no napi, no async.
+#![forbid(unsafe_code)]
 
 pub mod api;
 pub mod engine;

@@ -7,15 +7,40 @@ use holdfast_device::sim::CrashKind;
 use holdfast_device::threads::run_parallel;
 use rig::judge::{Budget, Judge, Tally};
 use rig::player::{OpName, Plan, Player};
+use rig::step::Step;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-const TRACES: u64 = 48;
+const TRACES: u64 = 56;
 const THREADS: usize = 2;
-const BUDGET: Budget = Budget { states_per_step: 40, recursion_every: 60, recursion_states: 6 };
+const BUDGET: Budget = Budget { states_per_step: 55, recursion_every: 60, recursion_states: 6 };
+const DISTINCT_MIN: u64 = 20_000;
+const STEP_MIN: u64 = 500;
+const OPS_MIN: u64 = 5;
+/// Every numbered step of STORE.md 12, and of the crash orders in `native/`.
+const STEPS: [Step; 18] = [
+    Step::Acknowledged,
+    Step::TakeSegments,
+    Step::Frame,
+    Step::OtherPayload,
+    Step::FloorFrame,
+    Step::DrainPayload,
+    Step::DrainTable,
+    Step::DrainEdit,
+    Step::CompactTable,
+    Step::CompactEdit,
+    Step::CleanPayload,
+    Step::CleanEdit,
+    Step::AgeEdit,
+    Step::Reuse,
+    Step::AreaSnapshot,
+    Step::AreaHeader,
+    Step::Superblock,
+    Step::EpochEdit,
+];
 
-/// Seeds that once failed, with what they found.
+/// Seeds from `TRACES` on that once failed. (23, 39 and 41 did, and are played anyway.)
 const REGRESSIONS: [u64; 0] = [];
 
 fn plan(seed: u64) -> Plan {
@@ -24,12 +49,12 @@ fn plan(seed: u64) -> Plan {
         (1, &[1], false),
         (3, &[3], false),
         (4, &[1, 2, 3], true),
-        (3, &[2, 2], true),
-        (3, &[1, 2], false),
+        (3, &[3, 1], true),
+        (3, &[1, 2], true),
     ];
     let (drives, rfs, shared) = shapes[seed as usize % shapes.len()];
     let before = [0, 60, 200, 400][(seed / 6) as usize % 4];
-    Plan { seed, drives, rfs, shared, before, recorded: 70 }
+    Plan { seed, drives, rfs, shared, before, recorded: 60 }
 }
 
 /// Plays and judges one seed.
@@ -66,11 +91,24 @@ fn every_crash_leaves_the_state_at_one_lsn() {
         println!("FAILED {problem}\n");
     }
     println!(
-        "{} distinct states, {} crashed recoveries, {} ring replays, {} edits forgotten",
-        tally.distinct, tally.recursions, tally.ring_replays, tally.edits_forgotten
+        "{} distinct states, {} crashed recoveries, {} edits forgotten",
+        tally.distinct, tally.recursions, tally.edits_forgotten
     );
     println!("steps: {:#?}\noperations: {ops:#?}", tally.by_step);
-    assert!(problems.is_empty(), "{} seeds failed; replay one with HOLDFAST_CRASH_SEED", problems.len());
+    assert!(
+        problems.is_empty(),
+        "{} seeds failed: look into one with `one_seed`, then keep it",
+        problems.len()
+    );
+    assert!(tally.distinct >= DISTINCT_MIN, "only {} distinct states", tally.distinct);
+    for (op, count) in OpName::all().map(|op| (op, ops.get(&op).copied().unwrap_or(0))) {
+        assert!(count >= OPS_MIN, "{op:?} was played only {count} times");
+    }
+    for step in STEPS {
+        let count = tally.by_step.get(&step).copied().unwrap_or(0);
+        assert!(count >= STEP_MIN, "only {count} crashes in {step:?}");
+    }
+    assert!(tally.edits_forgotten >= STEP_MIN && tally.recursions >= STEP_MIN);
 }
 
 /// One seed alone, to look into a failure: change the number.

@@ -99,7 +99,7 @@ impl Ground {
             let code = if a.code == crate::side::SKIPPED { a.code } else { a.code.min(0) };
             *counts.entry((op.kind(), code)).or_default() += 1;
         }
-        let found = self.compare_trees(&mut sides)?;
+        let found = self.compare_trees(&name, &mut sides)?;
         if found.is_none() {
             drop(sides);
             self.clean(&name)?;
@@ -118,18 +118,23 @@ impl Ground {
                 break;
             }
         }
-        let differs = differs || self.compare_trees(&mut sides)?.is_some();
+        let differs = differs || self.compare_trees(name, &mut sides)?.is_some();
         drop(sides);
         self.clean(name)?;
         Ok(differs)
     }
 
-    fn compare_trees(&self, sides: &mut [Side; 2]) -> Result<Option<String>, Trouble> {
+    fn compare_trees(&self, name: &str, sides: &mut [Side; 2]) -> Result<Option<String>, Trouble> {
         sides.iter_mut().for_each(Side::close_all);
         if let Some(command) = &self.before_compare {
             let status = std::process::Command::new("sh").arg("-c").arg(command).status();
             if !status.as_ref().is_ok_and(std::process::ExitStatus::success) {
                 return Err(format!("--before-compare {command:?}: {status:?}"));
+            }
+            // What was mounted there may be another mount now.
+            for (side, base) in sides.iter_mut().zip([&self.a, &self.b]) {
+                side.reopen_root(&Path([&base.0[..], b"/", name.as_bytes()].concat()))
+                    .map_err(|code| format!("{base:?}/{name}: {}", sys::code_text(code)))?;
             }
         }
         let [a, b] = [&sides[0], &sides[1]].map(|side| match tree::lines(side.root()) {

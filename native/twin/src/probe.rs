@@ -6,10 +6,12 @@ use crate::fill;
 use crate::side::{Outcome, SKIPPED, plain};
 use crate::sys;
 
-/// Whether `[from, to)` reads as zeros; at most `1 MiB` is looked at, so that huge holes cost nothing.
+/// Whether `[from, to)` reads as zeros; at most `1 MiB` is looked at, so that huge holes cost nothing. A handle that
+/// is open for writing only cannot be asked: its answer is taken as it is.
 fn reads_zero(fd: RawFd, from: u64, to: u64) -> bool {
     let mut buffer = vec![0u8; to.saturating_sub(from).min(1 << 20) as usize];
-    sys::read_at(fd, &mut buffer, from) >= 0 && buffer.iter().all(|byte| *byte == 0)
+    let read = sys::read_at(fd, &mut buffer, from);
+    read == -i64::from(libc::EBADF) || (read >= 0 && buffer.iter().all(|byte| *byte == 0))
 }
 
 /// Judges an answer of SEEK_DATA or SEEK_HOLE by the file's own bytes.

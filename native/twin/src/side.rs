@@ -61,6 +61,12 @@ impl Side {
         self.root.as_raw_fd()
     }
 
+    /// Opens the root anew, by its path: after a restart of the daemon the old handle belongs to a mount that is gone.
+    pub fn reopen_root(&mut self, path: &Path) -> Result<(), sys::Code> {
+        self.root = sys::open(libc::AT_FDCWD, path, libc::O_RDONLY | libc::O_DIRECTORY, 0)?;
+        Ok(())
+    }
+
     pub fn close_all(&mut self) {
         self.slots = Default::default();
     }

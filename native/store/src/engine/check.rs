@@ -4,9 +4,8 @@ use super::Engine;
 use crate::error::{Error, Result};
 use crate::group::Group;
 use crate::metadata::io::PageName;
-use crate::placement::PageCounts;
+use crate::placement::{Named, PageCounts};
 use holdfast_format::cell::{Cell, level_blocks};
-use holdfast_format::checksum::checksum;
 use holdfast_format::key;
 use holdfast_format::limits::BLOCK_BYTES;
 use std::collections::BTreeSet;
@@ -43,7 +42,12 @@ impl Engine {
     }
 }
 
-fn check_group(engine: &Engine, group: &Group, named: &mut PageCounts, report: &mut CheckReport) -> Result<()> {
+fn check_group(
+    engine: &Engine,
+    group: &Group,
+    named: &mut PageCounts,
+    report: &mut CheckReport,
+) -> Result<()> {
     let mut read: BTreeSet<(PageName, u64)> = BTreeSet::new();
     group.tree().each_data_record(&mut |version| {
         report.data_records += 1;
@@ -63,35 +67,25 @@ fn check_group(engine: &Engine, group: &Group, named: &mut PageCounts, report: &
     })
 }
 
-/// Which bytes of a page a record names.
-struct Content {
-    offset: usize,
-    length: usize,
-    checksum: u64,
-}
-
-fn named_pages(level: u8, cell: &Cell) -> Vec<(PageName, Content)> {
+/// The pages that a cell names, and which bytes of them.
+pub(super) fn named_pages(level: u8, cell: &Cell) -> Vec<(PageName, Named)> {
     match cell {
         Cell::Pages { egroup, first_page, checksums, released } => (0..level_blocks(level) as usize)
             .filter(|block| released.get(block / 8).is_none_or(|byte| byte >> (block % 8) & 1 == 0))
             .filter_map(|block| {
                 let checksum = *checksums.get(block)?;
-                Some(((*egroup, first_page + block as u16), Content { offset: 0, length: BLOCK_BYTES, checksum }))
+                let named = Named { offset: 0, length: BLOCK_BYTES as u16, checksum };
+                Some(((*egroup, first_page + block as u16), named))
             })
             .collect(),
         Cell::Packed { egroup, page, byte_offset, length, checksum } => {
-            let content =
-                Content { offset: *byte_offset as usize, length: *length as usize, checksum: *checksum };
-            vec![((*egroup, *page), content)]
+            vec![((*egroup, *page), Named { offset: *byte_offset, length: *length, checksum: *checksum })]
         }
         Cell::Hole | Cell::Logged { .. } | Cell::Partial { .. } => Vec::new(),
     }
 }
 
-fn verify(engine: &Engine, (egroup, page): PageName, content: &Content) -> Result<()> {
+fn verify(engine: &Engine, (egroup, page): PageName, content: &Named) -> Result<()> {
     let mut bytes = [0u8; BLOCK_BYTES];
-    engine.pool.read_pages(egroup, page, &mut bytes, &|_, bytes| {
-        let part = bytes.get(content.offset..content.offset + content.length);
-        part.is_some_and(|part| checksum(part) == content.checksum)
-    })
+    engine.pool.read_pages(egroup, page, &mut bytes, &|_, bytes| content.matches(bytes))
 }

@@ -2,7 +2,7 @@
 
 use super::Engine;
 use crate::error::{Error, Kind, Result};
-use crate::placement::PoolDrive;
+use crate::placement::{HealProgress, Pool, PoolDrive, ProbeInfo};
 use holdfast_device::real::RealDrive;
 use holdfast_device::{Drive, SharedMemory};
 use holdfast_format::limits::{
@@ -99,7 +99,7 @@ pub struct DriveInfo {
     pub uuid: String,
     pub path: String,
     pub domain: String,
-    /// `active`, `out`, `missing`, `stale`
+    /// `active`, `draining`, `out`, `missing`, `stale`
     pub state: String,
     /// Why it is not active; empty otherwise.
     pub reason: String,
@@ -129,6 +129,8 @@ pub struct PoolStatus {
     /// Sentences for the administrator: drives on one disk, degraded groups …
     pub warnings: Vec<String>,
     pub counters: Counters,
+    /// Rebuilding of lost copies.
+    pub healing: HealProgress,
 }
 
 #[derive(Clone, Debug)]
@@ -177,6 +179,17 @@ pub(super) fn open_drive(path: &Path) -> Result<Arc<dyn Drive>> {
     Ok(Arc::new(drive))
 }
 
+/// Opens and locks a drive of a pool. A directory without a superblock is refused before anything is written to it,
+/// the lock file included.
+pub(super) fn open_member(path: &Path) -> Result<Arc<dyn Drive>> {
+    let drive = RealDrive::open(path).map_err(|error| drive_error(path, &error))?;
+    if matches!(Pool::probe(&drive), Ok(ProbeInfo::Empty | ProbeInfo::Foreign { .. })) {
+        return Err(Error::invalid(format!("drive {} is in no pool", path.display())));
+    }
+    drive.lock().map_err(|error| drive_error(path, &error))?;
+    Ok(Arc::new(drive))
+}
+
 /// Opens and locks the directories of a pool that is to be created.
 pub fn real_drives(specs: &[DriveSpec]) -> Result<Vec<PoolDrive>> {
     let mut drives = Vec::with_capacity(specs.len());
@@ -204,7 +217,7 @@ pub(super) fn status_of(engine: &Engine) -> PoolStatus {
             uuid: drive.uuid.to_string(),
             path: drive.name,
             domain: drive.domain,
-            state: drive.condition.name().to_owned(),
+            state: if drive.draining { "draining" } else { drive.condition.name() }.to_owned(),
             reason: drive.reason,
             total_bytes: drive.total_bytes,
             free_bytes: drive.free_bytes,
@@ -213,6 +226,7 @@ pub(super) fn status_of(engine: &Engine) -> PoolStatus {
         .collect();
     let mut warnings = pool.warnings();
     warnings.extend(engine.trouble().map(|error| format!("housekeeping: {error}")));
+    warnings.extend(engine.heal_trouble.lock().as_ref().map(|error| format!("healing: {error}")));
     warnings.extend(groups.iter().filter_map(|group| group.failure()).map(|error| format!("writes stopped: {error}")));
     PoolStatus {
         name: pool.name().to_owned(),
@@ -229,6 +243,7 @@ pub(super) fn status_of(engine: &Engine) -> PoolStatus {
         drives,
         warnings,
         counters: counters_of(engine),
+        healing: pool.heal_progress(),
     }
 }
 
@@ -248,6 +263,8 @@ fn counters_of(engine: &Engine) -> Counters {
         ("egroups_freed", pool.egroups_freed),
         ("egroups_cleaned", pool.egroups_cleaned),
         ("pages_moved", pool.pages_moved),
+        ("copies_healed", pool.copies_healed),
+        ("bytes_healed", pool.bytes_healed),
         ("ops", sum(&|group| group.counters.ops.load(Ordering::Relaxed))),
         ("payload_bytes", sum(&|group| group.counters.bytes_written.load(Ordering::Relaxed))),
         ("log_flushes", sum(&|group| group.log().flushes.load(Ordering::Relaxed))),
@@ -257,7 +274,7 @@ fn counters_of(engine: &Engine) -> Counters {
         ("replayed_ops", sum(&|group| group.counters.replayed.load(Ordering::Relaxed))),
         ("metadata_cache_hits", cache.hits),
         ("metadata_cache_misses", cache.misses),
-        ("metadata_cache_bytes", cache.bytes as u64),
+        ("metadata_cache_bytes", cache.bytes),
         ("keys_stepped", sum(&|group| group.tree().stats().keys_stepped)),
     ]
     .into_iter()

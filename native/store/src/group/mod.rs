@@ -69,8 +69,6 @@ impl Bell {
 struct Commit {
     next: Lsn,
     op: Vec<u8>,
-    /// Bytes logged since the newest freeze was asked for.
-    logged_bytes: u64,
 }
 
 pub struct Group {
@@ -83,8 +81,12 @@ pub struct Group {
     /// A memtable is frozen after this much log at the latest, however little it holds: overwrites must not keep their
     /// segments from becoming egroups, nor make a replay long.
     log_bytes_due: u64,
+    /// Bytes logged since the newest freeze.
+    logged_bytes: AtomicU64,
     commit: Mutex<Commit>,
     newest: AtomicU64,
+    /// Newest op of a volume: the group's own (points) do not count as use.
+    changed: AtomicU64,
     /// Newest kept LSN: versions at or below it are not replaced in the memtable.
     last_point: AtomicU64,
     /// Replaced whole under its write lock, which is taken only inside the commit lock or by the drain.
@@ -96,8 +98,11 @@ pub struct Group {
     /// Wakes whoever waits for the drain to take a memtable.
     drained_signal: (Mutex<Drains>, Condvar),
     flusher: Bell,
-    /// Boot time of the newest search for space.
-    reclaimed_ns: AtomicU64,
+    idle: Mutex<points::Idle>,
+    /// Held during a search for space.
+    reclaim: Mutex<drain::Reclaim>,
+    /// An op gave space back since the newest search: another one may find it.
+    freed: AtomicBool,
     closed: AtomicBool,
     pub counters: GroupCounters,
 }
@@ -282,7 +287,7 @@ impl Ledger for Group {
         let evictable = self.evictable_bytes();
         Ok(Space {
             total: space.total,
-            free: space.free,
+            free: space.free + space.dead,
             evictable,
             reserve: space.reserve,
             inodes_free: (space.free / BLOCK_BYTES as u64).max(1),
@@ -305,9 +310,16 @@ fn internal(message: &str) -> Error {
 }
 
 impl Group {
-    /// Bytes of pages that only history holds.
+    /// Bytes on drives of the pages that only history names.
     pub fn evictable_bytes(&self) -> u64 {
-        self.tree.stats().then.records * BLOCK_BYTES as u64
+        self.tree.stats().then.payload_bytes * self.log.header_rf() as u64
+    }
+
+    /// Bytes on drives of the pages that the tables name: present and past.
+    pub fn live_bytes(&self) -> u64 {
+        let stats = self.tree.stats();
+        let now: u64 = stats.levels.iter().map(|level| level.payload_bytes).sum();
+        (now + stats.then.payload_bytes) * self.log.header_rf() as u64
     }
 
     fn generation_budget(&self) -> usize {

@@ -13,7 +13,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Ticks removed by one op at most.
-const EXPIRE_POINTS_MAX: usize = 256;
+const EXPIRE_POINTS_MAX: usize = 2048;
+
+/// A group without ops for so long sleeps.
+const IDLE_NS: u64 = 60_000_000_000;
+
+/// Since when nothing changed.
+#[derive(Default)]
+pub(super) struct Idle {
+    changed: Lsn,
+    since_ns: u64,
+    /// Newest op when the log was given back.
+    retired: Lsn,
+}
 
 #[derive(Clone, Debug)]
 struct Kept {
@@ -42,7 +54,9 @@ impl PointTable {
     }
 
     fn remove(&mut self, lsns: &[Lsn]) {
-        lsns.iter().for_each(|lsn| drop(self.kept.remove(lsn)));
+        for lsn in lsns {
+            self.kept.remove(lsn);
+        }
         self.sorted = None;
     }
 
@@ -116,11 +130,23 @@ impl Group {
         self.drop_points(&expired)
     }
 
-    /// What happens once a second: a tick if anything changed, then a flush, then the floor if nothing is left to flush.
+    /// What happens once a second: a tick if anything changed, then a flush, then the floor if nothing is left to flush. A
+    /// group that nothing has changed for a minute gives its log segments and its ring's memory back.
     pub fn second_now(&self) -> Result<()> {
         self.tick_now()?;
         self.flush_now()?;
-        self.flush_floor_now()
+        self.flush_floor_now()?;
+        let changed = Lsn(self.changed.load(Ordering::Acquire));
+        let (newest, now) = (Group::newest(self), self.options.clock.boottime_ns());
+        let mut idle = self.idle.lock();
+        if idle.changed != changed {
+            *idle = Idle { changed, since_ns: now, retired: Lsn(0) };
+        } else if now.saturating_sub(idle.since_ns) >= IDLE_NS && idle.retired != newest {
+            idle.retired = newest;
+            drop(idle);
+            self.retire_log()?;
+        }
+        Ok(())
     }
 
     /// Gives up the older part of the kept seconds: the pool is short of space. False when none is left.

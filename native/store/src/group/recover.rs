@@ -10,7 +10,7 @@ use crate::oplog::log::{Log, UsedSegment};
 use crate::oplog::place::Place;
 use crate::oplog::ring::Ring;
 use crate::oplog::scan;
-use crate::placement::{Edit, EpochRow, GroupChange, GroupRecord, Pool};
+use crate::placement::{Draw, Edit, EpochRow, GroupChange, GroupRecord, Pool};
 use holdfast_device::{Rng, SharedMemory};
 use holdfast_format::checksum::checksum;
 use holdfast_format::inode::VolumeRecord;
@@ -33,6 +33,27 @@ const LOG_BYTES_MAX: u64 = 1 << 30;
 /// An op out of the ring that the log does not have.
 struct RingTail {
     ops: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl RingTail {
+    /// Highest RF that these ops ask for: of their payloads, and of the volumes that they create.
+    fn rf_max(&self) -> Result<u8> {
+        let mut rf_max = 1;
+        for (bytes, _) in &self.ops {
+            let op = Op::take(&mut Take::new(bytes)).map_err(|error| Error::decode("an op of the ring", error))?;
+            rf_max = rf_max.max(op.header.payload_rf);
+            each_effect(op.effects, |effect| {
+                if let Effect::Put { key, value } = effect
+                    && key::parts(key).is_some_and(|parts| parts.kind == key::KIND_VOLUME)
+                    && let Ok(volume) = VolumeRecord::decode(value)
+                {
+                    rf_max = rf_max.max(volume.rf);
+                }
+            })
+            .map_err(|error| Error::decode("an operation's effects", error))?;
+        }
+        Ok(rf_max)
+    }
 }
 
 impl Group {
@@ -96,11 +117,12 @@ impl Group {
             segments_released: scanned.unused,
             tables: Vec::new(),
         })?;
-        let rf = header_rf(&view)?;
+        let rf = header_rf(&view)?.max(tail.rf_max()?);
         let owner = Owner { pool, group: record.id, row, rf, boot_id: options.boot_id };
         let tip = LogTip { lsn: scanned.tip, chain: scanned.chain, used: scanned.used };
         let tip = if tail.ops.is_empty() { tip } else { owner.relog(tip, &tail, memory.bytes(), &mut replay)? };
         let ring = Ring::format(memory, options.boot_id, pool.uuid(), record.id);
+        ring.sleep();
         let newest = tip.lsn;
         let log = Log::new(pool.clone(), record.id, ring, rf, row, (tip.lsn, tip.chain), tip.used);
         let group = Arc::new(Self {
@@ -110,9 +132,11 @@ impl Group {
             tree,
             log,
             row,
+            logged_bytes: AtomicU64::new(0),
             log_bytes_due: (pool.space().total / LOG_SHARE).min(LOG_BYTES_MAX),
-            commit: Mutex::new(Commit { next: Lsn(newest.0 + 1), op: Vec::new(), logged_bytes: 0 }),
+            commit: Mutex::new(Commit { next: Lsn(newest.0 + 1), op: Vec::new() }),
             newest: AtomicU64::new(newest.0),
+            changed: AtomicU64::new(newest.0),
             last_point,
             view: RwLock::new(view),
             maintenance: Mutex::new(()),
@@ -120,7 +144,9 @@ impl Group {
             drained: AtomicU64::new(record.drained_lsn.0),
             drained_signal: (Mutex::default(), Condvar::new()),
             flusher: Bell::default(),
-            reclaimed_ns: AtomicU64::new(0),
+            idle: Mutex::default(),
+            reclaim: Mutex::default(),
+            freed: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             counters: GroupCounters::default(),
         });
@@ -255,7 +281,7 @@ impl Owner<'_> {
             let op = Op::take(&mut Take::new(bytes)).map_err(|error| Error::decode("an op of the ring", error))?;
             let rf = op.header.payload_rf;
             while !log.admit(op.header.lsn, bytes.len(), payload.len(), rf) {
-                log.refill(rf, true)?;
+                log.refill(rf, Draw::Upkeep)?;
             }
             while log.ring.append(bytes, payload).is_none() {
                 log.flush(&moved)?;

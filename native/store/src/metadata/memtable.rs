@@ -44,8 +44,10 @@ fn version_bytes(version: &Stamped) -> usize {
     VERSION_OVERHEAD_BYTES + version.1.as_ref().map_or(0, Vec::len)
 }
 
-fn is_piece(value: Option<&[u8]>) -> bool {
-    value.is_some_and(cell::is_partial)
+/// Whether a version is a PARTIAL cell. The key says that it is a cell at all: values of other keys begin with any
+/// byte (an inode's with the low byte of its mode).
+fn is_piece(key: &[u8], value: Option<&[u8]>) -> bool {
+    value.is_some_and(cell::is_partial) && key::data_place(key).is_some()
 }
 
 /// Start and bytes of an encoded PARTIAL cell.
@@ -107,7 +109,7 @@ impl Inner {
         debug_assert!(versions[0].0 <= stamp, "versions of one key arrive in order");
         let (bytes, records) = (versions.iter().map(version_bytes).sum::<usize>(), versions.len());
         match value {
-            Some(value) if cell::is_partial(value) => put_piece(versions, stamp, value, last_point),
+            Some(piece) if is_piece(key, value) => put_piece(versions, stamp, piece, last_point),
             _ => {
                 let dead = unprotected(versions, stamp, last_point);
                 let version = (stamp, value.map(<[u8]>::to_vec));
@@ -151,7 +153,7 @@ impl Memtable {
     pub fn insert(&self, key: &[u8], stamp: Stamp, value: Option<&[u8]>, last_point: Lsn) {
         let mut inner = self.inner.write();
         inner.put(key, stamp, value, last_point);
-        if !is_piece(value) {
+        if !is_piece(key, value) {
             inner.remove_shadowed(key, stamp, last_point);
         }
         let (first, last) = inner.stamp_range.unwrap_or((stamp.lsn, stamp.lsn));
@@ -168,7 +170,7 @@ impl Memtable {
         let inner = self.inner.read();
         for version in inner.map.get(key).into_iter().flatten() {
             out.push(version.clone());
-            if !is_piece(version.1.as_deref()) {
+            if !is_piece(key, version.1.as_deref()) {
                 return;
             }
         }

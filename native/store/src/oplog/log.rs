@@ -10,10 +10,10 @@ use crate::error::{Error, Kind, Result};
 use crate::ledger::Durable;
 use crate::oplog::place::Place;
 use crate::oplog::ring::Ring;
-use crate::placement::{Pool, Segment};
+use crate::placement::{Draw, Edit, Pool, Segment};
 use holdfast_device::SharedMemory;
-use holdfast_format::frame::{FRAME_HEADER_BYTES, FRAME_OPS_MAX, FrameHeader, FramePlace};
-use holdfast_format::limits::BLOCK_BYTES;
+use holdfast_format::frame::{FRAME_HEADER_BYTES, FrameHeader, FramePlace};
+use holdfast_format::limits::{BLOCK_BYTES, FRAME_OPS_MAX};
 use holdfast_format::op::{OP_HEADER_BYTES, Op};
 use holdfast_format::wire::Take;
 use holdfast_format::{EgroupId, GroupId, Lsn, Row};
@@ -53,6 +53,9 @@ struct Reservation {
     /// Pages left in the open segment of each class.
     open_pages: [Option<u32>; 3],
 }
+
+/// Is told where ops lie now.
+pub type Moved<'a> = &'a dyn Fn(&[(Lsn, Place)]);
 
 /// Takes `pages` contiguous pages of one segment from a lane.
 fn take_pages(lane: &mut VecDeque<u32>, pages: u32) -> bool {
@@ -101,11 +104,15 @@ struct Open {
 
 struct Writer {
     open: [Option<Open>; 3],
+    /// Copies of the newest frame's header.
+    header_rf: u8,
     /// Written segments in log order, without the open ones.
     done: Vec<UsedSegment>,
     chain: u64,
     /// `durable_lsn` that the newest frame carries.
     carried: Lsn,
+    /// Of the pool, when the segments were looked at for lost drives.
+    membership: u64,
     head: SharedMemory,
     frame: Vec<u8>,
     ops: Vec<u8>,
@@ -124,6 +131,9 @@ pub struct Log {
     header_rf: AtomicU8,
     row: Row,
     slot_pages: u32,
+    /// Held from taking segments of the pool until they are in stock, so that the stock has them in the
+    /// manifest's order: recovery walks the log in that order. Taken after `writer`, before `reservation`.
+    refilling: Mutex<()>,
     reservation: Mutex<Reservation>,
     writer: Mutex<Writer>,
     durable: AtomicU64,
@@ -136,6 +146,8 @@ pub struct Log {
 
 /// What the flusher gathers from the ring for one frame.
 struct Batch {
+    /// Copies of the frame's header. May be raised meanwhile, for later frames.
+    header_rf: u8,
     first_lsn: Lsn,
     count: usize,
     position: u64,
@@ -147,6 +159,18 @@ struct Batch {
 
 fn head_pages(ops_bytes: usize) -> u32 {
     (FRAME_HEADER_BYTES + ops_bytes).div_ceil(BLOCK_BYTES) as u32
+}
+
+/// The headers' RF was raised: every segment that was begun is ended. So a segment holds frames from its first page on,
+/// each with its payload, or payload only; recovery and the drain rely on it.
+fn follow_header_rf(writer: &mut Writer, header_rf: u8) {
+    if writer.header_rf == header_rf {
+        return;
+    }
+    writer.header_rf = header_rf;
+    for open in &mut writer.open {
+        writer.done.extend(open.take_if(|open| open.next_page > 0).map(|ended| ended.used));
+    }
 }
 
 impl Log {
@@ -163,9 +187,11 @@ impl Log {
         let slot_bytes = pool.slot_bytes();
         let writer = Writer {
             open: [None, None, None],
+            header_rf,
             done: used,
             chain: tip.1,
             carried: tip.0,
+            membership: pool.membership(),
             head: SharedMemory::heap(slot_bytes),
             frame: Vec::new(),
             ops: Vec::new(),
@@ -177,6 +203,7 @@ impl Log {
             header_rf: AtomicU8::new(header_rf),
             row,
             slot_pages: (slot_bytes / BLOCK_BYTES) as u32,
+            refilling: Mutex::default(),
             reservation: Mutex::default(),
             writer: Mutex::new(writer),
             durable: AtomicU64::new(tip.0.0),
@@ -229,17 +256,18 @@ impl Log {
     }
 
     /// Reserves segments so that an op with these needs can be admitted; `NoSpace` when the pool has none to give.
-    pub fn refill(&self, payload_rf: u8, frees: bool) -> Result<()> {
+    /// Several at a time outside of the reserve, one by one out of it.
+    pub fn refill(&self, payload_rf: u8, draw: Draw) -> Result<()> {
         let header_rf = self.header_rf();
         for rf in [Some(header_rf), (payload_rf != 0 && payload_rf != header_rf).then_some(payload_rf)] {
             let Some(rf) = rf else { continue };
+            let _in_order = self.refilling.lock();
             let count = if self.reservation.lock().stock[rf as usize - 1].len() < 2 { self.batch() } else { 1 };
-            let segments = match self.pool.take_segments(self.group, rf, count, frees) {
-                Err(error) if error.kind == Kind::NoSpace && count > 1 => {
-                    self.pool.take_segments(self.group, rf, 1, frees)?
-                }
-                other => other?,
-            };
+            let mut taken = self.pool.take_segments(self.group, rf, count, Draw::Ordinary);
+            if taken.as_ref().is_err_and(|error| error.kind == Kind::NoSpace) && (count > 1 || draw > Draw::Ordinary) {
+                taken = self.pool.take_segments(self.group, rf, 1, draw);
+            }
+            let segments = taken?;
             let mut reservation = self.reservation.lock();
             for segment in segments {
                 reservation.lanes[rf as usize - 1].push_back(self.slot_pages);
@@ -293,8 +321,17 @@ impl Log {
     /// 4. tell the new places; move `durable`; trim the ring; answer the waiters.
     ///
     /// Recovery: a frame counts when its chain continues and its ops and every page it names verify.
-    pub fn flush(&self, moved: &dyn Fn(&[(Lsn, Place)])) -> Result<()> {
+    pub fn flush(&self, moved: Moved<'_>) -> Result<()> {
         let mut writer = self.writer.lock();
+        let membership = self.pool.membership();
+        if writer.membership != membership {
+            writer.membership = membership;
+            match self.leave_degraded(&mut writer) {
+                // Without a better place the log goes on where it is, as long as that has copies enough.
+                Err(error) if !matches!(error.kind, Kind::NoSpace | Kind::Unavailable) => return Err(error),
+                _ => {}
+            }
+        }
         let (_, end) = self.ring.window();
         loop {
             if let Some(error) = self.failure() {
@@ -311,6 +348,46 @@ impl Log {
         }
     }
 
+    /// Goes on in fresh segments where the open one or those in stock lie on a drive that was lost or is to be
+    /// emptied.
+    pub fn renew(&self) -> Result<()> {
+        self.leave_degraded(&mut self.writer.lock())
+    }
+
+    /// Fresh segments come first, so that what the reservation promises stays true; then the others go.
+    fn leave_degraded(&self, writer: &mut Writer) -> Result<()> {
+        let mut unused = Vec::new();
+        for class in 0..3 {
+            let rf = class as u8 + 1;
+            let bad = |segment: &Segment| !self.pool.is_whole(&segment.copies, rf);
+            let open = writer.open[class].as_ref().is_some_and(|open| bad(&open.segment)) as usize;
+            let stocked = self.reservation.lock().stock[class].iter().filter(|segment| bad(segment)).count();
+            if open + stocked == 0 {
+                continue;
+            }
+            let fresh = self.pool.take_segments(self.group, rf, open + stocked, Draw::Upkeep)?;
+            if let Some(open) = writer.open[class].take_if(|_| open > 0) {
+                if open.next_page > 0 { writer.done.push(open.used) } else { unused.push(open.segment.egroup) }
+            }
+            let mut leaving = fresh.len() - open;
+            let mut reservation = self.reservation.lock();
+            reservation.stock[class].retain(|segment| {
+                let leaves = leaving > 0 && bad(segment);
+                if leaves {
+                    leaving -= 1;
+                    unused.push(segment.egroup);
+                }
+                !leaves
+            });
+            reservation.stock[class].extend(fresh);
+        }
+        self.settle(writer);
+        if unused.is_empty() {
+            return Ok(());
+        }
+        self.pool.publish(Edit { segments_released: unused, ..Edit::default() })
+    }
+
     /// Writes a frame without ops, so that the floor covers the last flush (STORE.md 14). Skipped when it has no place.
     pub fn flush_floor(&self) -> Result<()> {
         let mut writer = self.writer.lock();
@@ -318,12 +395,15 @@ impl Log {
         if position != end || writer.carried >= self.durable() {
             return Ok(());
         }
-        let class = self.header_rf() as usize - 1;
+        let header_rf = self.header_rf();
+        let class = header_rf as usize - 1;
+        follow_header_rf(&mut writer, header_rf);
         let has_room = writer.open[class].as_ref().is_some_and(|open| open.next_page < self.slot_pages);
         if !has_room {
             return Ok(());
         }
         let batch = Batch {
+            header_rf,
             first_lsn: Lsn(self.durable().0 + 1),
             count: 0,
             position,
@@ -342,7 +422,7 @@ impl Log {
         writer: &mut Writer,
         position: u64,
         end: u64,
-        moved: &dyn Fn(&[(Lsn, Place)]),
+        moved: Moved<'_>,
     ) -> Result<()> {
         let batch = self.gather(writer, position, end)?;
         let bases = self.put_frame(writer, &batch)?;
@@ -365,7 +445,9 @@ impl Log {
     /// Step 1. Opens fresh segments where the next op does not fit.
     fn gather(&self, writer: &mut Writer, position: u64, end: u64) -> Result<Batch> {
         let header_rf = self.header_rf();
+        follow_header_rf(writer, header_rf);
         let mut batch = Batch {
+            header_rf,
             first_lsn: Lsn(0),
             count: 0,
             position,
@@ -418,13 +500,20 @@ impl Log {
 
     fn open_next(&self, writer: &mut Writer, rf: u8) -> Result<()> {
         let class = rf as usize - 1;
-        let next = self.reservation.lock().stock[class].pop_front();
-        let segment = match next {
+        let from_stock = || self.reservation.lock().stock[class].pop_front();
+        let segment = match from_stock() {
             Some(segment) => segment,
             None => {
-                // The reservation promises that this does not happen; a raised header RF may bring it about.
-                let mut fresh = self.pool.take_segments(self.group, rf, 1, true)?;
-                fresh.pop().ok_or_else(|| Error::new(Kind::Internal, "the pool gave no log segment"))?
+                // The reservation promises that this does not happen; a raised header RF may bring it about. Some may
+                // be on their way into the stock: they come first.
+                let _in_order = self.refilling.lock();
+                match from_stock() {
+                    Some(segment) => segment,
+                    None => {
+                        let mut fresh = self.pool.take_segments(self.group, rf, 1, Draw::Upkeep)?;
+                        fresh.pop().ok_or_else(|| Error::new(Kind::Internal, "the pool gave no log segment"))?
+                    }
+                }
             }
         };
         let used = UsedSegment {
@@ -442,7 +531,7 @@ impl Log {
 
     /// Steps 2 and 3. Returns where the payload of each RF class begins.
     fn put_frame(&self, writer: &mut Writer, batch: &Batch) -> Result<[(EgroupId, u32); 3]> {
-        let header_rf = self.header_rf();
+        let header_rf = batch.header_rf;
         let header_class = header_rf as usize - 1;
         if writer.open[header_class].is_none() {
             self.open_next(writer, header_rf)?;
@@ -492,6 +581,9 @@ impl Log {
         self.pool.write_segment(&header_open.segment, header_open.next_page * BLOCK_BYTES as u32, &slices)?;
         self.pool_bytes(&slices);
         self.flushes.fetch_add(1, Ordering::Relaxed);
+        if !header_open.used.has_frames {
+            header_open.used.chain_before = *chain;
+        }
         *chain = header.chain;
         *carried = durable;
         let last = Lsn(header.end_lsn().0 - 1);

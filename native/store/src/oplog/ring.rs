@@ -8,12 +8,12 @@
 use crate::error::{Error, Kind, Result};
 use holdfast_device::SharedMemory;
 use holdfast_format::limits::BLOCK_BYTES;
-use holdfast_format::op::OP_HEADER_BYTES;
 use holdfast_format::ring::{
     RING_HEAD_OFFSET, RING_HEADER_BYTES, RING_RECORD_HEADER_BYTES, RING_SKIP, RING_TAIL_OFFSET, RingHeader,
+    RingRecordHeader,
 };
-use holdfast_format::wire::Take;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Share of the ring that holds ops; the rest holds payload pages.
 const OP_AREA_SHARE: usize = 8;
@@ -40,6 +40,8 @@ pub struct Ring {
     header: RingHeader,
     positions: Mutex<Positions>,
     guard: RwLock<()>,
+    /// The areas' memory was given back. Changed under the commit lock only.
+    asleep: AtomicBool,
 }
 
 impl Ring {
@@ -58,7 +60,7 @@ impl Ring {
         memory.store(RING_TAIL_OFFSET, 0);
         memory.write(0, &header.encode());
         let positions = Positions { op_head: 0, op_tail: 0, page_head: 0, page_tail: 0 };
-        Self { memory, header, positions: Mutex::new(positions), guard: RwLock::new(()) }
+        Self { memory, header, positions: Mutex::new(positions), guard: RwLock::new(()), asleep: AtomicBool::new(false) }
     }
 
     /// The ring that an earlier process left, if it is of this boot, pool and group; `None` otherwise.
@@ -80,7 +82,7 @@ impl Ring {
             return None;
         }
         let positions = Positions { op_head, op_tail, page_head: 0, page_tail: 0 };
-        Some(Self { memory, header, positions: Mutex::new(positions), guard: RwLock::new(()) })
+        Some(Self { memory, header, positions: Mutex::new(positions), guard: RwLock::new(()), asleep: AtomicBool::new(false) })
     }
 
     /// Payload that one op may have at most.
@@ -102,10 +104,35 @@ impl Ring {
         if bytes <= left { position } else { position + left }
     }
 
+    /// Gives the memory of an empty ring back until the next append. The caller holds the commit lock. False: not empty.
+    pub fn sleep(&self) -> bool {
+        let positions = self.positions.lock();
+        if positions.op_head != positions.op_tail {
+            return false;
+        }
+        if !self.asleep.swap(true, Ordering::AcqRel) {
+            self.memory.release(RING_HEADER_BYTES);
+        }
+        true
+    }
+
+    /// Allocates the memory again, if it was given back. The caller holds the commit lock.
+    ///
+    /// # Errors
+    /// `NoSpace` when the file system of the run-time directory is full.
+    pub fn wake(&self) -> Result<()> {
+        if self.asleep.load(Ordering::Acquire) {
+            let full = |error| Error::no_space(format!("no memory for the log's ring in the run-time directory: {error}"));
+            self.memory.allocate().map_err(full)?;
+            self.asleep.store(false, Ordering::Release);
+        }
+        Ok(())
+    }
+
     /// Copies an op and its payload in and publishes it. Returns the payload's page position, or `None` when there is no
     /// room until a flush has trimmed. The caller holds the commit lock.
     pub fn append(&self, op: &[u8], payload: &[u8]) -> Option<u64> {
-        debug_assert!(payload.len() % BLOCK_BYTES == 0);
+        debug_assert!(payload.len().is_multiple_of(BLOCK_BYTES));
         let at = *self.positions.lock();
         let record_bytes = ((RING_RECORD_HEADER_BYTES + op.len()) as u64).next_multiple_of(8);
         let op_start = Self::contiguous(at.op_head, record_bytes, self.header.op_area_bytes);
@@ -120,9 +147,7 @@ impl Ring {
         if op_start != at.op_head {
             self.memory.write(self.op_offset(at.op_head), &RING_SKIP.to_le_bytes());
         }
-        let mut head = [0u8; RING_RECORD_HEADER_BYTES];
-        head[..4].copy_from_slice(&(op.len() as u32).to_le_bytes());
-        head[8..].copy_from_slice(&page_start.to_le_bytes());
+        let head = RingRecordHeader { op_bytes: op.len() as u32, page_position: page_start }.encode();
         let offset = self.op_offset(op_start);
         self.memory.write(offset, &head);
         self.memory.write(offset + RING_RECORD_HEADER_BYTES, op);
@@ -156,17 +181,15 @@ impl Ring {
         }
         let offset = self.op_offset(start);
         let bad = || Error::new(Kind::Corrupt, "the ring of unflushed operations is damaged");
-        let mut take = Take::new(self.memory.read(offset, RING_RECORD_HEADER_BYTES));
-        let op_bytes = take.u32().map_err(|_| bad())? as usize;
-        take.u32().map_err(|_| bad())?;
-        let page_position = take.u64().map_err(|_| bad())?;
+        let head = RingRecordHeader::decode(self.memory.read(offset, RING_RECORD_HEADER_BYTES)).map_err(|_| bad())?;
+        let op_bytes = head.op_bytes as usize;
         let room = (self.header.op_area_bytes - start % self.header.op_area_bytes) as usize;
-        if op_bytes < OP_HEADER_BYTES || RING_RECORD_HEADER_BYTES + op_bytes > room {
+        if RING_RECORD_HEADER_BYTES + op_bytes > room {
             return Err(bad());
         }
         let op = self.memory.read(offset + RING_RECORD_HEADER_BYTES, op_bytes);
         let next = start + ((RING_RECORD_HEADER_BYTES + op_bytes) as u64).next_multiple_of(8);
-        Ok(RingRecord { op, page_position, next })
+        Ok(RingRecord { op, page_position: head.page_position, next })
     }
 
     /// Payload bytes. The caller holds [`Ring::reading`], or is the flusher.
@@ -176,7 +199,7 @@ impl Ring {
 
     /// Whether a run of payload bytes does not wrap: needed before merging neighbours.
     pub fn adjoins(&self, page_position: u64, bytes: usize, next_position: u64) -> bool {
-        page_position + bytes as u64 == next_position && next_position % self.header.page_area_bytes != 0
+        page_position + bytes as u64 == next_position && !next_position.is_multiple_of(self.header.page_area_bytes)
     }
 
     /// Pages are not trimmed while this is held.

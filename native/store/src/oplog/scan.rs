@@ -131,8 +131,7 @@ impl Scan<'_> {
         let mut next_lsn = None;
         for segment in 0..self.record.segments.len() {
             let mut page = 0;
-            loop {
-                let Some(frame) = self.frame_at(segment, page, chain, next_lsn)? else { break };
+            while let Some(frame) = self.frame_at(segment, page, chain, next_lsn)? {
                 page += frame.header.pages();
                 chain = frame.header.chain;
                 next_lsn = Some(frame.header.end_lsn());
@@ -350,7 +349,9 @@ fn usage(record: &GroupRecord, frames: &[Frame]) -> (Vec<UsedSegment>, Vec<Egrou
         };
         touch(own, frame.header.header_rf, true);
         for (class, place) in frame.header.places.iter().enumerate() {
-            if place.pages > 0 && place.egroup != own {
+            // Payload of drained ops may lie in a segment that was given back before the frame's own.
+            let held = record.segments.iter().any(|segment| segment.egroup == place.egroup);
+            if place.pages > 0 && place.egroup != own && held {
                 touch(place.egroup, class as u8 + 1, false);
             }
         }

@@ -56,7 +56,9 @@ impl Check<'_> {
                 let counted = 1 + if record.shared { self.pool.share_count(*id, page)? } else { 0 };
                 let names = self.named.get(&(*id, page)).copied().unwrap_or(0);
                 if counted != names {
-                    let what = format!("page {page} of egroup {id} is counted {counted} times and named {names} times");
+                    let what = format!(
+                        "page {page} of egroup {id} is counted {counted} times and named {names} times"
+                    );
                     self.problems.push(what);
                 }
             }
@@ -75,13 +77,16 @@ impl Check<'_> {
                             self.problems.push(format!("two pages moved to page {moved} of egroup {target}"));
                         }
                     }
-                    None => self.problems.push(format!("page {page} of egroup {id} is live and did not move along")),
+                    None => self
+                        .problems
+                        .push(format!("page {page} of egroup {id} is live and did not move along")),
                 }
             }
             for part in &record.parts {
                 let back = self.records.get(&part.target).is_some_and(|target| target.sources.contains(id));
                 if !back {
-                    self.problems.push(format!("egroup {id} moved to {}, which does not know it", part.target));
+                    self.problems
+                        .push(format!("egroup {id} moved to {}, which does not know it", part.target));
                 }
             }
         }
@@ -89,7 +94,8 @@ impl Check<'_> {
             let live: BTreeSet<u16> = record.live.iter().collect();
             let pages = wanted.remove(id).unwrap_or_default();
             if live != pages {
-                self.problems.push(format!("pages {live:?} of egroup {id} are live, {pages:?} were moved to it"));
+                self.problems
+                    .push(format!("pages {live:?} of egroup {id} are live, {pages:?} were moved to it"));
             }
         }
         for id in wanted.keys() {
@@ -103,7 +109,8 @@ impl Check<'_> {
         for segment in image.groups.values().flat_map(|group| &group.segments) {
             segments.insert(segment.egroup);
             let record = self.records.get(&segment.egroup);
-            if record.is_none_or(|record| record.state != EgroupState::Log || record.copies != segment.copies) {
+            if record.is_none_or(|record| record.state != EgroupState::Log || record.copies != segment.copies)
+            {
                 self.problems.push(format!("log segment {} has no record that says so", segment.egroup));
             }
         }
@@ -121,7 +128,10 @@ impl Check<'_> {
                 .iter()
                 .filter_map(|slot| {
                     let other = owners.insert(*slot, name.clone())?;
-                    Some(format!("slot {} of drive {} belongs to {other} and to {name}", slot.slot, slot.drive))
+                    Some(format!(
+                        "slot {} of drive {} belongs to {other} and to {name}",
+                        slot.slot, slot.drive
+                    ))
                 })
                 .collect();
             self.problems.extend(clashes);
@@ -129,10 +139,13 @@ impl Check<'_> {
         self.records.iter().for_each(|(id, record)| own(&record.copies, format!("egroup {id}")));
         {
             let unpublished = self.pool.unpublished.lock();
-            unpublished.iter().for_each(|(id, record)| own(&record.copies, format!("unpublished egroup {id}")));
+            unpublished
+                .iter()
+                .for_each(|(id, record)| own(&record.copies, format!("unpublished egroup {id}")));
             let image = self.pool.image.read();
             for (owner, tables) in &image.tables {
-                let whose = if *owner == POOL_OWNER { "the pool".to_owned() } else { format!("group {owner}") };
+                let whose =
+                    if *owner == POOL_OWNER { "the pool".to_owned() } else { format!("group {owner}") };
                 tables.values().for_each(|desc| own(&desc.copies, format!("table {} of {whose}", desc.id)));
             }
         }
@@ -140,7 +153,8 @@ impl Check<'_> {
             let owned = owners.keys().filter(|slot| slot.drive == disk.index).count() as u32;
             let used = disk.used_slots();
             if used != owned {
-                let what = format!("drive {}: {used} slots are in use, {owned} belong to something", disk.name());
+                let what =
+                    format!("drive {}: {used} slots are in use, {owned} belong to something", disk.name());
                 self.problems.push(what);
             }
         }

@@ -9,21 +9,26 @@
 //!   checksums
 //!   only the frames know) because all copies agree.
 
-use super::Pool;
+use super::{Draw, Pool};
 use super::publish::Change;
 use super::report::count;
 use crate::error::Result;
+use crate::oplog::births::segment_births;
 use holdfast_format::EgroupId;
+use std::collections::BTreeMap;
 use holdfast_format::checksum::checksum;
-use holdfast_format::egroup::{Birth, EgroupRecord, EgroupState, Footer, MovedPart, PageSet};
+use holdfast_format::egroup::{Birth, EgroupRecord, EgroupState, MovedPart, PageSet};
 use holdfast_format::limits::{BLOCK_BYTES, MOVED_SOURCES_MAX};
 
 /// Records that one step looks at.
 const SCAN_RECORDS_MAX: usize = 4096;
 /// Egroups that one step packs into one.
 const VICTIMS_MAX: usize = 8;
-/// Worth cleaning: at most this part of the pages is live.
+/// Worth cleaning: at most this part of the pages is live, with room left and without.
 const LIVE_PERCENT_MAX: usize = 50;
+const LIVE_PERCENT_MAX_SHORT: usize = 90;
+/// Below this share of the pool free, room counts as short.
+const FREE_SHARE_SHORT: u64 = 8;
 
 struct Victim {
     id: EgroupId,
@@ -67,10 +72,13 @@ impl Pool {
         let mut cursor = self.clean_cursor.lock();
         let mut found: Vec<Victim> = Vec::new();
         let (mut seen, mut last) = (0, None);
+        let space = self.space();
+        let short = space.free < space.total / FREE_SHARE_SHORT;
+        let percent_max = if short { LIVE_PERCENT_MAX_SHORT } else { LIVE_PERCENT_MAX };
         self.scan_egroups(*cursor, &mut |id, record| {
             (seen, last) = (seen + 1, Some(id));
             let live = record.live.len();
-            let sparse = live > 0 && live * 100 <= record.pages as usize * LIVE_PERCENT_MAX;
+            let sparse = live > 0 && live * 100 <= record.pages as usize * percent_max;
             if record.state == EgroupState::Data && sparse && !self.is_pinned(id, &record) {
                 found.push(Victim { id, record });
             }
@@ -130,7 +138,7 @@ impl Pool {
             return Ok(!moved.is_empty());
         }
         let rf = moved[0].0.record.rf;
-        let target = self.write_egroup(rf, &pages, &births, true)?;
+        let target = self.write_egroup(rf, &pages, &births, Draw::Upkeep)?;
         match self.publish_moves(&moved, target) {
             Ok(true) => {
                 count(&self.counters.egroups_cleaned, moved.len() as u64);
@@ -152,39 +160,64 @@ impl Pool {
     fn right_pages(&self, victim: &Victim) -> Result<Option<Vec<NamedPage>>> {
         let _hold = self.hold();
         // A log segment has frames where a footer would be.
-        let footer = if self.is_segment(&victim.record) {
-            None
-        } else {
-            self.footer_of(victim.id, &victim.record).ok()
-        };
+        if self.is_segment(&victim.record) {
+            return Ok(self.segment_pages(victim));
+        }
+        let Ok(footer) = self.footer_of(victim.id, &victim.record) else { return Ok(None) };
         let mut content = Vec::with_capacity(victim.record.live.len());
         for page in victim.record.live.iter() {
-            let mut bytes = vec![0; BLOCK_BYTES];
-            let offset = page as u32 * BLOCK_BYTES as u32;
-            let birth = match &footer {
-                Some(Footer { births, .. }) => {
-                    let Some((birth, sum)) = births.get(page as usize).copied() else { return Ok(None) };
-                    let verify = |bytes: &[u8]| checksum(bytes) == sum;
-                    if self.read_slot(&victim.record.copies, offset, &mut bytes, &verify).is_err() {
-                        return Ok(None);
-                    }
-                    birth
-                }
-                None if self.is_segment(&victim.record) => {
-                    if !self.copies_agree(&victim.record, offset, &mut bytes) {
-                        return Ok(None);
-                    }
-                    Birth::default()
-                }
-                None => return Ok(None),
+            let known = footer.births.get(page as usize).copied();
+            let Some(named) = known.and_then(|known| self.named_page(&victim.record, page, known)) else {
+                return Ok(None);
             };
-            content.push((bytes, birth));
+            content.push(named);
         }
         Ok(Some(content))
     }
 
+    /// A page whose checksum is known, from whichever copy is right.
+    fn named_page(&self, record: &EgroupRecord, page: u16, (birth, sum): (Birth, u64)) -> Option<NamedPage> {
+        let mut bytes = vec![0; BLOCK_BYTES];
+        let verify = |bytes: &[u8]| checksum(bytes) == sum;
+        let offset = page as u32 * BLOCK_BYTES as u32;
+        self.read_slot(&record.copies, offset, &mut bytes, &verify).ok()?;
+        Some((bytes, birth))
+    }
+
+    /// Live pages of a log segment: its frames, on any copy, tell what they are.
+    fn segment_pages(&self, victim: &Victim) -> Option<Vec<NamedPage>> {
+        let record = &victim.record;
+        let mut births = BTreeMap::new();
+        for copy in record.copies.iter().filter(|copy| self.disks[copy.drive as usize].is_active()) {
+            let mut image = vec![0; self.slot_bytes as usize];
+            if self.read_copy(*copy, 0, &mut image).is_ok() {
+                let found = segment_births(victim.id, record.incarnation, &image);
+                births.extend(found.into_iter().map(|found| (found.page, (found.birth, found.checksum))));
+            }
+            if record.live.iter().all(|page| births.contains_key(&page)) {
+                break;
+            }
+        }
+        let without_frames = births.is_empty();
+        record
+            .live
+            .iter()
+            .map(|page| match births.get(&page) {
+                Some(known) => self.named_page(record, page, *known),
+                None if without_frames => self.agreed_page(record, page),
+                None => None,
+            })
+            .collect()
+    }
+
+    fn agreed_page(&self, record: &EgroupRecord, page: u16) -> Option<NamedPage> {
+        let mut bytes = vec![0; BLOCK_BYTES];
+        let agree = self.copies_agree(record, page as u32 * BLOCK_BYTES as u32, &mut bytes);
+        agree.then(|| (bytes, Birth::default()))
+    }
+
     /// Segments count every page of the slot, data egroups leave room for the footer.
-    fn is_segment(&self, record: &EgroupRecord) -> bool {
+    pub(super) fn is_segment(&self, record: &EgroupRecord) -> bool {
         record.pages as usize * BLOCK_BYTES == self.slot_bytes as usize
     }
 

@@ -1,6 +1,6 @@
 //! A new pool on empty drives.
 
-use super::disk::{Disk, DiskSpec, Layout, MANIFEST_FILE, SUPERBLOCK_FILE, drive_error};
+use super::disk::{Disk, Disks, DiskSpec, Layout, MANIFEST_FILE, SUPERBLOCK_FILE, drive_error};
 use super::image::Image;
 use super::journal::Journal;
 use super::report::Counters;
@@ -37,13 +37,14 @@ pub(super) fn assemble(assembly: Assembly, mut options: PoolOptions) -> Arc<Pool
     let Assembly { uuid, slot_bytes, area_bytes, disks, image, journal, warnings } = assembly;
     let rf_max = image.groups.values().flat_map(|group| &group.segments).map(|segment| segment.rf).max();
     let instance = options.rng.next_u64();
+    let opened_ns = options.clock.boottime_ns();
     Arc::new_cyclic(|me| Pool {
         me: me.clone(),
         name: image.name.clone(),
         uuid,
         slot_bytes,
         area_bytes,
-        disks,
+        disks: Disks::new(disks),
         clock: options.clock,
         rng: Mutex::new(options.rng),
         cache: options.cache,
@@ -61,12 +62,16 @@ pub(super) fn assemble(assembly: Assembly, mut options: PoolOptions) -> Arc<Pool
         pins: Mutex::new(BTreeMap::new()),
         holds: Mutex::new(Holds { epoch: 1, live: BTreeMap::new() }),
         emptied: Mutex::new(BTreeMap::new()),
+        live_bytes: AtomicU64::new(u64::MAX),
         replayed: AtomicBool::new(false),
         closed: AtomicBool::new(false),
         fenced: AtomicBool::new(false),
         broken: AtomicBool::new(false),
         clean_cursor: Mutex::new(EgroupId(0)),
         read_turn: AtomicU64::new(0),
+        relocated: RwLock::default(),
+        healing: Mutex::default(),
+        opened_ns,
         counters: Counters::default(),
         warnings: Mutex::new(warnings),
     })
@@ -114,6 +119,16 @@ fn check(name: &str, drives: &[PoolDrive]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Bytes that a drive gives to a pool that is there already.
+pub(super) fn size_of(add: &PoolDrive) -> Result<u64> {
+    if add.domain.len() > DOMAIN_BYTES_MAX {
+        let path = add.drive.name();
+        return Err(Error::invalid(format!("drive {path}: a failure domain has at most {DOMAIN_BYTES_MAX} bytes")));
+    }
+    let (bytes, _) = sizes(std::slice::from_ref(add))?;
+    Ok(bytes[0])
 }
 
 /// Bytes that each drive gives, and sentences about drives that share a disk.
@@ -191,6 +206,7 @@ pub(super) fn create(name: &str, drives: Vec<PoolDrive>, mut options: PoolOption
             domain: domain.clone(),
             bytes,
             out: false,
+            draining: false,
             absent_since: 0,
         };
         image.drives.insert(index, entry);

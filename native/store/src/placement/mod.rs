@@ -13,14 +13,17 @@
 //!
 //! Lock order: `maintenance` → `journal` (the publish lock) → `unpublished` → `pins` → `holds` → `emptied` →
 //! `image`
-//! → a disk's slots → its slabs.
+//! → a disk's slots → its slabs. `healing` comes before all of them.
 
 mod check;
 mod clean;
 mod counting;
 mod create;
+mod drives;
 mod disk;
 mod egroups;
+mod heal;
+mod heal_content;
 mod image;
 mod journal;
 mod membership;
@@ -37,20 +40,23 @@ mod types;
 
 pub use crate::metadata::io::PageName;
 pub use check::PageCounts;
+pub use heal::HealProgress;
+pub use heal_content::{Named, NamesOf};
 pub use holdfast_format::egroup::Birth;
 pub use holdfast_format::manifest::{EpochRow, GroupRecord, Segment};
 pub use types::{
-    DriveCondition, DriveState, Edit, GroupChange, PoolCounters, PoolDrive, PoolOptions, PoolSpace, ProbeInfo,
+    DriveCondition, DriveState, Draw, Edit, GroupChange, PoolCounters, PoolDrive, PoolOptions, PoolSpace, ProbeInfo,
 };
 
 use crate::error::{Error, Kind, Result};
 use crate::metadata::cache::BlockCache;
 use crate::metadata::tree::Tree;
-use disk::Disk;
+use disk::Disks;
 use holdfast_device::{Clock, Drive, Rng};
 use holdfast_format::egroup::{EgroupRecord, data_pages_max};
 use holdfast_format::limits::write_bytes_max_for;
-use holdfast_format::{EgroupId, GroupId, Uuid};
+use holdfast_format::table::SlotAddress;
+use holdfast_format::{EgroupId, GroupId, TableId, Uuid};
 use image::Image;
 use journal::Journal;
 use parking_lot::{Mutex, RwLock};
@@ -66,7 +72,7 @@ pub struct Pool {
     slot_bytes: u32,
     area_bytes: u64,
     /// By index.
-    disks: Vec<Disk>,
+    disks: Disks,
     clock: Arc<dyn Clock>,
     rng: Mutex<Rng>,
     cache: Arc<BlockCache>,
@@ -94,6 +100,8 @@ pub struct Pool {
     holds: Mutex<Holds>,
     /// Egroups without a live page, and the epoch of the edit that made them so: to be freed.
     emptied: Mutex<BTreeMap<EgroupId, u64>>,
+    /// What tables name, in bytes on drives, as the engine saw it last; `u64::MAX`: never.
+    live_bytes: AtomicU64,
     replayed: AtomicBool,
     closed: AtomicBool,
     fenced: AtomicBool,
@@ -101,6 +109,10 @@ pub struct Pool {
     broken: AtomicBool,
     clean_cursor: Mutex<EgroupId>,
     read_turn: AtomicU64,
+    /// Where tables lie that were given new copies since the pool was opened: trees name them as they were.
+    relocated: RwLock<BTreeMap<TableId, Vec<SlotAddress>>>,
+    healing: Mutex<heal::Healing>,
+    opened_ns: u64,
     counters: report::Counters,
     warnings: Mutex<Vec<String>>,
 }

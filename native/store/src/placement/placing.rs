@@ -2,6 +2,7 @@
 
 use super::Pool;
 use super::disk::Disk;
+use super::types::Draw;
 use crate::error::{Error, Kind, Result};
 use holdfast_format::table::SlotAddress;
 
@@ -9,8 +10,7 @@ use holdfast_format::table::SlotAddress;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Purpose {
     pub rf: u8,
-    /// May draw on the reserve.
-    pub frees: bool,
+    pub draw: Draw,
     /// Prefer slots that were written before.
     pub log: bool,
 }
@@ -48,10 +48,10 @@ impl Pool {
     /// Active drives in the order in which `count` copies should go to them: for the manifest.
     pub(super) fn spread(&self, keep: &[u16], count: usize) -> Vec<u16> {
         let mut chosen: Vec<&Disk> =
-            keep.iter().map(|index| &self.disks[*index as usize]).filter(|disk| disk.is_active()).collect();
+            keep.iter().map(|index| &self.disks[*index as usize]).filter(|disk| disk.accepts()).collect();
         chosen.truncate(count);
         while chosen.len() < count {
-            let rest = self.disks.iter().filter(|disk| disk.is_active());
+            let rest = self.disks.iter().filter(|disk| disk.accepts());
             let rest = rest.filter(|disk| chosen.iter().all(|other| other.index != disk.index)).collect();
             let Some(best) = self.ranked(rest, &chosen).first().copied() else { break };
             chosen.push(best);
@@ -77,13 +77,25 @@ impl Pool {
         }
     }
 
+    /// Takes a free slot for one more copy of what lies at `kept`: on another drive, as far from those as there is
+    /// room, outside of the reserve. Nothing durable names it yet. `None`: there is no room.
+    pub(super) fn take_slot_apart(&self, kept: &[SlotAddress]) -> Option<SlotAddress> {
+        let chosen: Vec<&Disk> = kept.iter().map(|copy| &self.disks[copy.drive as usize]).collect();
+        let rest = self.disks.iter().filter(|disk| disk.accepts());
+        let rest = rest.filter(|disk| chosen.iter().all(|other| other.index != disk.index)).collect();
+        self.ranked(rest, &chosen).into_iter().find_map(|disk| {
+            let slot = disk.take(false, disk.layout.reserve())?;
+            Some(SlotAddress { drive: disk.index, slot })
+        })
+    }
+
     fn has_pending(&self) -> bool {
         !self.emptied.lock().is_empty()
-            || self.disks.iter().any(|disk| disk.is_active() && disk.pending_slots() > 0)
+            || self.disks.iter().any(|disk| disk.accepts() && disk.pending_slots() > 0)
     }
 
     fn try_take_slots(&self, purpose: Purpose) -> Result<Vec<SlotAddress>> {
-        let active = self.disks.iter().filter(|disk| disk.is_active()).count();
+        let active = self.disks.iter().filter(|disk| disk.accepts()).count();
         let wanted = (purpose.rf as usize).min(active);
         if wanted < copies_min(purpose.rf) {
             return Err(Error::new(
@@ -97,10 +109,14 @@ impl Pool {
         let mut chosen: Vec<&Disk> = Vec::new();
         let mut slots = Vec::new();
         while slots.len() < wanted {
-            let rest = self.disks.iter().filter(|disk| disk.is_active());
+            let rest = self.disks.iter().filter(|disk| disk.accepts());
             let rest = rest.filter(|disk| chosen.iter().all(|other| other.index != disk.index)).collect();
             let taken = self.ranked(rest, &chosen).into_iter().find_map(|disk| {
-                let keep = if purpose.frees { 0 } else { disk.layout.reserve() };
+                let keep = match purpose.draw {
+                    Draw::Ordinary => disk.layout.reserve(),
+                    Draw::Freeing => disk.layout.reserve() / 2,
+                    Draw::Upkeep => 0,
+                };
                 Some((disk, disk.take(purpose.log, keep)?))
             });
             let Some((disk, slot)) = taken else {

@@ -32,7 +32,9 @@ counters!(
     egroups_freed,
     egroups_cleaned,
     pages_moved,
-    cleans_skipped
+    cleans_skipped,
+    copies_healed,
+    bytes_healed
 );
 
 pub(super) fn count(counter: &AtomicU64, more: u64) {
@@ -63,6 +65,10 @@ impl Pool {
     pub fn drives_active(&self) -> usize {
         self.disks.iter().filter(|disk| disk.is_active()).count()
     }
+    /// Drives that new copies may come to.
+    pub fn drives_accepting(&self) -> usize {
+        self.disks.iter().filter(|disk| disk.accepts()).count()
+    }
     pub fn drives(&self) -> Vec<DriveState> {
         let state = |disk: &super::disk::Disk| {
             let (condition, reason) = disk.condition();
@@ -74,11 +80,12 @@ impl Pool {
                 domain: disk.domain.clone(),
                 condition,
                 reason,
+                draining: disk.is_draining(),
                 total_bytes: disk.total_slots() as u64 * self.slot_bytes as u64,
                 free_bytes: if disk.is_active() { free * self.slot_bytes as u64 } else { 0 },
             }
         };
-        self.disks.iter().map(state).collect()
+        self.disks.iter().filter(|disk| !disk.is_retired()).map(state).collect()
     }
     pub fn space(&self) -> PoolSpace {
         let bytes = |slots: u64| slots * self.slot_bytes as u64;
@@ -96,14 +103,23 @@ impl Pool {
         let log = segments.flat_map(|segment| &segment.copies).filter(active).count() as u64;
         let tables = image.tables.values().flat_map(|tables| tables.values());
         let metadata = tables.flat_map(|desc| &desc.copies).filter(active).count() as u64;
+        let data = bytes((total - free).saturating_sub(log + metadata));
         PoolSpace {
             total: bytes(total),
             free: bytes(free),
             reserve: bytes(reserve),
             log: bytes(log),
             metadata: bytes(metadata),
-            data: bytes((total - free).saturating_sub(log + metadata)),
+            data,
+            dead: match self.live_bytes.load(Ordering::Relaxed) {
+                u64::MAX => 0,
+                live => data.saturating_sub(live),
+            },
         }
+    }
+    /// What the groups' tables name, in bytes on drives: the rest of the data is dead.
+    pub fn set_live_bytes(&self, bytes: u64) {
+        self.live_bytes.store(bytes, Ordering::Relaxed);
     }
     pub fn counters(&self) -> PoolCounters {
         self.counters.read()
@@ -111,7 +127,7 @@ impl Pool {
     /// Sentences for the administrator.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.warnings.lock().clone();
-        for disk in self.disks.iter().filter(|disk| !disk.is_active()) {
+        for disk in self.disks.iter().filter(|disk| !disk.is_active() && !disk.is_retired()) {
             let (condition, reason) = disk.condition();
             warnings.push(format!("drive {} is {}: {reason}", disk.name(), condition.name()));
         }

@@ -222,9 +222,14 @@ impl Pool {
     }
 
     /// RF of a fresh table: the highest of any group's, at least two where there are as many drives.
-    fn table_rf(&self) -> u8 {
+    pub(super) fn table_rf(&self) -> u8 {
         let wanted = self.rf_max.load(Ordering::Acquire).max(TABLE_COPIES_MIN);
-        wanted.min(self.drives_active().max(1) as u8)
+        wanted.min(self.drives_accepting().max(1) as u8)
+    }
+
+    /// A group writes headers with this RF.
+    pub fn raise_rf_max(&self, rf: u8) {
+        self.rf_max.fetch_max(rf, Ordering::AcqRel);
     }
 
     /// Makes one free slot ready for the log; false when every drive has enough.
@@ -252,7 +257,7 @@ impl TableIo for Pool {
             ));
         }
         let padding = vec![0; bytes.len().next_multiple_of(BLOCK_BYTES) - bytes.len()];
-        let purpose = Purpose { rf: self.table_rf(), frees: true, log: false };
+        let purpose = Purpose { rf: self.table_rf(), draw: super::Draw::Upkeep, log: false };
         let copies = self.write_sealed(purpose, &[(0, &[bytes, &padding])])?;
         Ok(Placed { id: TableId(self.new_egroup_id().0), copies })
     }
@@ -264,7 +269,10 @@ impl TableIo for Pool {
         into: &mut [u8],
         verify: &dyn Fn(&[u8]) -> bool,
     ) -> Result<()> {
-        self.read_slot(&table.copies, offset, into, verify)
+        // Before the look-up: what lay there then is not reused while it is read.
+        let _hold = self.hold();
+        let moved = self.relocated.read().get(&table.id).cloned();
+        self.read_slot(moved.as_ref().unwrap_or(&table.copies), offset, into, verify)
     }
 
     fn discard_table(&self, placed: &Placed) {

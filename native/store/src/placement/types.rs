@@ -127,6 +127,8 @@ pub struct DriveState {
     pub condition: DriveCondition,
     /// Why it is not active; empty otherwise.
     pub reason: String,
+    /// It is being emptied, to be removed.
+    pub draining: bool,
     /// Bytes of slots, and of those that are free.
     pub total_bytes: u64,
     pub free_bytes: u64,
@@ -144,6 +146,19 @@ pub struct PoolSpace {
     pub metadata: u64,
     /// Everything else that is in use.
     pub data: u64,
+    /// Part of `data` that no table names any more, for cleaning to give back; as of the newest look of the engine.
+    pub dead: u64,
+}
+
+/// How deep into the reserve a slot may be taken from.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Draw {
+    /// Not at all: what users write.
+    Ordinary,
+    /// Down to half of it: operations that give space back.
+    Freeing,
+    /// Wholly: drains, compactions, cleaning, recovery. Without them nothing would ever be given back.
+    Upkeep,
 }
 
 /// Events since the pool was opened.
@@ -163,4 +178,7 @@ pub struct PoolCounters {
     pub pages_moved: u64,
     /// Egroups that cleaning left alone because their copies differ: work for the scrub.
     pub cleans_skipped: u64,
+    /// Copies that were made because others were lost, and their bytes.
+    pub copies_healed: u64,
+    pub bytes_healed: u64,
 }

@@ -4,7 +4,7 @@ use super::player::{MOMENT, Moment, Player, States, group_texts, mount, options}
 use super::step::{self, PHASE, PHASE_OPEN, Step};
 use super::tree::difference;
 use super::{ROOT, Rings, foundation, manifest};
-use holdfast_device::sim::{CrashKind, CrashOptions, CrashState, Event, Trace};
+use holdfast_device::sim::{CrashKind, CrashOptions, CrashState, Trace};
 use holdfast_device::{Drive, Rng, SharedMemory, SimWorld};
 use holdfast_format::{GroupId, ROOT_INO};
 use holdfast_store::api::{FileSystem, WriteFlags};
@@ -12,6 +12,9 @@ use holdfast_store::engine::Engine;
 use holdfast_store::volume::Volume;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
+
+/// States that one event gives, about.
+const STATES_PER_EVENT: u64 = 24;
 
 /// How much of a trace is tried.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +31,6 @@ pub struct Budget {
 pub struct Tally {
     pub distinct: u64,
     pub recursions: u64,
-    pub ring_replays: u64,
     pub edits_forgotten: u64,
     pub by_step: BTreeMap<Step, u64>,
 }
@@ -37,7 +39,6 @@ impl Tally {
     pub fn add(&mut self, other: &Self) {
         self.distinct += other.distinct;
         self.recursions += other.recursions;
-        self.ring_replays += other.ring_replays;
         self.edits_forgotten += other.edits_forgotten;
         for (step, count) in &other.by_step {
             *self.by_step.entry(*step).or_default() += count;
@@ -76,7 +77,8 @@ fn mount_all(engine: &Engine) -> Result<BTreeMap<String, Arc<Volume>>, String> {
 }
 
 fn look(engine: &Engine) -> Result<(Found, BTreeMap<String, Arc<Volume>>), String> {
-    let lsns: BTreeMap<GroupId, u64> = engine.groups().iter().map(|group| (group.id, group.newest().0)).collect();
+    let lsns: BTreeMap<GroupId, u64> =
+        engine.groups().iter().map(|group| (group.id, group.newest().0)).collect();
     let volumes = mount_all(engine)?;
     let texts = group_texts(engine, &volumes).map_err(|error| format!("reading everything: {error:?}"))?;
     Ok((texts.into_iter().map(|(group, text)| (group, (lsns[&group], text))).collect(), volumes))
@@ -109,12 +111,12 @@ impl<'a> Judge<'a> {
             kind,
             seed: self.player.plan.seed,
             exhaustive_writes_max: 2,
-            sampled_subsets: 6,
-            torn_variants_max: 3,
+            sampled_subsets: 8,
+            torn_variants_max: 6,
         };
         for (number, state) in trace.crash_states(enumeration).enumerate() {
             let step = self.step_at(state.position);
-            let share = per_step.get(&step).copied().unwrap_or(1).max(1) * 8;
+            let share = per_step.get(&step).copied().unwrap_or(1).max(1) * STATES_PER_EVENT;
             if !self.rng.chance((self.budget.states_per_step as u64).min(share), share) {
                 continue;
             }
@@ -133,22 +135,26 @@ impl<'a> Judge<'a> {
         Ok(())
     }
 
-    /// Step of the event under way; behind the last one, or between operations, what is acknowledged counts.
+    /// Step of the event under way.
     fn step_at(&self, position: usize) -> Step {
-        match self.trace.events().get(position) {
-            Some(Event::Mark { .. }) | None => Step::Acknowledged,
-            Some(_) => self.steps[position],
-        }
+        self.steps.get(position).copied().unwrap_or(Step::Other)
     }
 
     fn moment_at(&self, position: usize) -> usize {
         self.trace.last_mark(MOMENT, position).unwrap_or(0) as usize
     }
 
-    fn judge_state(&mut self, state: &CrashState, kind: CrashKind, step: Step, number: usize) -> Result<(), String> {
+    fn judge_state(
+        &mut self,
+        state: &CrashState,
+        kind: CrashKind,
+        step: Step,
+        number: usize,
+    ) -> Result<(), String> {
         let at = self.moment_at(state.position);
         let player = self.player;
-        let (before, after) = (&player.moments[at], player.moments.get(at + 1).unwrap_or(&player.moments[at]));
+        let (before, after) =
+            (&player.moments[at], player.moments.get(at + 1).unwrap_or(&player.moments[at]));
         let promised = if kind == CrashKind::Kill { &before.acknowledged } else { &before.durable };
         // Rings differ from moment to moment.
         let key = (state.hash(), if kind == CrashKind::Kill { at + 1 } else { 0 });
@@ -157,8 +163,12 @@ impl<'a> Judge<'a> {
         }
         let rings = if kind == CrashKind::Kill { rings_of(&before.rings) } else { Rings::default() };
         let world = state.world(number as u64);
-        let engine = start(&world, &rings, number as u64).map_err(|error| format!("does not open: {error}"))?;
-        let replayed_ring = engine.groups().iter().any(|group| group.newest().0 > before.durable.get(&group.id).copied().unwrap_or(0));
+        let engine =
+            start(&world, &rings, number as u64).map_err(|error| format!("does not open: {error}"))?;
+        let replayed_ring = engine
+            .groups()
+            .iter()
+            .any(|group| group.newest().0 > before.durable.get(&group.id).copied().unwrap_or(0));
         let (found, volumes) = look(&engine)?;
         self.compare(&found, before, after, promised)?;
         let report = engine.fsck().map_err(|error| format!("checking: {error}"))?;
@@ -166,19 +176,21 @@ impl<'a> Judge<'a> {
             return Err(format!("inconsistent after recovery: {}", report.problems.join("; ")));
         }
         work_on(&engine, volumes, number)?;
-        if number % 4 == 0 {
+        if number.is_multiple_of(4) {
             drop(engine);
             second_start(&world, &found)?;
         }
         self.tally.distinct += 1;
-        self.tally.ring_replays += u64::from(kind == CrashKind::Kill && replayed_ring);
+        if kind == CrashKind::Kill && replayed_ring {
+            *self.tally.by_step.entry(Step::Acknowledged).or_default() += 1;
+        }
         *self.tally.by_step.entry(step).or_default() += 1;
         let lsns = found.iter().map(|(group, (lsn, _))| (*group, *lsn)).collect();
         self.judged.insert(key, lsns);
-        if kind == CrashKind::Power && number % 5 == 0 {
+        if kind == CrashKind::Power && number.is_multiple_of(5) {
             self.forget_edit(state, &found)?;
         }
-        if self.tally.distinct as usize % self.budget.recursion_every == 0 {
+        if (self.tally.distinct as usize).is_multiple_of(self.budget.recursion_every) {
             self.recurse(state, kind, before, &found)?;
         }
         Ok(())
@@ -205,7 +217,10 @@ impl<'a> Judge<'a> {
                 }
             };
             if *expected != **text {
-                return Err(format!("group {group} at LSN {lsn} is not what it was: {}", difference(&expected, text)));
+                return Err(format!(
+                    "group {group} at LSN {lsn} is not what it was: {}",
+                    difference(&expected, text)
+                ));
             }
         }
         Ok(())
@@ -228,7 +243,13 @@ impl<'a> Judge<'a> {
     }
 
     /// Crashes the recovery, recovers again: the state is the same (row 19).
-    fn recurse(&mut self, state: &CrashState, kind: CrashKind, before: &Moment, first: &Found) -> Result<(), String> {
+    fn recurse(
+        &mut self,
+        state: &CrashState,
+        kind: CrashKind,
+        before: &Moment,
+        first: &Found,
+    ) -> Result<(), String> {
         let memories = if kind == CrashKind::Kill { before.rings.clone() } else { BTreeMap::new() };
         let world = state.world(7);
         world.start_trace();
@@ -253,9 +274,13 @@ impl<'a> Judge<'a> {
             }
             let world = states[at].world(8);
             let told = |problem: String| {
-                format!("crash {at} at event {} of the recovery ({}): {problem}", states[at].position, states[at].choice)
+                format!(
+                    "crash {at} at event {} of the recovery ({}): {problem}",
+                    states[at].position, states[at].choice
+                )
             };
-            let engine = start(&world, &rings_of(&memories), 8).map_err(|error| told(format!("does not open: {error}")))?;
+            let engine = start(&world, &rings_of(&memories), 8)
+                .map_err(|error| told(format!("does not open: {error}")))?;
             let (found, _volumes) = look(&engine).map_err(told)?;
             same(first, &found).map_err(told)?;
             self.tally.recursions += 1;
@@ -319,7 +344,7 @@ fn work_on(engine: &Engine, volumes: BTreeMap<String, Arc<Volume>>, number: usiz
         volume.forget(ino, 1);
     }
     engine.flush().map_err(|error| format!("flushing: {error}"))?;
-    if number % 8 == 0 {
+    if number.is_multiple_of(8) {
         engine.settle().map_err(|error| format!("settling: {error}"))?;
         let report = engine.fsck().map_err(|error| format!("checking: {error}"))?;
         if !report.problems.is_empty() {
@@ -331,21 +356,30 @@ fn work_on(engine: &Engine, volumes: BTreeMap<String, Arc<Volume>>, number: usiz
 
 /// A power cut after the work: everything is as it was found, and what was written since is there.
 fn second_start(world: &SimWorld, found: &Found) -> Result<(), String> {
-    let engine = start(world, &Rings::default(), 5).map_err(|error| format!("does not open again: {error}"))?;
+    let engine =
+        start(world, &Rings::default(), 5).map_err(|error| format!("does not open again: {error}"))?;
     let volumes = mount_all(&engine)?;
     for (name, volume) in &volumes {
-        let ino = volume.lookup(ROOT_INO, b"after the crash").map_err(|error| format!("{name}: lost: {error:?}"))?.ino;
+        let ino = volume
+            .lookup(ROOT_INO, b"after the crash")
+            .map_err(|error| format!("{name}: lost: {error:?}"))?
+            .ino;
         let mut bytes = vec![0; 5200];
         let got = volume.read(&ROOT, ino, 0, &mut bytes).map_err(|error| format!("{name}: {error:?}"))?;
-        if got != 5100 || bytes[..100].iter().any(|byte| *byte != 0) || bytes[101..5100].iter().any(|byte| *byte != bytes[100]) {
+        if got != 5100
+            || bytes[..100].iter().any(|byte| *byte != 0)
+            || bytes[101..5100].iter().any(|byte| *byte != bytes[100])
+        {
             return Err(format!("{name}: what was written after the crash is not there"));
         }
         volume.unlink(&ROOT, ROOT_INO, b"after the crash").map_err(|error| format!("{name}: {error:?}"))?;
     }
-    let texts = group_texts(&engine, &volumes).map_err(|error| format!("reading everything again: {error:?}"))?;
+    let texts =
+        group_texts(&engine, &volumes).map_err(|error| format!("reading everything again: {error:?}"))?;
     for (group, text) in texts {
         // The root directory's times have moved.
-        let strip = |text: &str| text.lines().filter(|line| line.starts_with('/')).collect::<Vec<_>>().join("\n");
+        let strip =
+            |text: &str| text.lines().filter(|line| line.starts_with('/')).collect::<Vec<_>>().join("\n");
         let (expected, now) = (strip(&found[&group].1), strip(&text));
         if expected != now {
             return Err(format!("group {group} changed: {}", difference(&expected, &now)));

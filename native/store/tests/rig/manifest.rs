@@ -1,11 +1,11 @@
 //! The manifest as a stranger sees it on the drives.
 
+use holdfast_device::SimDrive;
 use holdfast_device::SimWorld;
 use holdfast_format::egroup::{EgroupRecord, EgroupState, egroup_of_key};
 use holdfast_format::limits::BLOCK_BYTES;
 use holdfast_format::manifest::{Item, RECORD_HEADER_BYTES, RecordHead, RecordKind, padded_bytes};
 use holdfast_format::wire::Take;
-use holdfast_device::SimDrive;
 
 /// One record: drive, offset in the file, head, items.
 pub struct Found {
@@ -33,10 +33,14 @@ fn record_at(drive: &SimDrive, offset: u64) -> Option<Found> {
 
 /// Records of the newest area of a drive, header first; empty when it has no manifest.
 pub fn records(drive: &SimDrive) -> Vec<Found> {
-    let Some((_, bytes)) = drive.files().into_iter().find(|(name, _)| name == "manifest") else { return Vec::new() };
+    let Some((_, bytes)) = drive.files().into_iter().find(|(name, _)| name == "manifest") else {
+        return Vec::new();
+    };
     let area = bytes / 2;
     let headers = [0, area].into_iter().filter_map(|at| record_at(drive, at));
-    let Some(header) = headers.filter(|found| found.head.kind == RecordKind::Header).max_by_key(|found| found.head.generation)
+    let Some(header) = headers
+        .filter(|found| found.head.kind == RecordKind::Header)
+        .max_by_key(|found| found.head.generation)
     else {
         return Vec::new();
     };
@@ -44,7 +48,10 @@ pub fn records(drive: &SimDrive) -> Vec<Found> {
     let mut found = vec![header];
     let mut offset = start + BLOCK_BYTES as u64;
     while offset < start + area {
-        let Some(record) = record_at(drive, offset).filter(|record| record.head.generation == generation) else { break };
+        let Some(record) = record_at(drive, offset).filter(|record| record.head.generation == generation)
+        else {
+            break;
+        };
         offset += padded_bytes(record.head.body_bytes as usize) as u64;
         found.push(record);
     }
@@ -57,7 +64,9 @@ fn only_moves(items: &[Item]) -> bool {
         Item::Counters { .. } | Item::Table(_) | Item::TableGone { .. } | Item::SegmentGone { .. } => true,
         Item::RecordsFlushed { .. } | Item::Group { destroyed: false, .. } => true,
         Item::Record { key, value, .. } => {
-            let log = |value: &Vec<u8>| EgroupRecord::decode(value).is_ok_and(|record| record.state == EgroupState::Log);
+            let log = |value: &Vec<u8>| {
+                EgroupRecord::decode(value).is_ok_and(|record| record.state == EgroupState::Log)
+            };
             egroup_of_key(key).is_none() || !value.as_ref().is_some_and(log)
         }
         _ => false,
@@ -72,7 +81,11 @@ pub fn forget_newest_edit(world: &SimWorld) -> bool {
     let fit = newest.iter().all(|found| found.head.kind == RecordKind::Edit && only_moves(&found.items));
     if fit {
         for found in &newest {
-            found.drive.write_raw("manifest", found.offset, &vec![0; padded_bytes(found.head.body_bytes as usize)]);
+            found.drive.write_raw(
+                "manifest",
+                found.offset,
+                &vec![0; padded_bytes(found.head.body_bytes as usize)],
+            );
         }
     }
     fit

@@ -5,8 +5,8 @@ use super::{DRIVE_BYTES, ROOT, Rings, step};
 use holdfast_device::{Drive, Rng, SharedMemory, SimWorld};
 use holdfast_format::{GroupId, Ino, ROOT_INO};
 use holdfast_store::api::{
-    FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, FileSystem, FsError, FsResult, RENAME_EXCHANGE, SetAttr,
-    WriteFlags,
+    FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, FileSystem, FsError, FsResult, RENAME_EXCHANGE,
+    SetAttr, WriteFlags,
 };
 use holdfast_store::engine::{Engine, EngineOptions, VolumeCreate};
 use holdfast_store::group::Group;
@@ -63,6 +63,12 @@ pub enum OpName {
     Kill,
 }
 
+impl OpName {
+    pub fn all() -> impl Iterator<Item = Self> {
+        WEIGHTS.iter().map(|(op, _)| *op)
+    }
+}
+
 use OpName as O;
 /// (kind, weight)
 const WEIGHTS: [(OpName, u64); 38] = [
@@ -95,7 +101,7 @@ const WEIGHTS: [(OpName, u64); 38] = [
     (O::Drain, 5),
     (O::Compact, 3),
     (O::Expire, 2),
-    (O::Clean, 6),
+    (O::Clean, 9),
     (O::Heartbeat, 2),
     (O::Settle, 1),
     (O::VolumeCreate, 3),
@@ -104,6 +110,23 @@ const WEIGHTS: [(OpName, u64); 38] = [
     (O::VolumeDestroy, 2),
     (O::Close, 1),
     (O::Kill, 1),
+];
+
+/// Ends every trace: log segments that are sealed and thinned out, so that cleaning has something to do.
+const FINALE: [OpName; 13] = [
+    O::WriteLarge,
+    O::Overwrite,
+    O::Drain,
+    O::Kill,
+    O::Overwrite,
+    O::Copy,
+    O::WriteLarge,
+    O::Drain,
+    O::Kill,
+    O::Expire,
+    O::Settle,
+    O::Clean,
+    O::Drain,
 ];
 
 /// What is true after an operation: indexed by the trace's `MOMENT` marks.
@@ -160,16 +183,22 @@ pub fn options() -> EngineOptions {
 
 /// Mounts so that looking changes nothing.
 pub fn mount(engine: &Engine, name: &str) -> Arc<Volume> {
-    engine.volume(name, VolumeOptions { noatime: true }).unwrap_or_else(|error| panic!("mounting {name}: {error}"))
+    engine
+        .volume(name, VolumeOptions { noatime: true })
+        .unwrap_or_else(|error| panic!("mounting {name}: {error}"))
 }
 
 /// What can be seen of every group: its volumes and all in them. `volumes`: those that are mounted already.
-pub fn group_texts(engine: &Engine, volumes: &BTreeMap<String, Arc<Volume>>) -> FsResult<BTreeMap<GroupId, String>> {
+pub fn group_texts(
+    engine: &Engine,
+    volumes: &BTreeMap<String, Arc<Volume>>,
+) -> FsResult<BTreeMap<GroupId, String>> {
     let mut texts: BTreeMap<GroupId, String> =
         engine.groups().iter().map(|group| (group.id, String::new())).collect();
     let records = engine.pool().groups();
     for info in engine.volumes()? {
-        let Some(record) = records.iter().find(|record| record.name == info.group && !record.destroyed) else {
+        let Some(record) = records.iter().find(|record| record.name == info.group && !record.destroyed)
+        else {
             panic!("volume {} is in group {}, which is none", info.name, info.group);
         };
         let text = texts.entry(record.id).or_default();
@@ -193,8 +222,9 @@ impl Player {
             })
             .collect();
         let rings = Rings::default();
-        let engine = Engine::create_on("pool", drives, options(), super::foundation(&world, &rings, plan.seed))
-            .expect("a fresh pool");
+        let engine =
+            Engine::create_on("pool", drives, options(), super::foundation(&world, &rings, plan.seed))
+                .expect("a fresh pool");
         let mut player = Self {
             plan,
             world,
@@ -231,6 +261,10 @@ impl Player {
             self.step();
             self.note();
         }
+        for op in FINALE {
+            self.play_one(op);
+            self.note();
+        }
         self.recording = false;
     }
 
@@ -250,10 +284,16 @@ impl Player {
             })
             .expect("inside the sum")
             .0;
+        self.play_one(op);
+    }
+
+    fn play_one(&mut self, op: OpName) {
         self.world.clock().advance(1_000_000 * (1 + self.rng.below(400)));
         let done = match self.act(op) {
             Ok(done) => done,
-            Err(FsError::Store(error)) => panic!("seed {}: {op:?}: {error}\n{}", self.plan.seed, self.log.join("\n")),
+            Err(FsError::Store(error)) => {
+                panic!("seed {}: {op:?}: {error}\n{}", self.plan.seed, self.log.join("\n"))
+            }
             Err(_) => false,
         };
         if done && self.recording {
@@ -273,12 +313,14 @@ impl Player {
         let rings = self.rings.lock().expect("no panic under the lock");
         moment.rings = rings.iter().map(|(group, memory)| (*group, memory.snapshot())).collect();
         drop(rings);
-        let changed = moment.acknowledged.iter().any(|(group, lsn)| {
-            self.states.get(group).is_none_or(|states| !states.contains_key(lsn))
-        });
+        let changed = moment
+            .acknowledged
+            .iter()
+            .any(|(group, lsn)| self.states.get(group).is_none_or(|states| !states.contains_key(lsn)));
         if changed {
-            let texts = group_texts(&engine, &self.volumes)
-                .unwrap_or_else(|error| panic!("seed {}: {error:?}\n{}", self.plan.seed, self.log.join("\n")));
+            let texts = group_texts(&engine, &self.volumes).unwrap_or_else(|error| {
+                panic!("seed {}: {error:?}\n{}", self.plan.seed, self.log.join("\n"))
+            });
             for (group, text) in texts {
                 self.states.entry(group).or_default().insert(moment.acknowledged[&group], text.into());
             }
@@ -341,7 +383,7 @@ impl Player {
     fn bytes(&mut self, count: u64) -> Vec<u8> {
         self.fill = self.fill.wrapping_add(1);
         let seed = self.rng.next_u64();
-        if seed % 8 == 0 {
+        if seed.is_multiple_of(8) {
             return vec![0; count as usize];
         }
         let mut rng = Rng::from_seed(seed);
@@ -352,9 +394,14 @@ impl Player {
 
     fn act(&mut self, op: OpName) -> FsResult<bool> {
         match op {
-            O::Flush | O::Second | O::Drain | O::Compact | O::Expire | O::Clean | O::Heartbeat | O::Settle => {
-                self.upkeep(op)
-            }
+            O::Flush
+            | O::Second
+            | O::Drain
+            | O::Compact
+            | O::Expire
+            | O::Clean
+            | O::Heartbeat
+            | O::Settle => self.upkeep(op),
             O::VolumeCreate | O::VolumeRename | O::VolumeQuota | O::VolumeDestroy | O::Close | O::Kill => {
                 self.manage(op)
             }
@@ -498,8 +545,9 @@ impl Player {
         self.world.mark(step::PHASE, step::PHASE_OPEN);
         let drives = self.world.drives().into_iter().map(|drive| Arc::new(drive) as Arc<dyn Drive>).collect();
         let foundation = super::foundation(&self.world, &self.rings, self.rng.next_u64());
-        let engine = Engine::open_on(drives, options(), foundation)
-            .unwrap_or_else(|error| panic!("seed {}: opening: {error}\n{}", self.plan.seed, self.log.join("\n")));
+        let engine = Engine::open_on(drives, options(), foundation).unwrap_or_else(|error| {
+            panic!("seed {}: opening: {error}\n{}", self.plan.seed, self.log.join("\n"))
+        });
         for info in engine.volumes().expect("volumes") {
             self.volumes.insert(info.name.clone(), mount(&engine, &info.name));
         }
@@ -519,7 +567,9 @@ impl Player {
     fn file_op(&mut self, op: OpName) -> FsResult<bool> {
         let Some((name, volume)) = self.pick_volume() else { return Ok(false) };
         let entries = walk(&volume)?.entries;
-        if matches!(op, O::Create | O::Mkdir | O::Symlink | O::Link | O::Tmpfile) && entries.len() > ENTRIES_MAX {
+        if matches!(op, O::Create | O::Mkdir | O::Symlink | O::Link | O::Tmpfile)
+            && entries.len() > ENTRIES_MAX
+        {
             return Ok(false);
         }
         self.told(format!("{op:?} in {name}"));
@@ -588,7 +638,13 @@ impl Player {
         Ok(true)
     }
 
-    fn rename_or_remove(&mut self, op: OpName, name: &str, volume: &Volume, entries: &[Entry]) -> FsResult<bool> {
+    fn rename_or_remove(
+        &mut self,
+        op: OpName,
+        name: &str,
+        volume: &Volume,
+        entries: &[Entry],
+    ) -> FsResult<bool> {
         if op == O::Forget {
             let key = self.held.keys().find(|(volume, _)| volume == name).cloned();
             let Some(key) = key else { return Ok(false) };
@@ -598,7 +654,9 @@ impl Player {
         }
         let directory = op == O::Rmdir;
         let any = matches!(op, O::Rename | O::Exchange);
-        let Some(entry) = self.pick(entries, |entry| any || entry.is_directory() == directory) else { return Ok(false) };
+        let Some(entry) = self.pick(entries, |entry| any || entry.is_directory() == directory) else {
+            return Ok(false);
+        };
         match op {
             O::Unlink => volume.unlink(&ROOT, entry.dir, &entry.name)?,
             O::UnlinkOpen => {

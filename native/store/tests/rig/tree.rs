@@ -70,8 +70,17 @@ fn describe(volume: &Volume, ino: Ino, kind: u8, text: &mut String) -> FsResult<
     let _ = write!(
         text,
         "{ino:?} {:o} n{} u{} g{} r{} s{} b{} {:?} {:?} {:?} {:?}",
-        attr.mode, attr.nlink, attr.uid, attr.gid, attr.rdev, attr.size, attr.blocks, attr.atime, attr.mtime,
-        attr.ctime, attr.btime
+        attr.mode,
+        attr.nlink,
+        attr.uid,
+        attr.gid,
+        attr.rdev,
+        attr.size,
+        attr.blocks,
+        attr.atime,
+        attr.mtime,
+        attr.ctime,
+        attr.btime
     );
     if kind == KIND_FILE {
         let _ = write!(text, " {:016x}", content_hash(volume, ino, attr.size)?);

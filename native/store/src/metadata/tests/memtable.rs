@@ -22,6 +22,21 @@ fn a_version_is_replaced_unless_a_point_lies_between() {
     assert_eq!((memtable.records(), memtable.stamp_range()), (3, (Lsn(1), Lsn(9))));
 }
 
+/// The mode 0o4005 begins like a PARTIAL cell; so does many an attribute.
+#[test]
+fn only_values_of_data_keys_are_pieces() {
+    let memtable = Memtable::new();
+    for key in [key::inode(BRANCH, Ino(1)), key::xattr(BRANCH, Ino(1), b"user.a")] {
+        memtable.insert(&key, stamp(1), Some(&partial(0, b"aaaa")), Lsn(0));
+        memtable.insert(&key, stamp(2), Some(&partial(2, b"bbbb")), Lsn(0));
+        assert_eq!(memtable.get(&key), Some((stamp(2), Some(partial(2, b"bbbb")))));
+        assert_eq!(lsns(&memtable, &key), [2]);
+        let mut chain = Vec::new();
+        memtable.chain(&key, &mut chain);
+        assert_eq!(chain.len(), 1);
+    }
+}
+
 #[test]
 fn pieces_lie_over_the_block_and_merge_with_those_they_touch() {
     let memtable = Memtable::new();

@@ -1,0 +1,636 @@
+//! One valid record of every kind, with the way to read it and write it again.
+
+use holdfast_format::block::{BlockBuilder, BlockCursor, Entry, find};
+use holdfast_format::cell::Cell;
+use holdfast_format::checksum::{checksum, checksum_bound};
+use holdfast_format::egroup::*;
+use holdfast_format::frame::{FRAME_HEADER_BYTES, FrameHeader, FramePlace};
+use holdfast_format::index::{self, Index, IndexBuilder};
+use holdfast_format::inode::*;
+use holdfast_format::limits::BLOCK_BYTES;
+use holdfast_format::manifest::*;
+use holdfast_format::op::*;
+use holdfast_format::point::{PointKind, PointRecord};
+use holdfast_format::ring::{RingHeader, RingRecordHeader};
+use holdfast_format::superblock::{Mark, Superblock};
+use holdfast_format::table::{SlotAddress, TableDesc, TreeKind};
+use holdfast_format::wire::Take;
+use holdfast_format::*;
+use std::ops::Range;
+
+/// What protects a record from damage.
+pub enum Guard {
+    /// Checksums of its own over these bytes, themselves included; `seal` computes them anew.
+    Own { covered: [Range<usize>; 2], seal: fn(&mut [u8]) },
+    /// The checksum of whatever names it.
+    Parent,
+}
+
+pub struct Sample {
+    /// Name of the example in FORMAT.md.
+    pub name: &'static str,
+    pub bytes: Vec<u8>,
+    /// Decodes, uses what was decoded, and encodes it again.
+    pub again: fn(&[u8]) -> Option<Vec<u8>>,
+    pub guard: Guard,
+}
+
+fn sample(name: &'static str, bytes: Vec<u8>, again: fn(&[u8]) -> Option<Vec<u8>>) -> Sample {
+    Sample { name, bytes, again, guard: Guard::Parent }
+}
+
+fn sealed(
+    name: &'static str,
+    bytes: Vec<u8>,
+    again: fn(&[u8]) -> Option<Vec<u8>>,
+    covered: usize,
+    seal: fn(&mut [u8]),
+) -> Sample {
+    Sample { name, bytes, again, guard: Guard::Own { covered: [0..covered, 0..0], seal } }
+}
+
+/// Writes `sum` at `at`, if it lies inside.
+fn put_sum(bytes: &mut [u8], at: usize, sum: u64) {
+    if let Some(place) = bytes.get_mut(at..at + 8) {
+        place.copy_from_slice(&sum.to_le_bytes());
+    }
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> usize {
+    bytes.get(at..).and_then(|rest| Take::new(rest).u32().ok()).unwrap_or(0) as usize
+}
+
+pub fn all() -> Vec<Sample> {
+    let mut samples = keys();
+    samples.extend(values());
+    samples.extend(cells());
+    samples.extend(log());
+    samples.extend(pool());
+    samples.extend(items());
+    samples.extend(tables());
+    samples
+}
+
+fn again_key(bytes: &[u8]) -> Option<Vec<u8>> {
+    let parts = key::parts(bytes)?;
+    if let Some((start, level)) = key::data_place(bytes) {
+        return Some(key::data(parts.branch, parts.ino, start, level));
+    }
+    if let Some((cookie, name)) = key::dirent_place(bytes) {
+        return Some(key::dirent(parts.branch, parts.ino, cookie, name));
+    }
+    let mut out = key::kind_range(parts.branch, parts.ino, parts.kind.checked_sub(1)?).1;
+    out.extend_from_slice(parts.rest);
+    Some(out)
+}
+
+fn keys() -> Vec<Sample> {
+    let (branch, ino) = (BranchId(1), Ino(0x0102));
+    let cookie = key::cookie_base(b"notes");
+    vec![
+        sample("key-volume", key::volume(branch), again_key),
+        sample("key-inode", key::inode(branch, ino), again_key),
+        sample("key-xattr", key::xattr(branch, ino, b"user.a"), again_key),
+        sample("key-dirent", key::dirent(branch, ROOT_INO, cookie, b"notes"), again_key),
+        sample("key-data", key::data(branch, ino, 0x30, 1), again_key),
+        sample("key-link", key::link(branch, ino, Ino(9), cookie), again_key),
+        sample("key-orphan", key::orphan(branch, ino), again_key),
+        sample("key-point", key::point(Lsn(77)), again_key),
+    ]
+}
+
+const TIME: Time = Time { sec: 1_790_000_000, nsec: 5 };
+
+fn inode() -> InodeRecord {
+    InodeRecord {
+        mode: 0o100644,
+        uid: 1000,
+        gid: 1000,
+        nlink: 1,
+        size: 6000,
+        blocks: 2,
+        dense_until: 2,
+        levels: 1,
+        atime: TIME,
+        mtime: TIME,
+        ctime: TIME,
+        btime: Time { sec: -1, nsec: 0 },
+        parent: ROOT_INO,
+        parent_cookie: 1 << 15,
+        ..InodeRecord::default()
+    }
+}
+
+fn values() -> Vec<Sample> {
+    let symlink = InodeRecord { mode: 0o120777, target: b"/etc/hosts".to_vec(), ..inode() };
+    let dirent = DirentRecord { ino: Ino(0x0102), kind: 8 };
+    let volume = VolumeRecord {
+        next_ino: 1024,
+        rf: 2,
+        ack: 0,
+        quota_bytes: 1 << 30,
+        created: TIME,
+        name: "demo".into(),
+    };
+    let point = PointRecord {
+        kind: PointKind::Named,
+        wall: TIME,
+        boottime_ns: 9,
+        boot_id: [0xb0; 16],
+        name: "before-upgrade".into(),
+    };
+    let again_inode = |bytes: &[u8]| Some(InodeRecord::decode(bytes).ok()?.encode());
+    vec![
+        sample("inode", inode().encode(), again_inode),
+        sample("inode-symlink", symlink.encode(), again_inode),
+        sample("dirent", dirent.encode(), |bytes| Some(DirentRecord::decode(bytes).ok()?.encode())),
+        sample("volume", volume.encode(), |bytes| Some(VolumeRecord::decode(bytes).ok()?.encode())),
+        sample("point", point.encode(), |bytes| Some(PointRecord::decode(bytes).ok()?.encode())),
+    ]
+}
+
+fn again_cell<const LEVEL: u8>(bytes: &[u8]) -> Option<Vec<u8>> {
+    Some(Cell::decode(LEVEL, bytes).ok()?.encode())
+}
+
+fn cells() -> Vec<Sample> {
+    let egroup = EgroupId(9);
+    let pages = Cell::Pages { egroup, first_page: 3, checksums: vec![0x1122], released: Vec::new() };
+    let wide = Cell::Pages {
+        egroup,
+        first_page: 3,
+        checksums: vec![0x1111_1111_1111_1111; 16],
+        released: vec![4, 0],
+    };
+    let packed = Cell::Packed { egroup, page: 3, byte_offset: 100, length: 12, checksum: 0x1122 };
+    let logged = Cell::Logged { lsn: Lsn(41), first_page: 1, checksums: vec![0x1122] };
+    let partial = Cell::Partial { start: 4090, bytes: b"abc".to_vec() };
+    vec![
+        sample("cell-hole", Cell::Hole.encode(), again_cell::<8>),
+        sample("cell-pages", pages.encode(), again_cell::<0>),
+        sample("cell-pages-64k", wide.encode(), again_cell::<1>),
+        sample("cell-packed", packed.encode(), again_cell::<0>),
+        sample("cell-logged", logged.encode(), again_cell::<0>),
+        sample("cell-partial", partial.encode(), again_cell::<0>),
+    ]
+}
+
+fn effects() -> Effects {
+    let mut effects = Effects::new();
+    effects.put(b"key", b"value");
+    effects.delete(b"gone");
+    effects.pages(Ino(0x0102), 0x30, 0, &[checksum(&[7; BLOCK_BYTES])]);
+    effects
+}
+
+fn op() -> Vec<u8> {
+    let header = OpHeader {
+        lsn: Lsn(41),
+        row: Row(2),
+        branch: BranchId(1),
+        kind: OpKind::Write,
+        payload_rf: 2,
+        payload_pages: 1,
+        actor: Actor { uid: 1000, gid: 1000, pid: 4242 },
+        time: TIME,
+        ino: Ino(0x0102),
+        offset: 0x30_000,
+        length: 4096,
+    };
+    let mut out = Vec::new();
+    encode_op(&mut out, &header, effects().as_bytes());
+    out
+}
+
+fn again_effects(branch: BranchId, lsn: Lsn, bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut again = Effects::new();
+    each_effect(bytes, |effect| match effect {
+        Effect::Put { key, value } => again.put(key, value),
+        Effect::Delete { key } => again.delete(key),
+        Effect::Pages { ino, start_block, first_page, checksums, .. } => {
+            let sums: Vec<u64> =
+                checksums.chunks_exact(8).map(|sum| Take::new(sum).u64().expect("eight bytes")).collect();
+            again.pages(ino, start_block, first_page, &sums);
+            pages_cells(branch, lsn, effect, |key, value| {
+                let (_, level) = key::data_place(&key).expect("a DATA key");
+                Cell::decode(level, &value).expect("a cell that was just encoded");
+            });
+        }
+    })
+    .ok()?;
+    Some(again.as_bytes().to_vec())
+}
+
+fn again_op(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut take = Take::new(bytes);
+    let op = Op::take(&mut take).ok()?;
+    take.end().ok()?;
+    let effects = again_effects(op.header.branch, op.header.lsn, op.effects)?;
+    let mut out = Vec::new();
+    encode_op(&mut out, &op.header, &effects);
+    Some(out)
+}
+
+fn seal_op(bytes: &mut [u8]) {
+    if bytes.len() >= OP_HEADER_BYTES {
+        let sum = checksum(&[&bytes[..OP_HEADER_BYTES - 8], &bytes[OP_HEADER_BYTES..]].concat());
+        put_sum(bytes, OP_HEADER_BYTES - 8, sum);
+    }
+}
+
+fn frame() -> Vec<u8> {
+    let op = op();
+    let mut header = FrameHeader {
+        op_count: 1,
+        group: GroupId(7),
+        row: Row(2),
+        incarnation: 9,
+        membership: 3,
+        first_lsn: Lsn(41),
+        durable_lsn: Lsn(40),
+        ops_bytes: op.len() as u32,
+        header_rf: 2,
+        wall_sec: TIME.sec,
+        places: [
+            FramePlace::default(),
+            FramePlace { egroup: EgroupId(12), first_page: 1, pages: 1 },
+            FramePlace::default(),
+        ],
+        ops_checksum: 0,
+        previous_chain: 0x1122_3344_5566_7788,
+        chain: 0,
+    };
+    let mut out = Vec::new();
+    header.seal(&op, &mut out);
+    out
+}
+
+fn again_frame(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut header = FrameHeader::decode(bytes).ok()?;
+    let ops = header.ops(bytes).ok()?.to_vec();
+    assert!(header.pages() * BLOCK_BYTES >= header.head_bytes());
+    assert!(header.end_lsn() >= header.first_lsn);
+    let mut out = Vec::new();
+    header.seal(&ops, &mut out);
+    Some(out)
+}
+
+fn seal_frame(bytes: &mut [u8]) {
+    if bytes.len() < FRAME_HEADER_BYTES {
+        return;
+    }
+    let end = FRAME_HEADER_BYTES + u32_at(bytes, 48);
+    if let Some(ops) = bytes.get(FRAME_HEADER_BYTES..end) {
+        let sum = checksum(ops);
+        put_sum(bytes, 136, sum);
+    }
+    let previous = Take::new(&bytes[144..]).u64().expect("inside the header");
+    let chain = checksum_bound(previous, &bytes[..152]);
+    put_sum(bytes, 152, chain);
+}
+
+fn log() -> Vec<Sample> {
+    let ring = RingHeader {
+        boot_id: [0xb0; 16],
+        pool: Uuid([1; 16]),
+        group: GroupId(7),
+        op_area_bytes: 8 << 20,
+        page_area_bytes: 56 << 20,
+    };
+    let record = RingRecordHeader { op_bytes: op().len() as u32, page_position: 0x0030_0000 };
+    let (op, frame) = (op(), frame());
+    let (op_bytes, frame_covered) = (op.len(), FRAME_HEADER_BYTES + op.len());
+    vec![
+        sample("effects", effects().as_bytes().to_vec(), |bytes| again_effects(BranchId(1), Lsn(41), bytes)),
+        sealed("op", op, again_op, op_bytes, seal_op),
+        sealed("frame", frame, again_frame, frame_covered, seal_frame),
+        sealed(
+            "ring-header",
+            ring.encode(),
+            |bytes| Some(RingHeader::decode(bytes).ok()?.encode()),
+            72,
+            |bytes| {
+                if let Some(head) = bytes.get(..64) {
+                    let sum = checksum(head);
+                    put_sum(bytes, 64, sum);
+                }
+            },
+        ),
+        sample("ring-record", record.encode().to_vec(), |bytes| {
+            Some(RingRecordHeader::decode(bytes).ok()?.encode().to_vec())
+        }),
+    ]
+}
+
+fn copies() -> Vec<SlotAddress> {
+    vec![SlotAddress { drive: 0, slot: 5 }, SlotAddress { drive: 2, slot: 7 }]
+}
+
+fn superblock() -> Superblock {
+    let mark = Mark { membership: 3, generation: 2, sequence: 40, log_tip: 900 };
+    Superblock {
+        compat: 0,
+        ro_compat: 0,
+        incompat: 0,
+        writes: 12,
+        pool: Uuid([1; 16]),
+        drive: Uuid([2; 16]),
+        index: 1,
+        drives: 3,
+        slot_bytes: 256 << 10,
+        bytes: 64 << 20,
+        area_bytes: 1 << 20,
+        slab_bytes: 16 << 20,
+        own: mark,
+        instance: 0xa5a5,
+        beat: 6,
+        written_s: TIME.sec,
+        open: true,
+        manifest_drives: vec![0, 1, 2],
+        name: "tank".into(),
+        domain: "r1/b1/n1/d1".into(),
+        marks: vec![(2, mark), (0, mark)],
+    }
+}
+
+fn seal_tail(bytes: &mut [u8]) {
+    if let Some(at) = bytes.len().checked_sub(8) {
+        let sum = checksum(&bytes[..at]);
+        put_sum(bytes, at, sum);
+    }
+}
+
+fn again_record(bytes: &[u8]) -> Option<Vec<u8>> {
+    let head = RecordHead::decode(bytes).ok()?;
+    let body = bytes.get(RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + head.body_bytes as usize)?;
+    head.verify(body).ok()?;
+    let mut take = Take::new(body);
+    while Item::take(&mut take).ok()?.is_some() {}
+    Some(head.encode(body).0)
+}
+
+fn seal_record(bytes: &mut [u8]) {
+    if bytes.len() >= RECORD_HEADER_BYTES {
+        let end = (RECORD_HEADER_BYTES + u32_at(bytes, 56)).min(bytes.len());
+        let sum = checksum_bound(checksum_bound(0, &bytes[..64]), &bytes[RECORD_HEADER_BYTES..end]);
+        put_sum(bytes, 64, sum);
+    }
+}
+
+fn again_egroup(bytes: &[u8]) -> Option<Vec<u8>> {
+    let record = EgroupRecord::decode(bytes).ok()?;
+    (0..=u16::MAX).step_by(7).for_each(|page| {
+        record.moved_to(page);
+    });
+    Some(record.encode())
+}
+
+fn seal_footer(bytes: &mut [u8]) {
+    let Some(trailer) = bytes.len().checked_sub(TRAILER_BYTES) else { return };
+    let pages = u32_at(bytes, trailer + 40);
+    let start = pages.checked_mul(BIRTH_BYTES).and_then(|_| bytes.len().checked_sub(footer_bytes(pages)));
+    if let Some(births) = start.and_then(|start| bytes.get(start..start + pages * BIRTH_BYTES)) {
+        let sum = checksum(births);
+        put_sum(bytes, trailer + 48, sum);
+    }
+    let sum = checksum(&bytes[trailer..trailer + 56]);
+    put_sum(bytes, trailer + 56, sum);
+}
+
+fn pool() -> Vec<Sample> {
+    let data = EgroupRecord {
+        state: EgroupState::Data,
+        rf: 2,
+        shared: true,
+        incarnation: 3,
+        pages: 63,
+        live: [0, 9].into_iter().collect(),
+        copies: copies(),
+        sources: vec![EgroupId(7)],
+        parts: Vec::new(),
+    };
+    let part = MovedPart { target: EgroupId(9), base: 4, moved: [1, 5].into_iter().collect() };
+    let moved = EgroupRecord {
+        state: EgroupState::Moved,
+        live: [1, 5].into_iter().collect(),
+        copies: Vec::new(),
+        sources: Vec::new(),
+        parts: vec![part],
+        ..data.clone()
+    };
+    let stamp = Stamp { lsn: Lsn(41), row: Row(2) };
+    let birth = Birth { group: GroupId(7), branch: BranchId(1), ino: Ino(0x0102), block: 0x30, stamp };
+    let footer = Footer {
+        pool: Uuid([1; 16]),
+        egroup: EgroupId(9),
+        incarnation: 3,
+        births: vec![(birth, checksum(&[7; BLOCK_BYTES]))],
+    };
+    let head = RecordHead {
+        kind: RecordKind::Edit,
+        pool: Uuid([1; 16]),
+        generation: 2,
+        sequence: 41,
+        membership: 3,
+        previous: 0x1122,
+        body_bytes: 0,
+        checksum: 0,
+    };
+    let mut body = Vec::new();
+    Item::Counters { next_egroup: 14, next_group: 8 }.encode(&mut body);
+    Item::RecordsFlushed { sequence: 40 }.encode(&mut body);
+    let edit = head.encode(&body).0;
+    let edit_covered = RECORD_HEADER_BYTES + body.len();
+    vec![
+        sealed("superblock", superblock().encode(), again_superblock, BLOCK_BYTES, seal_tail),
+        sealed("manifest-edit", edit, again_record, edit_covered, seal_record),
+        sample("egroup-key", egroup_key(EgroupId(9)), |bytes| Some(egroup_key(egroup_of_key(bytes)?))),
+        sample("egroup-data", data.encode(), again_egroup),
+        sample("egroup-moved", moved.encode(), again_egroup),
+        sample("share-key", share_key(EgroupId(9), 5), |bytes| (bytes.len() == 9).then(|| bytes.to_vec())),
+        sample("share", share_encode(2), |bytes| Some(share_encode(share_decode(bytes).ok()?))),
+        footer_sample(&footer),
+    ]
+}
+
+/// Births lie at its front, the trailer at its end; nobody reads what is between.
+fn footer_sample(footer: &Footer) -> Sample {
+    let bytes = footer.encode();
+    let covered = [0..footer.births.len() * BIRTH_BYTES, bytes.len() - TRAILER_BYTES..bytes.len()];
+    Sample {
+        name: "egroup-footer",
+        bytes,
+        again: again_footer,
+        guard: Guard::Own { covered, seal: seal_footer },
+    }
+}
+
+fn again_superblock(bytes: &[u8]) -> Option<Vec<u8>> {
+    Some(Superblock::decode(bytes).ok()?.encode())
+}
+
+fn again_footer(bytes: &[u8]) -> Option<Vec<u8>> {
+    Some(Footer::decode(bytes).ok()?.encode())
+}
+
+fn again_item(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut take = Take::new(bytes);
+    let item = Item::take(&mut take).ok()??;
+    take.end().ok()?;
+    let mut out = Vec::new();
+    item.encode(&mut out);
+    Some(out)
+}
+
+fn items() -> Vec<Sample> {
+    let (id, uuid) = (GroupId(7), Uuid([3; 16]));
+    let drive = DriveEntry {
+        index: 1,
+        uuid: Uuid([2; 16]),
+        domain: "a/b".into(),
+        bytes: 64 << 20,
+        out: false,
+        absent_since: 0,
+    };
+    let row = EpochRow { major: 1, minor: 2, random: 0xa5a5, first_lsn: Lsn(41), chain: 0x1122 };
+    let segment = Segment { egroup: EgroupId(12), incarnation: 9, rf: 2, copies: copies() };
+    let group = Item::Group {
+        id,
+        uuid,
+        name: "g".into(),
+        drained_lsn: Lsn(40),
+        drained_chain: 0x1122,
+        destroyed: false,
+    };
+    let record = Item::Record { sequence: 41, key: egroup_key(EgroupId(9)), value: Some(vec![1]) };
+    let deleted = Item::Record { sequence: 41, key: egroup_key(EgroupId(9)), value: None };
+    [
+        ("item-name", Item::Name("tank".into())),
+        ("item-counters", Item::Counters { next_egroup: 14, next_group: 8 }),
+        ("item-drive", Item::Drive(drive)),
+        ("item-manifest-drives", Item::ManifestDrives(vec![0, 1, 2])),
+        ("item-group", group),
+        ("item-row", Item::Row { group: id, index: 2, row }),
+        ("item-group-gone", Item::GroupGone(id)),
+        ("item-segment", Item::Segment { group: id, segment }),
+        ("item-segment-gone", Item::SegmentGone { group: id, egroup: EgroupId(12) }),
+        ("item-table", Item::Table(table_desc())),
+        ("item-table-gone", Item::TableGone { owner: id, id: TableId(13) }),
+        ("item-record", record),
+        ("item-record-deleted", deleted),
+        ("item-records-flushed", Item::RecordsFlushed { sequence: 40 }),
+    ]
+    .into_iter()
+    .map(|(name, item)| {
+        let mut bytes = Vec::new();
+        item.encode(&mut bytes);
+        sample(name, bytes, again_item)
+    })
+    .collect()
+}
+
+fn table_desc() -> TableDesc {
+    TableDesc {
+        id: TableId(13),
+        owner: GroupId(7),
+        tree: TreeKind::Now,
+        level: 0,
+        bytes: 0x0100,
+        index_offset: 0x77,
+        index_bytes: 0x61,
+        index_checksum: 0x1122,
+        records: 3,
+        tombstones: 1,
+        stamp_min: Lsn(99),
+        stamp_max: Lsn(100),
+        death_min: Lsn(0),
+        death_max: Lsn(0),
+        payload_bytes: 12288,
+        first: b"abc".to_vec(),
+        last: b"b".to_vec(),
+        cover_until: b"b\0".to_vec(),
+        copies: copies(),
+    }
+}
+
+/// A block of three entries; in THEN each has a death.
+fn block(deaths: bool) -> Vec<u8> {
+    let stamp = |lsn, row| Stamp { lsn: Lsn(lsn), row: Row(row) };
+    let mut builder = BlockBuilder::new(deaths);
+    for (key, stamp, value) in [
+        (&b"abc"[..], stamp(100, 2), Some(&b"xy"[..])),
+        (b"abd", stamp(99, 2), None),
+        (b"b", stamp(100, 3), Some(b"")),
+    ] {
+        builder.push(Entry { key, stamp, death: Lsn(120), value });
+    }
+    let mut out = Vec::new();
+    builder.finish(&mut out);
+    out
+}
+
+fn again_block<const DEATHS: bool>(bytes: &[u8]) -> Option<Vec<u8>> {
+    for key in [&b""[..], b"abc", b"abd", b"b", b"\xff\xff"] {
+        let _ = find(bytes, key);
+    }
+    let mut cursor = BlockCursor::default();
+    cursor.reset(bytes).ok()?;
+    let mut builder = BlockBuilder::new(DEATHS);
+    while cursor.advance(bytes).ok()? {
+        let (key, stamp, death) = (cursor.key().to_vec(), cursor.stamp(), cursor.death());
+        builder.push(Entry { key: &key, stamp, death, value: cursor.value(bytes) });
+    }
+    // A block without entries reads as such, but nobody writes one.
+    let mut out = Vec::new();
+    (!builder.is_empty()).then(|| builder.finish(&mut out))?;
+    Some(out)
+}
+
+fn again_index(bytes: &[u8]) -> Option<Vec<u8>> {
+    let index = Index::decode(bytes.to_vec()).ok()?;
+    for block in 0..index.blocks() {
+        let place = index.place(block);
+        assert!(place.offset.checked_add(place.length).is_some());
+        assert!(index.seek(index.last_key(block)) <= index.blocks());
+    }
+    (0..64).for_each(|bit| {
+        index.may_hold(1 << bit);
+    });
+    // The filter's members cannot be had back: what was read is what is kept.
+    Some(bytes.to_vec())
+}
+
+fn tables() -> Vec<Sample> {
+    let mut builder = IndexBuilder::default();
+    builder.member(index::filter_hash(TreeKind::Now, b"abc"));
+    builder.block(b"b", 48, &block(false));
+    let index = builder.finish();
+    let header = index::encode_header(GroupId(7), TreeKind::Now, 0, 0x77, &index);
+    let mut desc = Vec::new();
+    table_desc().encode(&mut desc);
+    vec![
+        sealed(
+            "table-header",
+            header,
+            |bytes| index::decode_header(bytes).ok().map(|_| bytes.to_vec()),
+            48,
+            |bytes| {
+                if let Some(body) = bytes.get(..40) {
+                    let sum = checksum(body);
+                    put_sum(bytes, 40, sum);
+                }
+            },
+        ),
+        sample("table-block", block(false), again_block::<false>),
+        sample("table-block-then", block(true), again_block::<true>),
+        sample("table-index", index, again_index),
+        sample("table-desc", desc, |bytes| {
+            let mut take = Take::new(bytes);
+            let desc = TableDesc::take(&mut take).ok()?;
+            take.end().ok()?;
+            let mut out = Vec::new();
+            desc.encode(&mut out);
+            Some(out)
+        }),
+    ]
+}

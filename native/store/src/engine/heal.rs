@@ -1,0 +1,158 @@
+//! Rebuilding after a drive was lost: the engine's part is to take logs off lost drives, and to know what the DATA
+//! records say of a page.
+
+use super::Engine;
+use super::check::named_pages;
+use super::housekeeping::started;
+use crate::error::{Error, Kind, Result};
+use super::options::{DriveSpec, open_drive};
+use crate::placement::{Named, PoolDrive};
+use holdfast_format::cell::Cell;
+use holdfast_device::threads::spawn;
+use holdfast_format::limits::HEAL_BYTES_PER_S_BUSY;
+use holdfast_format::{EgroupId, key};
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::time::Duration;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Heals in the background: as fast as the drives are when nobody else wants them, else at a bounded rate.
+pub(super) fn start_healer(engine: &Arc<Engine>) -> Result<()> {
+    let (bell, clock) = (engine.healer.clone(), engine.clock.clone());
+    let weak = Arc::downgrade(engine);
+    let run = move || {
+        loop {
+            let Some(engine) = weak.upgrade() else { return };
+            if engine.closed.load(Ordering::Acquire) {
+                return;
+            }
+            let (began_ns, foreground) = (clock.boottime_ns(), engine.foreground());
+            let healed = engine.pool.counters().bytes_healed;
+            let result = engine.heal_step();
+            let healed = engine.pool.counters().bytes_healed - healed;
+            let busy = foreground != engine.foreground();
+            let more = matches!(result, Ok(true));
+            *engine.heal_trouble.lock() = result.err().filter(|error| error.kind != Kind::Closed);
+            drop(engine);
+            let due_ns = if busy { healed * SECOND.as_nanos() as u64 / HEAL_BYTES_PER_S_BUSY } else { 0 };
+            let spent_ns = clock.boottime_ns().saturating_sub(began_ns);
+            let pause = if more { Duration::from_nanos(due_ns.saturating_sub(spent_ns)) } else { SECOND };
+            if !pause.is_zero() {
+                bell.await_ring(pause);
+            }
+        }
+    };
+    started(spawn("holdfast-heal", run), engine)
+}
+
+impl Engine {
+    /// Grows with every op and every look-up of users.
+    fn foreground(&self) -> u64 {
+        let of = |group: &Arc<crate::group::Group>| {
+            group.counters.ops.load(Ordering::Relaxed) + group.tree().stats().lookups
+        };
+        self.groups().iter().map(of).sum()
+    }
+
+    /// Makes some copies that were lost anew; false when nothing is left to do now. Reads and writes go on.
+    ///
+    /// Errors: `Unavailable`, `Closed`. What cannot be healed is no error, but in [`Engine::status`].
+    pub fn heal_step(&self) -> Result<bool> {
+        self.ensure_open()?;
+        for group in self.groups() {
+            self.pool.raise_rf_max(group.log().header_rf());
+        }
+        for id in self.pool.logs_degraded() {
+            if let Ok(group) = self.group(id) {
+                group.relocate_log()?;
+            }
+        }
+        Ok(self.pool.heal_step(&|egroup| self.names_of(egroup))? || self.pool.retire_step()?)
+    }
+
+    /// Adds a drive to the pool; see [`crate::placement::Pool::add_drive`]. Copies that are short come to it in the
+    /// background.
+    pub fn add_drive(&self, spec: &DriveSpec) -> Result<()> {
+        self.add_drive_on(self.drive_of(spec)?)
+    }
+
+    pub fn add_drive_on(&self, drive: PoolDrive) -> Result<()> {
+        self.ensure_open()?;
+        self.pool.add_drive(drive)?;
+        self.healer.ring();
+        Ok(())
+    }
+
+    /// Opens and locks the directory, unless it is one of this pool's already.
+    fn drive_of(&self, spec: &DriveSpec) -> Result<PoolDrive> {
+        let drive = match self.pool.drive_at(&spec.path.display().to_string()) {
+            Some(drive) => drive,
+            None => open_drive(&spec.path)?,
+        };
+        Ok(PoolDrive { drive, bytes: spec.bytes, domain: spec.domain.clone() })
+    }
+
+    /// Empties a drive (uuid or path) in the background and lets go of it then. One that is away is given up at once.
+    ///
+    /// Errors: `NotFound`; `Conflict` when its data has nowhere to go or it may hold the last copies, with the way out.
+    pub fn remove_drive(&self, drive: &str) -> Result<()> {
+        self.ensure_open()?;
+        let index = self.pool.find_drive(drive)?;
+        self.pool.remove_drive(index, self.rf_needed())?;
+        self.healer.ring();
+        Ok(())
+    }
+
+    /// Adds a drive and empties another: their places in the pool are exchanged without a moment of fewer copies.
+    ///
+    /// Errors: those of both; `Invalid` when the new one is smaller.
+    pub fn replace_drive(&self, old: &str, new: &DriveSpec) -> Result<()> {
+        self.replace_drive_on(old, self.drive_of(new)?)
+    }
+
+    pub fn replace_drive_on(&self, old: &str, new: PoolDrive) -> Result<()> {
+        self.ensure_open()?;
+        let index = self.pool.find_drive(old)?;
+        self.pool.check_replacement(index, &new)?;
+        let added = self.pool.add_drive(new)?;
+        let removed = self.pool.remove_drive(index, self.rf_needed());
+        if removed.is_err() {
+            // Nothing lies on it yet, or what does moves away again.
+            self.pool.remove_drive(added, 0)?;
+        }
+        self.healer.ring();
+        removed
+    }
+
+    fn rf_needed(&self) -> u8 {
+        self.groups().iter().map(|group| group.log().header_rf()).max().unwrap_or(1)
+    }
+
+    /// Heals until nothing is left that can be healed now.
+    pub fn heal(&self) -> Result<()> {
+        while self.heal_step()? {}
+        Ok(())
+    }
+
+    /// What DATA records in tables say of the pages of an egroup, under its own name.
+    fn names_of(&self, egroup: EgroupId) -> Result<BTreeMap<u16, Vec<Named>>> {
+        let _hold = self.pool.hold();
+        let mut names: BTreeMap<u16, Vec<Named>> = BTreeMap::new();
+        for group in self.groups() {
+            group.tree().each_data_record(&mut |version| {
+                let Some((_, level)) = key::data_place(&version.key) else { return Ok(()) };
+                let Some(value) = &version.value else { return Ok(()) };
+                let cell = Cell::decode(level, value).map_err(|error| Error::decode("a cell", error))?;
+                for ((id, page), named) in named_pages(level, &cell) {
+                    if id == egroup {
+                        names.entry(page).or_default().push(named);
+                    }
+                }
+                Ok(())
+            })?;
+        }
+        Ok(names)
+    }
+}

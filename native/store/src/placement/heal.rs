@@ -1,0 +1,413 @@
+//! Rebuild: whatever has fewer good copies than it should gets new ones on other drives, the most endangered first.
+//!
+//! Invariants:
+//! - A copy counts only on a drive that is in use and is not being emptied. One on a drive that is missing is waited
+//!   for ([`MISSING_GRACE_S`]); one on a drive that is out or stale is lost.
+//! - A new copy is made of verified content, is durable before one manifest edit names it, and no file metadata
+//!   changes. What is to be done follows from the manifest alone: after a crash it is found again.
+//! - An open log segment is left alone: its group goes on in a fresh one, and the old one becomes an ordinary egroup
+//!   by a drain ([`Pool::logs_degraded`]).
+
+use super::Pool;
+use super::heal_content::{Content, NamesOf};
+use super::publish::Change;
+use super::records::POOL_OWNER;
+use super::report::count;
+use super::types::DriveCondition;
+use crate::error::Result;
+use holdfast_format::egroup::EgroupState;
+use holdfast_format::limits::{HEAL_REPORTS_MAX, HEAL_THINGS_PER_STEP, HEAL_SLOTS_PER_STEP, MISSING_GRACE_S};
+use holdfast_format::manifest::Item;
+use holdfast_format::table::{SlotAddress, TableDesc};
+use holdfast_format::{EgroupId, GroupId, TableId};
+use std::collections::{BTreeSet, VecDeque};
+
+const SECOND_NS: u64 = 1_000_000_000;
+/// An incomplete pool is looked through again after this long: what could not be placed, what was published meanwhile.
+const REPLAN_NS: u64 = 60 * SECOND_NS;
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Thing {
+    Table(GroupId, TableId),
+    Egroup(EgroupId),
+}
+
+impl std::fmt::Display for Thing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Table(group, id) if *group == POOL_OWNER => write!(f, "table {id} of the pool"),
+            Self::Table(group, id) => write!(f, "table {id} of group {group}"),
+            Self::Egroup(id) => write!(f, "egroup {id}"),
+        }
+    }
+}
+
+/// Ordered by what is left: one good copy comes before two.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Task {
+    copies_left: usize,
+    thing: Thing,
+    bytes: u64,
+}
+
+/// How far healing is. Nothing of it needs to survive.
+#[derive(Default)]
+pub(super) struct Healing {
+    queue: VecDeque<Task>,
+    /// What the newest look saw of the drives; `None`: look again.
+    seen: Option<Vec<Standing>>,
+    looked_ns: u64,
+    /// Since the queue was empty for the last time.
+    started_ns: u64,
+    progress: HealProgress,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Standing {
+    /// New copies may come here.
+    Good,
+    /// In use, to be emptied.
+    Draining,
+    /// Not there, but waited for.
+    Awaited,
+    /// Not there for too long: its copies count again if it comes back.
+    Gone,
+    /// Nothing on it counts any more.
+    GivenUp,
+}
+
+/// Rebuilding, as status shows it.
+#[derive(Clone, Default, Debug)]
+pub struct HealProgress {
+    /// Slots' worth of content that still lacks copies.
+    pub things_left: u64,
+    pub bytes_left: u64,
+    /// Since the work began.
+    pub bytes_done: u64,
+    /// At the pace so far; `None`: not known yet, or nothing to do.
+    pub eta_s: Option<u64>,
+    /// Things with no copy on any drive that is there.
+    pub things_lost: u64,
+    /// What cannot be healed, and why: at most `HEAL_REPORTS_MAX` sentences.
+    pub stuck: Vec<String>,
+}
+
+/// One thing with its new copies written, not published yet.
+struct Healed {
+    thing: Thing,
+    before: Vec<SlotAddress>,
+    after: Vec<SlotAddress>,
+    fresh: Vec<SlotAddress>,
+    bytes: u64,
+}
+
+impl Healing {
+    fn report(&mut self, what: String) {
+        if self.progress.stuck.len() < HEAL_REPORTS_MAX && !self.progress.stuck.contains(&what) {
+            self.progress.stuck.push(what);
+        }
+    }
+}
+
+fn whole(copies: &[SlotAddress], rf: u8, standings: &[Standing], pool: &Pool) -> bool {
+    let stays = |copy: &SlotAddress| matches!(standings[copy.drive as usize], Standing::Good | Standing::Awaited);
+    copies.iter().all(stays) && pool.copies_wanted(copies, rf, standings) == 0
+}
+
+impl Pool {
+    fn standings(&self) -> Vec<Standing> {
+        let waited_ns = self.clock.boottime_ns().saturating_sub(self.opened_ns);
+        let given_up = self.drives_given_up();
+        let standing = |disk: &super::disk::Disk| match disk.condition().0 {
+            _ if given_up.contains(&disk.index) => Standing::GivenUp,
+            DriveCondition::Active if disk.accepts() => Standing::Good,
+            DriveCondition::Active => Standing::Draining,
+            DriveCondition::Missing if waited_ns < MISSING_GRACE_S * SECOND_NS => Standing::Awaited,
+            DriveCondition::Missing => Standing::Gone,
+            DriveCondition::Out | DriveCondition::Stale => Standing::GivenUp,
+        };
+        self.disks.iter().map(standing).collect()
+    }
+
+    /// Drives whose content no longer counts, be they here or not.
+    fn drives_given_up(&self) -> BTreeSet<u16> {
+        let image = self.image.read();
+        image.drives.values().filter(|entry| entry.out).map(|entry| entry.index).collect()
+    }
+
+    /// New copies that something with these copies needs, given its RF.
+    fn copies_wanted(&self, copies: &[SlotAddress], rf: u8, standings: &[Standing]) -> usize {
+        let good = standings.iter().filter(|standing| **standing == Standing::Good).count();
+        let counts = |copy: &&SlotAddress| {
+            matches!(standings[copy.drive as usize], Standing::Good | Standing::Awaited)
+        };
+        (rf as usize).min(good).saturating_sub(copies.iter().filter(counts).count())
+    }
+
+    /// Whether a log segment with these copies is as it should be: on as many drives as it can have, none of them
+    /// lost or to be emptied.
+    pub fn is_whole(&self, copies: &[SlotAddress], rf: u8) -> bool {
+        whole(copies, rf, &self.standings(), self)
+    }
+
+    /// Whether a copy can go without a new one: it no longer counts, or its drive is emptied and there are others enough.
+    fn superfluous(&self, copies: &[SlotAddress], rf: u8, standings: &[Standing]) -> bool {
+        let of = |wanted: Standing| copies.iter().filter(|copy| standings[copy.drive as usize] == wanted).count();
+        let good = of(Standing::Good);
+        good > 0 && of(Standing::GivenUp) > 0 || good >= rf as usize && of(Standing::Draining) > 0
+    }
+
+    /// Groups whose log lies on a drive that was lost: they should flush and drain, so that it becomes ordinary data.
+    pub fn logs_degraded(&self) -> BTreeSet<GroupId> {
+        let standings = self.standings();
+        let image = self.image.read();
+        let degraded =
+            |segment: &holdfast_format::manifest::Segment| !whole(&segment.copies, segment.rf, &standings, self);
+        let groups =
+            image.groups.values().filter(|group| !group.destroyed && group.segments.iter().any(degraded));
+        groups.map(|group| group.id).collect()
+    }
+
+    pub fn heal_progress(&self) -> HealProgress {
+        let healing = self.healing.lock();
+        let mut progress = healing.progress.clone();
+        let elapsed_ns = self.clock.boottime_ns().saturating_sub(healing.started_ns).max(1);
+        if progress.bytes_done > 0 && progress.bytes_left > 0 {
+            let ns = progress.bytes_left as u128 * elapsed_ns as u128 / progress.bytes_done as u128;
+            progress.eta_s = Some((ns / SECOND_NS as u128) as u64 + 1);
+        }
+        progress
+    }
+
+    /// Copies a few things that lack copies; false when there is nothing (more) to do now. `names` is asked only
+    /// where copies differ and nothing beside them says which is right.
+    pub fn heal_step(&self, names: NamesOf<'_>) -> Result<bool> {
+        self.check_writable()?;
+        let mut healing = self.healing.lock();
+        if healing.queue.is_empty() && !self.look(&mut healing)? {
+            return Ok(false);
+        }
+        let mut done: Vec<Healed> = Vec::new();
+        let mut slots = 0;
+        while slots < HEAL_SLOTS_PER_STEP && done.len() < HEAL_THINGS_PER_STEP {
+            let Some(task) = healing.queue.pop_front() else { break };
+            healing.progress.things_left = healing.queue.len() as u64;
+            healing.progress.bytes_left = healing.progress.bytes_left.saturating_sub(task.bytes);
+            match self.heal_thing(task.thing, names, &mut healing) {
+                Ok(Some(healed)) => {
+                    slots += healed.fresh.len();
+                    done.push(healed);
+                }
+                Ok(None) => {}
+                Err(error) => healing.report(format!("{}: {error}", task.thing)),
+            }
+        }
+        let bytes = self.publish_healed(done)?;
+        healing.progress.bytes_done += bytes;
+        Ok(true)
+    }
+
+    /// Fills the queue, when the drives have changed since the last look or something was left undone then.
+    fn look(&self, healing: &mut Healing) -> Result<bool> {
+        let (standings, now) = (self.standings(), self.clock.boottime_ns());
+        let incomplete = standings.iter().any(|standing| *standing != Standing::Good);
+        let due = healing.seen.as_ref() != Some(&standings)
+            || incomplete && now.saturating_sub(healing.looked_ns) >= REPLAN_NS;
+        if !due {
+            return Ok(false);
+        }
+        let mut tasks = Vec::new();
+        let mut lost = 0;
+        let mut consider = |copies: &[SlotAddress], rf: u8, bytes: u64, thing: Thing| {
+            let copies_left = self.readable(copies).len();
+            let wanted = self.copies_wanted(copies, rf, &standings) as u64;
+            if copies_left == 0 {
+                lost += 1;
+            } else if wanted > 0 || self.superfluous(copies, rf, &standings) {
+                tasks.push(Task { copies_left, thing, bytes: bytes * wanted });
+            }
+        };
+        let table_rf = self.table_rf();
+        for desc in self.image.read().tables.values().flat_map(|tables| tables.values()) {
+            consider(&desc.copies, table_rf, desc.bytes as u64, Thing::Table(desc.owner, desc.id));
+        }
+        self.scan_egroups(EgroupId(0), &mut |id, record| {
+            if record.state == EgroupState::Data && !record.live.is_empty() {
+                let bytes = record.pages as u64 * holdfast_format::limits::BLOCK_BYTES as u64;
+                consider(&record.copies, record.rf, bytes, Thing::Egroup(id));
+            }
+            Ok(true)
+        })?;
+        tasks.sort();
+        healing.seen = Some(standings);
+        healing.looked_ns = now;
+        healing.progress.things_lost = lost;
+        healing.progress.stuck.clear();
+        healing.progress.things_left = tasks.len() as u64;
+        healing.progress.bytes_left = tasks.iter().map(|task| task.bytes).sum();
+        healing.queue = tasks.into();
+        if !healing.queue.is_empty() {
+            healing.started_ns = now;
+            healing.progress.bytes_done = 0;
+            // What is left undone, or gets undone meanwhile, shows in one more look.
+            healing.seen = None;
+        }
+        Ok(!healing.queue.is_empty())
+    }
+
+    /// What is named at this moment, as `(copies, RF)`; `None`: nothing to heal any more.
+    fn heal_thing(&self, thing: Thing, names: NamesOf<'_>, healing: &mut Healing) -> Result<Option<Healed>> {
+        let _hold = self.hold();
+        let (before, rf, content) = match thing {
+            Thing::Table(owner, id) => {
+                let Some(desc) = self.table(owner, id) else { return Ok(None) };
+                if self.copies_wanted(&desc.copies, self.table_rf(), &self.standings()) == 0 {
+                    return Ok(self.without_superfluous(thing, desc.copies, self.table_rf()));
+                }
+                let content = self.table_content(&desc)?;
+                (desc.copies, self.table_rf(), content)
+            }
+            Thing::Egroup(id) => {
+                let Some(record) = self.egroup(id)? else { return Ok(None) };
+                if record.state != EgroupState::Data {
+                    return Ok(None);
+                }
+                if self.copies_wanted(&record.copies, record.rf, &self.standings()) == 0 {
+                    return Ok(self.without_superfluous(thing, record.copies, record.rf));
+                }
+                let content = self.egroup_content(id, &record, names)?;
+                (record.copies, record.rf, content)
+            }
+        };
+        if !content.bad_pages.is_empty() {
+            healing.report(format!("{thing}: pages {:?} are right on no copy that is there", content.bad_pages));
+            let standings = self.standings();
+            let absent = |copy: &SlotAddress| {
+                matches!(standings[copy.drive as usize], Standing::Awaited | Standing::Gone)
+            };
+            if before.iter().any(absent) {
+                // The missing drive may bring them back: its copy is not given up.
+                return Ok(None);
+            }
+        }
+        self.copy_to_fresh(thing, before, rf, &content)
+    }
+
+    fn without_superfluous(&self, thing: Thing, before: Vec<SlotAddress>, rf: u8) -> Option<Healed> {
+        let standings = self.standings();
+        if !self.superfluous(&before, rf, &standings) {
+            return None;
+        }
+        let enough = before.iter().filter(|copy| standings[copy.drive as usize] == Standing::Good).count() >= rf as usize;
+        let stays = |copy: &SlotAddress| {
+            let standing = standings[copy.drive as usize];
+            standing != Standing::GivenUp && !(enough && standing == Standing::Draining)
+        };
+        let after = before.iter().copied().filter(stays).collect();
+        Some(Healed { thing, before, after, fresh: Vec::new(), bytes: 0 })
+    }
+
+    fn table(&self, owner: GroupId, id: TableId) -> Option<TableDesc> {
+        self.image.read().tables.get(&owner)?.get(&id).cloned()
+    }
+
+    /// Writes as many new copies as are wanted; `None` when a drive failed on the way (the next look tries again).
+    fn copy_to_fresh(
+        &self,
+        thing: Thing,
+        before: Vec<SlotAddress>,
+        rf: u8,
+        content: &Content,
+    ) -> Result<Option<Healed>> {
+        let standings = self.standings();
+        let mut after: Vec<SlotAddress> = before
+            .iter()
+            .copied()
+            .filter(|copy| matches!(standings[copy.drive as usize], Standing::Good | Standing::Awaited))
+            .collect();
+        let mut fresh = Vec::new();
+        for _ in 0..self.copies_wanted(&before, rf, &standings) {
+            let Some(slot) = self.take_slot_apart(&after) else { break };
+            after.push(slot);
+            fresh.push(slot);
+        }
+        if fresh.is_empty() {
+            return Err(crate::error::Error::no_space(
+                "no other drive has room for a new copy: delete something or add a drive",
+            ));
+        }
+        let (bytes, footer) = ([content.bytes.as_slice()], [content.footer.as_slice()]);
+        let mut pieces: Vec<super::slots::Piece<'_>> = vec![(0, &bytes)];
+        if !content.footer.is_empty() {
+            pieces.push((self.slot_bytes - content.footer.len() as u32, &footer));
+        }
+        let written = self.write_copies(&fresh, &pieces);
+        if written.as_ref().is_ok_and(|done| done.len() == fresh.len()) {
+            let bytes = (content.bytes.len() + content.footer.len()) as u64 * fresh.len() as u64;
+            return Ok(Some(Healed { thing, before, after, fresh, bytes }));
+        }
+        self.give_back(&fresh);
+        written.map(|_| None)
+    }
+
+    /// One edit for all: location changes only. What was changed or removed meanwhile stays as it is. Returns the
+    /// bytes of new copies.
+    fn publish_healed(&self, done: Vec<Healed>) -> Result<u64> {
+        if done.is_empty() {
+            return Ok(0);
+        }
+        let mut journal = self.journal.lock();
+        let mut change = Change::new(self);
+        let (mut taken, mut bytes) = (Vec::new(), 0);
+        let mut tables = Vec::new();
+        for healed in &done {
+            if !change.relocate(healed, &mut tables)? {
+                continue;
+            }
+            let dropped = healed.before.iter().filter(|copy| !healed.after.contains(copy));
+            change.freed.extend(dropped);
+            taken.extend(&healed.fresh);
+            bytes += healed.bytes;
+        }
+        let result = self.commit(&mut journal, change, &|| {
+            let mut relocated = self.relocated.write();
+            if self.oldest_hold() == u64::MAX {
+                let image = self.image.read();
+                relocated.retain(|id, _| image.tables.values().any(|tables| tables.contains_key(id)));
+            }
+            relocated.extend(tables.iter().cloned());
+        });
+        for healed in &done {
+            let unused = healed.fresh.iter().copied().filter(|slot| result.is_err() || !taken.contains(slot));
+            self.give_back(&unused.collect::<Vec<_>>());
+        }
+        result?;
+        count(&self.counters.copies_healed, taken.len() as u64);
+        count(&self.counters.bytes_healed, bytes);
+        Ok(bytes)
+    }
+}
+
+impl Change<'_> {
+    /// Names the new copies; false when the thing is gone or lies elsewhere by now.
+    fn relocate(&mut self, healed: &Healed, tables: &mut Vec<(TableId, Vec<SlotAddress>)>) -> Result<bool> {
+        match healed.thing {
+            Thing::Table(owner, id) => {
+                let Some(mut desc) = self.pool.table(owner, id).filter(|desc| desc.copies == healed.before) else {
+                    return Ok(false);
+                };
+                desc.copies = healed.after.clone();
+                tables.push((id, desc.copies.clone()));
+                self.items.push(Item::Table(desc));
+            }
+            Thing::Egroup(id) => {
+                let same = |record: &&mut holdfast_format::egroup::EgroupRecord| {
+                    record.state == EgroupState::Data && record.copies == healed.before
+                };
+                let Some(record) = self.egroup(id)?.filter(same) else { return Ok(false) };
+                record.copies = healed.after.clone();
+            }
+        }
+        Ok(true)
+    }
+}

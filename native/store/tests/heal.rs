@@ -1,0 +1,352 @@
+//! Drives are lost under load: every read stays right, redundancy comes back, the records still say what is.
+
+mod rig;
+
+use holdfast_device::Rng;
+use holdfast_device::sim::{Fault, FaultKind, SimDrive};
+use holdfast_format::{Ino, ROOT_INO};
+use holdfast_store::api::{FileSystem, WriteFlags};
+use holdfast_store::volume::Volume;
+use rig::{ROOT, Rig, options, read_all};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const ENODEV: i32 = 19;
+const FILE_BYTES: usize = 200_000;
+
+/// A volume and what its files should hold.
+struct Load {
+    volume: Arc<Volume>,
+    files: BTreeMap<u64, (Ino, Vec<u8>)>,
+    rng: Rng,
+}
+
+impl Load {
+    fn new(rig: &Rig, name: &str, rf: u8, seed: u64) -> Self {
+        Self { volume: rig.volume(name, rf), files: BTreeMap::new(), rng: Rng::from_seed(seed) }
+    }
+
+    /// Random writes of all sizes into a few files.
+    fn run(&mut self, steps: usize) {
+        for _ in 0..steps {
+            let at = self.rng.below(6);
+            let volume = &self.volume;
+            let (ino, content) = self.files.entry(at).or_insert_with(|| {
+                let name = format!("file-{at}");
+                let attributes = volume.create(&ROOT, ROOT_INO, name.as_bytes(), 0o644).expect("created");
+                (attributes.ino, Vec::new())
+            });
+            let offset = self.rng.below(FILE_BYTES as u64) as usize;
+            let sizes = [7, 700, 4096, 30_000];
+            let bytes: Vec<u8> = (0..sizes[self.rng.below(4) as usize]).map(|_| self.rng.next_u64() as u8).collect();
+            volume.write(&ROOT, *ino, offset as u64, &bytes, WriteFlags::default()).expect("written");
+            content.resize(content.len().max(offset + bytes.len()), 0);
+            content[offset..offset + bytes.len()].copy_from_slice(&bytes);
+        }
+    }
+
+    fn verify(&self, when: &str) {
+        for (at, (ino, content)) in &self.files {
+            assert!(read_all(&self.volume, *ino) == *content, "{when}: file {at}");
+        }
+    }
+}
+
+fn vanish(drive: &SimDrive) {
+    drive.add_fault(Fault::always(FaultKind::Vanished { errno: ENODEV }));
+}
+
+/// A second passes: what is idle is noticed, too.
+fn notice(rig: &Rig) {
+    rig.engine.flush().expect("flushed on the drives that are left");
+    rig.engine.pool().heartbeat().expect("a heartbeat on the drives that are left");
+}
+
+fn counter(rig: &Rig, name: &str) -> u64 {
+    let counters = rig.engine.status().expect("status").counters;
+    counters.iter().find(|(other, _)| other == name).map_or(0, |(_, value)| *value)
+}
+
+fn assert_sound(rig: &Rig, when: &str) {
+    let report = rig.engine.fsck().expect("checked");
+    assert!(report.problems.is_empty(), "{when}: {:?}", report.problems);
+}
+
+/// Heals, and makes sure that any one of the drives that are left could go, too.
+fn assert_healed(rig: &Rig, when: &str) {
+    rig.engine.heal().expect("healed");
+    let progress = rig.engine.pool().heal_progress();
+    assert!(progress.stuck.is_empty(), "{when}: {:?}", progress.stuck);
+    assert_eq!((progress.things_left, progress.things_lost), (0, 0), "{when}");
+    assert_sound(rig, when);
+}
+
+#[test]
+fn each_drive_may_be_lost_and_the_next_one_too() {
+    for lost in 0..4 {
+        let rig = Rig::create(10 + lost as u64, 4, options());
+        let mut load = Load::new(&rig, "v", 2, lost as u64);
+        load.run(60);
+        rig.engine.settle().expect("settled");
+        load.run(60);
+        rig.engine.flush().expect("flushed");
+        load.run(10);
+        let drives = rig.world.drives();
+        vanish(&drives[lost]);
+        load.run(30);
+        notice(&rig);
+        load.verify("degraded");
+        assert_healed(&rig, "after the first loss");
+        assert!(counter(&rig, "copies_healed") > 0);
+        load.verify("healed");
+        // Each of the three that are left could go: the data is on two of them again.
+        let next = (lost + 1) % 4;
+        vanish(&drives[next]);
+        load.verify("a second drive gone");
+        load.run(30);
+        notice(&rig);
+        assert_healed(&rig, "after the second loss");
+        load.verify("healed again");
+        let world = rig.world.clone();
+        drop(load);
+        drop(rig);
+        world.drives()[lost].clear_faults();
+        world.drives()[next].clear_faults();
+    }
+}
+
+#[test]
+fn groups_of_mixed_rf_keep_their_own_promises() {
+    for lost in 0..4 {
+        let rig = Rig::create(30 + lost as u64, 4, options());
+        let mut two = Load::new(&rig, "two", 2, 1);
+        let create = holdfast_store::engine::VolumeCreate {
+            name: "three".to_owned(),
+            rf: 3,
+            group: Some("two".to_owned()),
+            ack_write: false,
+            quota_bytes: 0,
+            owner: (0, 0),
+        };
+        rig.engine.volume_create(&create).expect("a volume");
+        let mut three = Load { volume: rig.mount("three"), files: BTreeMap::new(), rng: Rng::from_seed(2) };
+        for _ in 0..4 {
+            two.run(20);
+            three.run(20);
+            rig.engine.flush().expect("flushed");
+        }
+        rig.engine.settle().expect("settled");
+        two.run(20);
+        three.run(20);
+        let drives = rig.world.drives();
+        vanish(&drives[lost]);
+        notice(&rig);
+        assert_healed(&rig, "one lost");
+        two.verify("two copies");
+        three.verify("three copies");
+        // RF 2 survives one more, RF 3 two more.
+        vanish(&drives[(lost + 1) % 4]);
+        two.verify("two copies, one more lost");
+        three.verify("three copies, one more lost");
+        vanish(&drives[(lost + 2) % 4]);
+        three.verify("three copies, two more lost");
+    }
+}
+
+#[test]
+fn healing_goes_on_after_a_kill() {
+    let rig = Rig::create(50, 4, options());
+    let mut load = Load::new(&rig, "v", 2, 50);
+    load.run(600);
+    rig.engine.flush().expect("flushed");
+    let drive = rig.world.drives()[1].clone();
+    vanish(&drive);
+    load.run(5);
+    notice(&rig);
+    assert!(rig.engine.heal_step().expect("a step"));
+    let done = counter(&rig, "copies_healed");
+    assert!(done > 0 && rig.engine.pool().heal_progress().things_left > 0, "a part of it");
+    let Rig { world, rings, engine } = rig;
+    let Load { volume, files, rng } = load;
+    drop(volume);
+    drop(engine);
+    let others = world.drives().into_iter().enumerate().filter(|(at, _)| *at != 1);
+    let others = others.map(|(_, drive)| Arc::new(drive) as Arc<dyn holdfast_device::Drive>).collect();
+    let engine =
+        holdfast_store::engine::Engine::open_on(others, options(), rig::foundation(&world, &rings, 7)).expect("opens");
+    let rig = Rig { world, rings, engine };
+    let volume = rig.mount("v");
+    let load = Load { volume, files, rng };
+    load.verify("after the kill");
+    assert_healed(&rig, "after the kill");
+    vanish(&rig.world.drives()[2]);
+    load.verify("one more lost");
+}
+
+#[test]
+fn a_missing_drive_is_waited_for_and_may_come_back() {
+    let rig = Rig::create(60, 3, options());
+    let mut load = Load::new(&rig, "v", 2, 60);
+    load.run(80);
+    rig.engine.settle().expect("settled");
+    let Rig { world, rings, engine } = rig;
+    let Load { volume, files, rng } = load;
+    drop(volume);
+    engine.close().expect("closed");
+    drop(engine);
+    let open = |missing: Option<usize>| {
+        let drives = world.drives().into_iter().enumerate().filter(|(at, _)| Some(*at) != missing);
+        let drives = drives.map(|(_, drive)| Arc::new(drive) as Arc<dyn holdfast_device::Drive>).collect();
+        let foundation = rig::foundation(&world, &rings, 8);
+        let engine = holdfast_store::engine::Engine::open_on(drives, options(), foundation).expect("opens");
+        Rig { world: world.clone(), rings: rings.clone(), engine }
+    };
+    let rig = open(Some(0));
+    rig.engine.heal().expect("nothing is due");
+    assert_eq!(counter(&rig, "copies_healed"), 0, "a missing drive is waited for");
+    world.clock().advance(301_000_000_000);
+    assert_healed(&rig, "the grace is over");
+    assert!(counter(&rig, "copies_healed") > 0);
+    let load = Load { volume: rig.mount("v"), files, rng };
+    load.verify("healed");
+    let Load { volume, files, rng } = load;
+    drop(volume);
+    rig.engine.close().expect("closed");
+    drop(rig);
+    // The drive comes back: what was moved away from it is not missed.
+    let rig = open(None);
+    let mut load = Load { volume: rig.mount("v"), files, rng };
+    load.verify("all there");
+    load.run(40);
+    rig.engine.settle().expect("settled");
+    load.verify("written on");
+    assert_healed(&rig, "all there");
+}
+
+/// The same pool again, on the drives of the world.
+fn restart(rig: Rig, load: Load, missing: &[usize]) -> (Rig, Load) {
+    let Rig { world, rings, engine } = rig;
+    let Load { volume, files, rng } = load;
+    drop(volume);
+    drop(engine);
+    let drives = world.drives().into_iter().enumerate().filter(|(at, _)| !missing.contains(at));
+    let drives = drives.map(|(_, drive)| Arc::new(drive) as Arc<dyn holdfast_device::Drive>).collect();
+    let foundation = rig::foundation(&world, &rings, 77);
+    let engine = holdfast_store::engine::Engine::open_on(drives, options(), foundation).expect("opens");
+    let rig = Rig { world, rings, engine };
+    let volume = rig.mount("v");
+    (rig, Load { volume, files, rng })
+}
+
+fn states(rig: &Rig) -> Vec<String> {
+    rig.engine.status().expect("status").drives.into_iter().map(|drive| drive.state).collect()
+}
+
+#[test]
+fn a_drive_that_comes_back_stale_is_used_anew_and_never_read() {
+    for lost in 0..2 {
+        let rig = Rig::create(70 + lost as u64, 2, options());
+        let mut load = Load::new(&rig, "v", 2, 70);
+        load.run(60);
+        rig.engine.settle().expect("settled");
+        let drive = rig.world.drives()[lost].clone();
+        vanish(&drive);
+        load.run(60);
+        notice(&rig);
+        load.verify("one drive");
+        drive.clear_faults();
+        let (rig, mut load) = restart(rig, load, &[]);
+        assert_eq!(states(&rig)[lost], "stale");
+        load.verify("back, not a source");
+        assert_healed(&rig, "back");
+        assert_eq!(states(&rig), ["active", "active"]);
+        load.run(30);
+        rig.engine.settle().expect("settled");
+        // The one that stayed goes: everything is on the one that came back.
+        vanish(&rig.world.drives()[1 - lost]);
+        load.verify("only the drive that came back");
+        rig.world.drives()[1 - lost].clear_faults();
+        let (rig, load) = restart(rig, load, &[]);
+        load.verify("opened again");
+        assert_healed(&rig, "opened again");
+        assert_eq!(states(&rig).iter().filter(|state| *state == "active").count(), 2);
+    }
+}
+
+#[test]
+fn a_drive_that_is_exchanged_under_load_is_out_and_nothing_is_lost() {
+    // Zeroes, an old image of itself, another drive's image.
+    for kind in 0..3 {
+        let rig = Rig::create(80 + kind, 3, options());
+        let mut load = Load::new(&rig, "v", 2, 80 + kind);
+        let drives = rig.world.drives();
+        load.run(60);
+        rig.engine.settle().expect("settled");
+        let old = drives[1].image();
+        load.run(60);
+        notice(&rig);
+        rig.engine.settle().expect("settled");
+        load.run(5);
+        match kind {
+            0 => {
+                for (file, bytes) in drives[1].files() {
+                    drives[1].write_raw(&file, 0, &vec![0; bytes as usize]);
+                }
+            }
+            1 => drives[1].restore(&old),
+            _ => drives[1].restore(&drives[0].image()),
+        }
+        load.verify("exchanged, not noticed yet");
+        notice(&rig);
+        assert_eq!(states(&rig)[1], "out", "{kind}: {:?}", rig.engine.status().expect("status").warnings);
+        load.run(20);
+        load.verify("noticed");
+        assert_healed(&rig, "exchanged");
+        vanish(&drives[0]);
+        load.verify("one more lost");
+    }
+}
+
+fn new_drive(rig: &Rig, name: &str, bytes: u64) -> holdfast_store::placement::PoolDrive {
+    let drive = rig.world.add_drive(name, bytes * 2);
+    holdfast_store::placement::PoolDrive { drive: Arc::new(drive), bytes: Some(bytes), domain: String::new() }
+}
+
+#[test]
+fn drives_are_added_emptied_and_replaced() {
+    let rig = Rig::create(90, 2, options());
+    let mut load = Load::new(&rig, "v", 2, 90);
+    load.run(100);
+    rig.engine.flush().expect("flushed");
+    let error = rig.engine.remove_drive("d0").expect_err("nowhere to go");
+    assert!(error.message.contains("add a drive first"), "{error}");
+    rig.engine.add_drive_on(new_drive(&rig, "d2", rig::DRIVE_BYTES)).expect("added");
+    let again = holdfast_store::placement::PoolDrive {
+        drive: Arc::new(rig.world.drives()[2].clone()),
+        bytes: None,
+        domain: String::new(),
+    };
+    let error = rig.engine.add_drive_on(again).expect_err("twice");
+    assert!(error.message.contains("already"), "{error}");
+    rig.engine.remove_drive("d0").expect("may go");
+    load.run(20);
+    assert_healed(&rig, "d0 removed");
+    load.verify("d0 removed");
+    let names = |rig: &Rig| -> Vec<String> {
+        rig.engine.status().expect("status").drives.into_iter().map(|drive| drive.path).collect()
+    };
+    assert_eq!(names(&rig), ["d1", "d2"]);
+    assert!(rig.world.drives()[0].files().is_empty(), "nothing is left on it");
+    let error =
+        rig.engine.replace_drive_on("d1", new_drive(&rig, "small", rig::DRIVE_BYTES / 2)).expect_err("smaller");
+    assert!(error.message.contains("MiB"), "{error}");
+    rig.engine.replace_drive_on("d1", new_drive(&rig, "d3", rig::DRIVE_BYTES)).expect("replaced");
+    assert_healed(&rig, "d1 replaced");
+    load.run(20);
+    load.verify("d1 replaced");
+    assert_eq!(names(&rig), ["d2", "d3"]);
+    let (rig, load) = restart(rig, load, &[0, 1, 3]);
+    load.verify("opened again");
+    assert_healed(&rig, "opened again");
+    assert_eq!(names(&rig), ["d2", "d3"]);
+}
