@@ -38,7 +38,8 @@ impl Load {
             });
             let offset = self.rng.below(FILE_BYTES as u64) as usize;
             let sizes = [7, 700, 4096, 30_000];
-            let bytes: Vec<u8> = (0..sizes[self.rng.below(4) as usize]).map(|_| self.rng.next_u64() as u8).collect();
+            let bytes: Vec<u8> =
+                (0..sizes[self.rng.below(4) as usize]).map(|_| self.rng.next_u64() as u8).collect();
             volume.write(&ROOT, *ino, offset as u64, &bytes, WriteFlags::default()).expect("written");
             content.resize(content.len().max(offset + bytes.len()), 0);
             content[offset..offset + bytes.len()].copy_from_slice(&bytes);
@@ -173,7 +174,8 @@ fn healing_goes_on_after_a_kill() {
     let others = world.drives().into_iter().enumerate().filter(|(at, _)| *at != 1);
     let others = others.map(|(_, drive)| Arc::new(drive) as Arc<dyn holdfast_device::Drive>).collect();
     let engine =
-        holdfast_store::engine::Engine::open_on(others, options(), rig::foundation(&world, &rings, 7)).expect("opens");
+        holdfast_store::engine::Engine::open_on(others, options(), rig::foundation(&world, &rings, 7))
+            .expect("opens");
     let rig = Rig { world, rings, engine };
     let volume = rig.mount("v");
     let load = Load { volume, files, rng };
@@ -337,8 +339,10 @@ fn drives_are_added_emptied_and_replaced() {
     };
     assert_eq!(names(&rig), ["d1", "d2"]);
     assert!(rig.world.drives()[0].files().is_empty(), "nothing is left on it");
-    let error =
-        rig.engine.replace_drive_on("d1", new_drive(&rig, "small", rig::DRIVE_BYTES / 2)).expect_err("smaller");
+    let error = rig
+        .engine
+        .replace_drive_on("d1", new_drive(&rig, "small", rig::DRIVE_BYTES / 2))
+        .expect_err("smaller");
     assert!(error.message.contains("MiB"), "{error}");
     rig.engine.replace_drive_on("d1", new_drive(&rig, "d3", rig::DRIVE_BYTES)).expect("replaced");
     assert_healed(&rig, "d1 replaced");

@@ -4,16 +4,16 @@
 use super::Engine;
 use super::check::named_pages;
 use super::housekeeping::started;
-use crate::error::{Error, Kind, Result};
 use super::options::{DriveSpec, open_drive};
+use crate::error::{Error, Kind, Result};
 use crate::placement::{Named, PoolDrive};
-use holdfast_format::cell::Cell;
 use holdfast_device::threads::spawn;
+use holdfast_format::cell::Cell;
 use holdfast_format::limits::HEAL_BYTES_PER_S_BUSY;
 use holdfast_format::{EgroupId, key};
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);

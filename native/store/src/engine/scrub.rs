@@ -11,7 +11,7 @@ use holdfast_format::limits::{
     SCRUB_BYTES_PER_S_MIN, SCRUB_INTERVAL_S, SCRUB_PASS_S_MAX, SCRUB_SAVE_BYTES, SCRUB_STEP_BYTES,
 };
 use holdfast_format::scrub::{ScrubCursor, ScrubPhase};
-use holdfast_format::{BranchId, GroupId, TableId, EgroupId, key};
+use holdfast_format::{BranchId, EgroupId, GroupId, TableId, key};
 
 /// Footers in one step.
 const FOOTERS_PER_STEP: usize = 64;
@@ -83,7 +83,8 @@ impl Engine {
             }
             let pass = state.cursor.pass + 1;
             state.cursor = ScrubCursor { pass, started_s: now_s, ..first_cursor(None) };
-            state.report = ScrubReport { findings: std::mem::take(&mut state.report.findings), ..Default::default() };
+            state.report =
+                ScrubReport { findings: std::mem::take(&mut state.report.findings), ..Default::default() };
             state.saved_bytes = 0;
         }
         let before = state.report.clone();
@@ -102,7 +103,9 @@ impl Engine {
 
     pub fn scrub_progress(&self) -> ScrubProgress {
         let scrubbing = self.scrubbing.lock();
-        let Some(Scrubbing { cursor, report, .. }) = scrubbing.as_ref() else { return ScrubProgress::default() };
+        let Some(Scrubbing { cursor, report, .. }) = scrubbing.as_ref() else {
+            return ScrubProgress::default();
+        };
         ScrubProgress {
             running: cursor.phase != ScrubPhase::Done,
             pass: cursor.pass,
@@ -178,7 +181,8 @@ impl Engine {
                 last.clear();
                 last.extend_from_slice(record_key);
                 let Some((block, level)) = key::data_place(record_key) else { return Ok(true) };
-                let in_scope = scope.is_none_or(|(_, branch)| record_key.starts_with(&branch.0.to_be_bytes()));
+                let in_scope =
+                    scope.is_none_or(|(_, branch)| record_key.starts_with(&branch.0.to_be_bytes()));
                 let Some(value) = value.filter(|_| in_scope) else { return Ok(true) };
                 let cell = Cell::decode(level, value).map_err(|error| Error::decode("a cell", error))?;
                 let named = named_pages(level, &cell);

@@ -6,13 +6,16 @@ use super::table::{Access, RunCursor};
 use crate::error::Result;
 use holdfast_format::{TableId, key};
 
+/// Gets key and value of a record; false: enough.
+pub type RecordVisit<'a> = &'a mut dyn FnMut(&[u8], Option<&[u8]>) -> Result<bool>;
+
 /// Calls `visit` with the DATA records of one table, from `from` on, until it returns false. False: there is no such
 /// table any more.
 pub(super) fn data_records_of(
     view: &Levels,
     table: TableId,
     from: &[u8],
-    visit: &mut dyn FnMut(&[u8], Option<&[u8]>) -> Result<bool>,
+    visit: RecordVisit<'_>,
 ) -> Result<bool> {
     let Some(table) = view.tables().find(|other| other.desc.id == table) else { return Ok(false) };
     let mut cursor = RunCursor::new(vec![table.clone()], Access::Bulk, from, None);

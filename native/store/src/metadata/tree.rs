@@ -204,7 +204,7 @@ impl Tree {
         &self,
         table: TableId,
         from: &[u8],
-        visit: &mut dyn FnMut(&[u8], Option<&[u8]>) -> Result<bool>,
+        visit: super::survey::RecordVisit<'_>,
     ) -> Result<bool> {
         super::survey::data_records_of(&self.snapshot(), table, from, visit)
     }

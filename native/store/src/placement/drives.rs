@@ -28,7 +28,9 @@ impl Pool {
         let path = add.drive.name();
         match super::superblocks::probe(&*add.drive)? {
             ProbeInfo::Empty => {}
-            ProbeInfo::Member { pool, drive, .. } if pool == self.uuid => self.check_reusable(&path, drive)?,
+            ProbeInfo::Member { pool, drive, .. } if pool == self.uuid => {
+                self.check_reusable(&path, drive)?
+            }
             ProbeInfo::Member { name, pool, .. } => {
                 return Err(Error::new(Kind::Conflict, format!("drive {path} is in pool {name} ({pool})")));
             }
@@ -42,7 +44,10 @@ impl Pool {
         let layout = Layout::new(bytes, self.slot_bytes, self.area_bytes);
         if layout.slots <= 2 * layout.reserve() {
             let least = (2 * self.area_bytes + 4 * layout.reserve() as u64 * self.slot_bytes as u64) >> 20;
-            return Err(Error::invalid(format!("drive {path} is too small for pool {}: give it {least} MiB", self.name)));
+            return Err(Error::invalid(format!(
+                "drive {path} is too small for pool {}: give it {least} MiB",
+                self.name
+            )));
         }
         wipe(&*add.drive)?;
         self.join(add, bytes, layout)
@@ -56,14 +61,17 @@ impl Pool {
             return Err(Error::new(Kind::Conflict, format!("drive {path} is in pool {} already", self.name)));
         }
         if disk.condition().0 == DriveCondition::Missing && !self.image.read().drives[&disk.index].out {
-            let what = format!("drive {path} is a missing drive of pool {}: open the pool again with it", self.name);
+            let what =
+                format!("drive {path} is a missing drive of pool {}: open the pool again with it", self.name);
             return Err(Error::new(Kind::Conflict, what));
         }
         match self.only_there(&[disk.index])? {
             0 => Ok(()),
             things => Err(Error::new(
                 Kind::Conflict,
-                format!("drive {path} may hold the last copies of {things} tables and egroups: attach the other drives"),
+                format!(
+                    "drive {path} may hold the last copies of {things} tables and egroups: attach the other drives"
+                ),
             )),
         }
     }
@@ -76,7 +84,10 @@ impl Pool {
         let mut journal = self.journal.lock();
         let index = self.disks.len() as u16;
         if index as usize >= DRIVES_PER_POOL_MAX {
-            return Err(Error::invalid(format!("pool {} has had {DRIVES_PER_POOL_MAX} drives, the most", self.name)));
+            return Err(Error::invalid(format!(
+                "pool {} has had {DRIVES_PER_POOL_MAX} drives, the most",
+                self.name
+            )));
         }
         let uuid = Uuid(self.rng.lock().uuid());
         let domain = if add.domain.is_empty() { format!("///{uuid}") } else { add.domain };
@@ -111,7 +122,8 @@ impl Pool {
 
     /// The drive's index, by uuid or path.
     pub fn find_drive(&self, name: &str) -> Result<u16> {
-        let matches = |disk: &&Disk| !disk.is_retired() && (disk.uuid.to_string() == name || disk.name() == name);
+        let matches =
+            |disk: &&Disk| !disk.is_retired() && (disk.uuid.to_string() == name || disk.name() == name);
         let found = self.disks.iter().find(matches).map(|disk| disk.index);
         found.ok_or_else(|| Error::new(Kind::NotFound, format!("pool {} has no drive {name}", self.name)))
     }
@@ -166,7 +178,9 @@ impl Pool {
         let disk = &self.disks[index as usize];
         let mut journal = self.journal.lock();
         let mut change = Change::new(self);
-        let Some(mut entry) = self.image.read().drives.get(&index).cloned() else { return Err(Error::closed()) };
+        let Some(mut entry) = self.image.read().drives.get(&index).cloned() else {
+            return Err(Error::closed());
+        };
         entry.draining = true;
         if !disk.is_active() {
             entry.out = true;
@@ -208,7 +222,7 @@ impl Pool {
             others().map(|other| other.free_slots().saturating_sub(other.layout.reserve()) as u64).sum();
         let used = disk.used_slots() as u64;
         if room < used {
-            let mib = |slots: u64| slots * self.slot_bytes as u64 >> 20;
+            let mib = |slots: u64| (slots * self.slot_bytes as u64) >> 20;
             return Err(Error::new(
                 Kind::Conflict,
                 format!(
@@ -316,7 +330,9 @@ impl Pool {
         let active = disk.is_active();
         {
             let mut journal = self.journal.lock();
-            let Some(mut entry) = self.image.read().drives.get(&disk.index).cloned() else { return Ok(false) };
+            let Some(mut entry) = self.image.read().drives.get(&disk.index).cloned() else {
+                return Ok(false);
+            };
             (entry.bytes, entry.out, entry.draining) = (0, true, false);
             entry.absent_since = journal.membership + 1;
             let mut change = Change::new(self);
@@ -328,7 +344,9 @@ impl Pool {
         if let Some(drive) = disk.drive.as_ref().filter(|_| active)
             && let Err(error) = wipe(&**drive)
         {
-            self.warnings.lock().push(format!("drive {} was removed, its files are left: {error}", disk.name()));
+            self.warnings
+                .lock()
+                .push(format!("drive {} was removed, its files are left: {error}", disk.name()));
         }
         Ok(true)
     }

@@ -16,7 +16,7 @@ use super::report::count;
 use super::types::DriveCondition;
 use crate::error::Result;
 use holdfast_format::egroup::EgroupState;
-use holdfast_format::limits::{HEAL_REPORTS_MAX, HEAL_THINGS_PER_STEP, HEAL_SLOTS_PER_STEP, MISSING_GRACE_S};
+use holdfast_format::limits::{HEAL_REPORTS_MAX, HEAL_SLOTS_PER_STEP, HEAL_THINGS_PER_STEP, MISSING_GRACE_S};
 use holdfast_format::manifest::Item;
 use holdfast_format::table::{SlotAddress, TableDesc};
 use holdfast_format::{EgroupId, GroupId, TableId};
@@ -110,7 +110,8 @@ impl Healing {
 }
 
 fn whole(copies: &[SlotAddress], rf: u8, standings: &[Standing], pool: &Pool) -> bool {
-    let stays = |copy: &SlotAddress| matches!(standings[copy.drive as usize], Standing::Good | Standing::Awaited);
+    let stays =
+        |copy: &SlotAddress| matches!(standings[copy.drive as usize], Standing::Good | Standing::Awaited);
     copies.iter().all(stays) && pool.copies_wanted(copies, rf, standings) == 0
 }
 
@@ -152,7 +153,8 @@ impl Pool {
 
     /// Whether a copy can go without a new one: it no longer counts, or its drive is emptied and there are others enough.
     fn superfluous(&self, copies: &[SlotAddress], rf: u8, standings: &[Standing]) -> bool {
-        let of = |wanted: Standing| copies.iter().filter(|copy| standings[copy.drive as usize] == wanted).count();
+        let of =
+            |wanted: Standing| copies.iter().filter(|copy| standings[copy.drive as usize] == wanted).count();
         let good = of(Standing::Good);
         good > 0 && of(Standing::GivenUp) > 0 || good >= rf as usize && of(Standing::Draining) > 0
     }
@@ -161,8 +163,9 @@ impl Pool {
     pub fn logs_degraded(&self) -> BTreeSet<GroupId> {
         let standings = self.standings();
         let image = self.image.read();
-        let degraded =
-            |segment: &holdfast_format::manifest::Segment| !whole(&segment.copies, segment.rf, &standings, self);
+        let degraded = |segment: &holdfast_format::manifest::Segment| {
+            !whole(&segment.copies, segment.rf, &standings, self)
+        };
         let groups =
             image.groups.values().filter(|group| !group.destroyed && group.segments.iter().any(degraded));
         groups.map(|group| group.id).collect()
@@ -280,7 +283,8 @@ impl Pool {
             }
         };
         if !content.bad_pages.is_empty() {
-            healing.report(format!("{thing}: pages {:?} are right on no copy that is there", content.bad_pages));
+            healing
+                .report(format!("{thing}: pages {:?} are right on no copy that is there", content.bad_pages));
             let standings = self.standings();
             let absent = |copy: &SlotAddress| {
                 matches!(standings[copy.drive as usize], Standing::Awaited | Standing::Gone)
@@ -298,7 +302,8 @@ impl Pool {
         if !self.superfluous(&before, rf, &standings) {
             return None;
         }
-        let enough = before.iter().filter(|copy| standings[copy.drive as usize] == Standing::Good).count() >= rf as usize;
+        let enough = before.iter().filter(|copy| standings[copy.drive as usize] == Standing::Good).count()
+            >= rf as usize;
         let stays = |copy: &SlotAddress| {
             let standing = standings[copy.drive as usize];
             standing != Standing::GivenUp && !(enough && standing == Standing::Draining)
@@ -393,7 +398,8 @@ impl Change<'_> {
     fn relocate(&mut self, healed: &Healed, tables: &mut Vec<(TableId, Vec<SlotAddress>)>) -> Result<bool> {
         match healed.thing {
             Thing::Table(owner, id) => {
-                let Some(mut desc) = self.pool.table(owner, id).filter(|desc| desc.copies == healed.before) else {
+                let Some(mut desc) = self.pool.table(owner, id).filter(|desc| desc.copies == healed.before)
+                else {
                     return Ok(false);
                 };
                 desc.copies = healed.after.clone();

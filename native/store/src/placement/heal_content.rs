@@ -82,7 +82,8 @@ impl Pool {
         for place in (0..index.blocks()).map(|block| index.place(block)) {
             let from = place.offset as usize;
             let block = bytes.get_mut(from..from + place.length as usize);
-            let block = block.ok_or_else(|| Error::corrupt(format!("table {}: place of a block", desc.id)))?;
+            let block =
+                block.ok_or_else(|| Error::corrupt(format!("table {}: place of a block", desc.id)))?;
             if checksum(block) != place.checksum {
                 self.read_table(desc, place.offset, block, &|bytes| checksum(bytes) == place.checksum)?;
             }
@@ -104,7 +105,12 @@ impl Pool {
     }
 
     /// Checksums of the pages that the egroup itself names: by its footer, or by the frames among them.
-    fn own_sums(&self, id: EgroupId, record: &EgroupRecord, images: &[Image]) -> (BTreeMap<u16, u64>, Vec<u8>) {
+    fn own_sums(
+        &self,
+        id: EgroupId,
+        record: &EgroupRecord,
+        images: &[Image],
+    ) -> (BTreeMap<u16, u64>, Vec<u8>) {
         if !self.is_segment(record) {
             let Ok(footer) = self.footer_of(id, record) else { return Default::default() };
             let sums = footer.births.iter().enumerate().map(|(page, (_, sum))| (page as u16, *sum)).collect();
@@ -125,7 +131,12 @@ impl Pool {
     /// 1. A page with a checksum of the egroup's own: the copy that matches it.
     /// 2. Any other: what all copies agree on.
     /// 3. Where they differ and the page is alive: the copy that the DATA records accept.
-    pub(super) fn egroup_content(&self, id: EgroupId, record: &EgroupRecord, names: NamesOf<'_>) -> Result<Content> {
+    pub(super) fn egroup_content(
+        &self,
+        id: EgroupId,
+        record: &EgroupRecord,
+        names: NamesOf<'_>,
+    ) -> Result<Content> {
         let images: Vec<Image> =
             self.readable(&record.copies).into_iter().map(|copy| self.image_of(copy, record.pages)).collect();
         let (sums, footer) = self.own_sums(id, record, &images);
@@ -136,14 +147,17 @@ impl Pool {
             let agreed = agreed_page(&images, page);
             let live = record.live.contains(page);
             let right = match (known, agreed) {
-                (Some(sum), _) => images.iter().filter_map(|image| image.page(page)).find(|bytes| checksum(bytes) == *sum),
+                (Some(sum), _) => {
+                    images.iter().filter_map(|image| image.page(page)).find(|bytes| checksum(bytes) == *sum)
+                }
                 (None, Some(bytes)) => Some(bytes),
                 (None, None) if live => {
                     if named.is_none() {
                         named = Some(names(id)?);
                     }
                     let says = named.as_ref().and_then(|named| named.get(&page));
-                    let accepts = |bytes: &&[u8]| says.is_some_and(|says| says.iter().all(|part| part.matches(bytes)));
+                    let accepts =
+                        |bytes: &&[u8]| says.is_some_and(|says| says.iter().all(|part| part.matches(bytes)));
                     images.iter().filter_map(|image| image.page(page)).find(accepts)
                 }
                 (None, None) => None,

@@ -7,12 +7,12 @@
 //! - Only what is durable and sealed, or a durable frame, is looked at: what is being written is nobody's fault.
 
 use super::Pool;
+use super::heal_content::Named;
 use super::publish::Change;
 use super::report::count;
 use crate::error::{Error, Result};
 use crate::metadata::io::PageName;
 use crate::oplog::births::{each_frame, frame_births};
-use super::heal_content::Named;
 use holdfast_format::checksum::checksum;
 use holdfast_format::egroup::{EgroupState, Footer, footer_bytes};
 use holdfast_format::frame::FrameHeader;
@@ -64,9 +64,10 @@ struct Part {
 impl Pool {
     /// Reads the parts (ascending) from every copy that is there; mends the wrong ones from a right one.
     fn scrub_parts(&self, copies: &[SlotAddress], parts: &[Part], report: &mut ScrubReport) {
-        let (Some(first), Some(end)) =
-            (parts.iter().map(|part| part.offset as usize).min(), parts.iter().map(|part| part.offset as usize + part.length).max())
-        else {
+        let (Some(first), Some(end)) = (
+            parts.iter().map(|part| part.offset as usize).min(),
+            parts.iter().map(|part| part.offset as usize + part.length).max(),
+        ) else {
             return;
         };
         let from = first / BLOCK_BYTES * BLOCK_BYTES;
@@ -104,8 +105,10 @@ impl Pool {
         report.bad_copies += wrong.len() as u64;
         let Some((source, bytes)) = right else {
             report.lost += 1;
-            let places: Vec<String> = wrong.iter().map(|(copy, what)| format!("{} ({what})", self.place_name(*copy))).collect();
-            let places = if places.is_empty() { "no drive that is there".to_owned() } else { places.join(", ") };
+            let places: Vec<String> =
+                wrong.iter().map(|(copy, what)| format!("{} ({what})", self.place_name(*copy))).collect();
+            let places =
+                if places.is_empty() { "no drive that is there".to_owned() } else { places.join(", ") };
             report.say(format!("{}: no copy is right: {places}", part.name));
             return;
         };
@@ -126,7 +129,8 @@ impl Pool {
     pub fn next_table(&self, owner: GroupId, id: TableId) -> Option<TableDesc> {
         let image = self.image.read();
         let here = image.tables.get(&owner).and_then(|tables| tables.range(id..).next());
-        let later = || image.tables.range(GroupId(owner.0 + 1)..).find_map(|(_, tables)| tables.iter().next());
+        let later =
+            || image.tables.range(GroupId(owner.0 + 1)..).find_map(|(_, tables)| tables.iter().next());
         here.or_else(later).map(|(_, desc)| desc.clone())
     }
 
@@ -134,7 +138,9 @@ impl Pool {
     pub fn scrub_table(&self, owner: GroupId, id: TableId, report: &mut ScrubReport) -> Result<()> {
         let _hold = self.hold();
         let image = self.image.read();
-        let Some(desc) = image.tables.get(&owner).and_then(|tables| tables.get(&id)).cloned() else { return Ok(()) };
+        let Some(desc) = image.tables.get(&owner).and_then(|tables| tables.get(&id)).cloned() else {
+            return Ok(());
+        };
         drop(image);
         report.tables += 1;
         let index_part = Part {
@@ -146,10 +152,14 @@ impl Pool {
         self.scrub_parts(&desc.copies, std::slice::from_ref(&index_part), report);
         let mut bytes = vec![0; desc.index_bytes as usize];
         let sum = desc.index_checksum;
-        if self.read_slot(&desc.copies, desc.index_offset, &mut bytes, &|bytes| checksum(bytes) == sum).is_err() {
+        if self
+            .read_slot(&desc.copies, desc.index_offset, &mut bytes, &|bytes| checksum(bytes) == sum)
+            .is_err()
+        {
             return Ok(());
         }
-        let index = Index::decode(bytes).map_err(|error| Error::decode(&format!("index of table {id}"), error))?;
+        let index =
+            Index::decode(bytes).map_err(|error| Error::decode(&format!("index of table {id}"), error))?;
         let parts: Vec<Part> = (0..index.blocks())
             .map(|block| {
                 let place = index.place(block);
@@ -162,7 +172,12 @@ impl Pool {
     }
 
     /// Pages that one DATA record names, on every copy, wherever they lie now. `owner` says whose they are.
-    pub fn scrub_pages(&self, named: &[(PageName, Named)], owner: &str, report: &mut ScrubReport) -> Result<()> {
+    pub fn scrub_pages(
+        &self,
+        named: &[(PageName, Named)],
+        owner: &str,
+        report: &mut ScrubReport,
+    ) -> Result<()> {
         let _hold = self.hold();
         let mut places: BTreeMap<Vec<SlotAddress>, Vec<Part>> = BTreeMap::new();
         for ((egroup, page), named) in named {
@@ -186,7 +201,12 @@ impl Pool {
     }
 
     /// Footers of sealed egroups from `from` on: up to `count` of them. Returns where to go on; `None`: at the end.
-    pub fn scrub_footers(&self, from: EgroupId, count: usize, report: &mut ScrubReport) -> Result<Option<EgroupId>> {
+    pub fn scrub_footers(
+        &self,
+        from: EgroupId,
+        count: usize,
+        report: &mut ScrubReport,
+    ) -> Result<Option<EgroupId>> {
         let _hold = self.hold();
         let (mut found, mut next) = (Vec::new(), None);
         self.scan_egroups(from, &mut |id, record| {
@@ -258,7 +278,9 @@ impl Pool {
     /// How far the scrub was when it was noted last.
     pub fn load_scrub(&self) -> Result<ScrubCursor> {
         match self.record(&scrub_key())? {
-            Some(bytes) => ScrubCursor::decode(&bytes).map_err(|error| Error::decode("the scrub's record", error)),
+            Some(bytes) => {
+                ScrubCursor::decode(&bytes).map_err(|error| Error::decode("the scrub's record", error))
+            }
             None => Ok(ScrubCursor::default()),
         }
     }
@@ -278,7 +300,12 @@ type Parts = BTreeMap<EgroupId, BTreeMap<u32, Part>>;
 
 /// Frames of one copy that verify and are durable: first page, header, ops. The newest may still be on its way to the
 /// other copies, if it has no ops that would say that it is durable: it is left out.
-fn each_durable_frame(incarnation: u64, bytes: &[u8], durable: Lsn, visit: &mut dyn FnMut(usize, &FrameHeader, &[u8])) {
+fn each_durable_frame(
+    incarnation: u64,
+    bytes: &[u8],
+    durable: Lsn,
+    visit: &mut dyn FnMut(usize, &FrameHeader, &[u8]),
+) {
     let mut newest = 0;
     each_frame(incarnation, bytes, &mut |page, _, _| newest = page);
     each_frame(incarnation, bytes, &mut |page, header, ops| {
