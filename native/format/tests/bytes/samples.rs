@@ -72,6 +72,11 @@ pub fn all() -> Vec<Sample> {
 }
 
 fn again_key(bytes: &[u8]) -> Option<Vec<u8>> {
+    for tree in [TreeKind::Now, TreeKind::Pool] {
+        let member = index::filter_hash(tree, bytes);
+        let alone = index::filter_hash_of_range(tree, bytes, bytes);
+        assert!(alone.is_none_or(|alone| alone == member));
+    }
     let parts = key::parts(bytes)?;
     if let Some((start, level)) = key::data_place(bytes) {
         return Some(key::data(parts.branch, parts.ino, start, level));
@@ -150,6 +155,9 @@ fn values() -> Vec<Sample> {
 }
 
 fn again_cell<const LEVEL: u8>(bytes: &[u8]) -> Option<Vec<u8>> {
+    (0..=u8::MAX).step_by(3).for_each(|level| {
+        let _ = Cell::decode(level, bytes);
+    });
     Some(Cell::decode(LEVEL, bytes).ok()?.encode())
 }
 
