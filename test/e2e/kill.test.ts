@@ -14,8 +14,8 @@ const CYCLES = Number(process.env.HOLDFAST_KILL_CYCLES ?? 20);
 const WORKERS = 2;
 /** Files of earlier cycles that are kept and checked again; older ones are removed, so that the pool does not fill. */
 const FILES_KEPT = 400;
-/** How a worker ends when the daemon under it is killed. */
-const CUT_OFF = /^(?:ENOTCONN|ECONNABORTED|EIO|EINTR)$/;
+/** How a worker ends when the daemon under it is killed; ECANCELED is io_uring's word for it. */
+const CUT_OFF = /^(?:ENOTCONN|ECONNABORTED|ECANCELED|EIO|EINTR)$/;
 
 const LOAD = fileURLToPath(new URL("load.js", import.meta.url));
 

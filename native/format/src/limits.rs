@@ -29,7 +29,7 @@ pub const DRIVES_PER_POOL_MAX: usize = 1024;
 pub const EGROUP_PAGES_MAX: usize = SLOT_BYTES_MAX as usize / BLOCK_BYTES;
 /// Pieces that one cleaned egroup may lie in, and cleaned egroups that one target may hold.
 pub const MOVED_PARTS_MAX: usize = 8;
-pub const MOVED_SOURCES_MAX: usize = 64;
+pub const MOVED_SOURCES_MAX: usize = 255;
 /// Copies of the manifest at most, and the bounds of one of its two areas.
 pub const MANIFEST_COPIES_MAX: usize = 3;
 pub const MANIFEST_AREA_BYTES_MIN: u64 = 1 << 20;
@@ -79,7 +79,9 @@ pub const TOMBSTONES_DUE: u64 = 512;
 /// Small tables of THEN that are merged into one.
 pub const THEN_FANIN: usize = 8;
 /// Tables of THEN that one step of expiry takes away.
-pub const EXPIRE_TABLES_MAX: usize = 32;
+pub const EXPIRE_TABLES_MAX: usize = 8;
+/// Tables of THEN that name more slots' worth of payload than this are not merged: expiry drops whole tables.
+pub const THEN_PAYLOAD_SLOTS_MAX: u64 = 8;
 
 /// Unflushed log at most.
 pub const UNFLUSHED_BYTES_MAX: usize = 256 << 20;
@@ -93,6 +95,7 @@ const _: () = assert!(VALUE_BYTES_MAX <= u16::MAX as usize, "length u16");
 const _: () = assert!(KEY_BYTES_MAX < u16::MAX as usize, "length u16, and an exclusive end is a byte longer");
 const _: () = assert!(NAME_BYTES_MAX <= u8::MAX as usize && GROUP_NAME_BYTES_MAX <= u8::MAX as usize, "length u8");
 const _: () = assert!(SYMLINK_BYTES_MAX < VALUE_BYTES_MAX - 256, "an inode record is a value");
+const _: () = assert!(MOVED_SOURCES_MAX <= u8::MAX as usize && MOVED_PARTS_MAX <= MOVED_SOURCES_MAX, "counts u8");
 const _: () = assert!(SLOT_BYTES_MIN.is_power_of_two() && SLOT_BYTES_MAX.is_power_of_two());
 const _: () = assert!(WRITE_BYTES_MAX as usize <= SLOT_BYTES_MAX as usize / 4, "an op's payload leaves room");
 const _: () = assert!(MANIFEST_COPIES_MAX <= DRIVES_PER_POOL_MAX && DRIVES_PER_POOL_MAX <= u16::MAX as usize);

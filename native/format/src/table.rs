@@ -5,6 +5,7 @@
 //! desc = id u48 | owner u32 (group; 0 = the pool) | tree u8 | level u8 | copies u8 | reserved u8
 //!      | bytes u32 | index_offset u32 | index_bytes u32 | index_checksum u64
 //!      | records u32 | tombstones u32 | stamp_min u64 | stamp_max u64 | death_min u64 | death_max u64
+//!      | payload_bytes u64
 //!      | first_len u16, first key | last_len u16, last key | cover_len u16, cover_until key
 //!      | copies × (drive u16, slot u32)
 //! ```
@@ -53,6 +54,8 @@ pub struct TableDesc {
     /// THEN only: range of the deaths; else 0.
     pub death_min: Lsn,
     pub death_max: Lsn,
+    /// Bytes of stored pages that the records name: 4096 for a page, its length for a block that shares a page.
+    pub payload_bytes: u64,
     pub first: Key,
     pub last: Key,
     /// Exclusive end of what the table's records say something about: after `last`, or the end of what a cell
@@ -91,6 +94,7 @@ impl TableDesc {
         for lsn in [self.stamp_min, self.stamp_max, self.death_min, self.death_max] {
             out.put_u64(lsn.0);
         }
+        out.put_u64(self.payload_bytes);
         put_key(out, &self.first);
         put_key(out, &self.last);
         put_key(out, &self.cover_until);
@@ -129,6 +133,7 @@ impl TableDesc {
             stamp_max: Lsn(take.u64()?),
             death_min: Lsn(take.u64()?),
             death_max: Lsn(take.u64()?),
+            payload_bytes: take.u64()?,
             first: take_key(take)?,
             last: take_key(take)?,
             cover_until: take_key(take)?,
@@ -176,6 +181,7 @@ mod tests {
             stamp_max: Lsn(2),
             death_min: Lsn(3),
             death_max: Lsn(4),
+            payload_bytes: 0x3000,
             first: b"a".to_vec(),
             last: b"bc".to_vec(),
             cover_until: b"bc\0".to_vec(),
@@ -194,6 +200,7 @@ mod tests {
             0, 0x20, 0, 0, 0, 0x10, 0, 0, 0, 1, 0, 0, 0x22, 0x11, 0, 0, 0, 0, 0, 0,
             9, 0, 0, 0, 4, 0, 0, 0,
             1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0,
+            0, 0x30, 0, 0, 0, 0, 0, 0,
             1, 0, b'a', 2, 0, b'b', b'c', 3, 0, b'b', b'c', 0,
             1, 0, 2, 0, 0, 0, 3, 0, 4, 0, 0, 0,
         ];

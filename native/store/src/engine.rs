@@ -446,8 +446,8 @@ impl Engine {
 
     /// Groups whose destruction a crash has interrupted.
     fn finish_destroyed(&self) -> Result<()> {
-        let destroyed = self.pool.groups().into_iter().filter(|record| record.destroyed);
-        destroyed.map(|record| self.dissolve(record.id)).collect()
+        let mut destroyed = self.pool.groups().into_iter().filter(|record| record.destroyed);
+        destroyed.try_for_each(|record| self.dissolve(record.id))
     }
 
     /// Gives back every table and page of a destroyed group, then forgets it.
@@ -484,7 +484,7 @@ impl Engine {
     /// Everything acknowledged is durable when it returns.
     pub fn flush(&self) -> Result<()> {
         self.ensure_open()?;
-        self.groups().iter().map(|group| self.flush_group(group, Group::newest(group))).collect()
+        self.groups().iter().try_for_each(|group| self.flush_group(group, Group::newest(group)))
     }
 
     /// Drains and compacts until nothing is left to do.
@@ -496,6 +496,7 @@ impl Engine {
             while group.expire_step()? {}
         }
         while self.pool.clean_step()? {}
+        self.pool.set_live_bytes(self.groups().iter().map(|group| group.live_bytes()).sum());
         Ok(())
     }
 
@@ -513,7 +514,7 @@ impl Engine {
         let ended: Vec<_> =
             threads.into_iter().filter(|thread| thread.thread().id() != own).map(|thread| thread.join()).collect();
         let panicked = ended.iter().any(std::result::Result::is_err);
-        let retired: Result<()> = groups.iter().map(|group| group.retire_log()).collect();
+        let retired: Result<()> = groups.iter().try_for_each(|group| group.retire_log());
         let closed = self.pool.close();
         if panicked {
             return Err(Error::new(Kind::Internal, "a thread of the engine had panicked"));

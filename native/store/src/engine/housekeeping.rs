@@ -3,6 +3,7 @@
 use super::Engine;
 use crate::error::{Error, Kind, Result};
 use crate::group::Group;
+use crate::placement::Draw;
 use holdfast_device::Clock;
 use holdfast_device::threads::spawn;
 use std::sync::atomic::Ordering;
@@ -16,6 +17,8 @@ const UPKEEP_ROUNDS: usize = 4;
 /// Log written in a second that makes it a stream: its frames are large, and slots written with zeroes first would only
 /// double the drives' work.
 const STREAMING_BYTES: u64 = 16 << 20;
+/// With more than this share of the pool free, cleaning can wait: what it would move may die by itself.
+const CLEAN_SHARE: u64 = 3;
 /// Below this share of the pool free, history goes before it has reached its limit.
 const FREE_SHARE_LOW: u64 = 16;
 
@@ -52,7 +55,7 @@ fn flusher(weak: &Weak<Group>, clock: &dyn Clock) {
         };
         if result.is_ok() && group.log().wants_refill() {
             // Short of space: the commit that needs a segment will say so, and reclaim.
-            let _ = group.log().refill(0, false);
+            let _ = group.log().refill(0, Draw::Ordinary);
         }
     }
 }
@@ -106,7 +109,8 @@ impl Engine {
                 while group.drain_frozen()? {}
             }
         }
-        if rounds == 0 && self.pool.clean_step()? {
+        let space = self.pool.space();
+        if rounds == 0 && space.free < space.total / CLEAN_SHARE && self.pool.clean_step()? {
             rounds += 1;
         }
         if due {
@@ -123,10 +127,15 @@ impl Engine {
     /// Lets the oldest seconds go when history is over its limit, or the pool is nearly full.
     fn relieve(&self, groups: &[Arc<Group>]) -> Result<()> {
         let space = self.pool.space();
+        self.pool.set_live_bytes(groups.iter().map(|group| group.live_bytes()).sum());
         let history: u64 = groups.iter().map(|group| group.evictable_bytes()).sum();
         let limit = space.total / 100 * self.options.history_limit_percent as u64;
-        if history > limit || (history > 0 && space.free < space.reserve + space.total / FREE_SHARE_LOW) {
-            for group in groups {
+        let low = space.free < space.reserve + space.total / FREE_SHARE_LOW;
+        for group in groups {
+            if low {
+                // Ahead of the writers, so that they do not have to wait for it.
+                group.reclaim_now()?;
+            } else if history > limit {
                 group.drop_oldest_ticks()?;
             }
         }

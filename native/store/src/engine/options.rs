@@ -274,7 +274,7 @@ fn counters_of(engine: &Engine) -> Counters {
         ("replayed_ops", sum(&|group| group.counters.replayed.load(Ordering::Relaxed))),
         ("metadata_cache_hits", cache.hits),
         ("metadata_cache_misses", cache.misses),
-        ("metadata_cache_bytes", cache.bytes as u64),
+        ("metadata_cache_bytes", cache.bytes),
         ("keys_stepped", sum(&|group| group.tree().stats().keys_stepped)),
     ]
     .into_iter()

@@ -81,7 +81,7 @@ impl Resolved {
             let base = block.stamp;
             let settled = block.settled;
             block.pieces.retain(|piece| !settled || piece.0 > base);
-            block.pieces.sort_by(|left, right| right.0.cmp(&left.0));
+            block.pieces.sort_by_key(|piece| std::cmp::Reverse(piece.0));
         }
     }
 }
@@ -211,7 +211,7 @@ fn ancestors(levels: u16, first: u64) -> impl Iterator<Item = (u32, u8)> {
 
 /// Levels whose cells may start at `first`.
 fn levels_starting_at(levels: u16, first: u64) -> impl Iterator<Item = u8> {
-    (0..=CELL_LEVEL_MAX).filter(move |level| levels & 1 << level != 0 && first % level_blocks(*level) == 0)
+    (0..=CELL_LEVEL_MAX).filter(move |level| levels & 1 << level != 0 && first.is_multiple_of(level_blocks(*level)))
 }
 
 /// Keys of cells that start in `[first, end)` blocks.

@@ -7,6 +7,7 @@ use crate::error::{Kind, Result};
 use crate::extent::resolve::{Source, resolve};
 use crate::ledger::{BlockRef, OpDraft};
 use crate::oplog::place::Place;
+use crate::placement::Draw;
 use holdfast_format::cell::Cell;
 use holdfast_format::limits::BLOCK_BYTES;
 use holdfast_format::op::{Effects, OpHeader, OpKind, encode_op};
@@ -66,7 +67,7 @@ impl Group {
             if !self.log.admit(lsn, op.len(), draft.payload.len(), draft.rf) {
                 commit.op = op;
                 drop(commit);
-                self.refill(if pages > 0 { draft.rf } else { 0 }, draft.frees)?;
+                self.refill(if pages > 0 { draft.rf } else { 0 }, &draft)?;
                 continue;
             }
             if let Err(error) = self.log.ring.wake() {
@@ -92,6 +93,9 @@ impl Group {
             apply_effects(&self.pool, &generation, stamp, effects, place, last_point)?;
             self.log.wall_sec.store(draft.time.sec, Ordering::Relaxed);
             self.newest.store(lsn.0, Ordering::Release);
+            if draft.frees && draft.branch != GROUP_BRANCH {
+                self.freed.store(true, Ordering::Release);
+            }
             if draft.branch != GROUP_BRANCH {
                 self.changed.store(lsn.0, Ordering::Release);
             }
@@ -99,12 +103,16 @@ impl Group {
                 self.points.lock().insert(lsn, record);
                 self.last_point.store(lsn.0, Ordering::Release);
             }
-            commit.logged_bytes += draft.payload.len() as u64 + commit.op.len() as u64;
-            if generation.memtable.bytes() >= self.generation_budget() || commit.logged_bytes >= self.log_bytes_due {
-                commit.logged_bytes = 0;
+            let bytes = (draft.payload.len() + commit.op.len()) as u64;
+            let logged = self.logged_bytes.fetch_add(bytes, Ordering::AcqRel) + bytes;
+            if generation.memtable.bytes() >= self.generation_budget() || logged >= self.log_bytes_due {
                 self.freeze_locked(FROZEN_MAX);
             }
             drop(commit);
+            if !self.options.background {
+                // The op is acknowledged: what keeps the drain from working is told to those who need it.
+                let _ = self.drain_frozen();
+            }
             self.counters.ops.fetch_add(1, Ordering::Relaxed);
             self.counters.bytes_written.fetch_add(draft.payload.len() as u64, Ordering::Relaxed);
             if self.options.background && self.log.ring.page_bytes() >= FLUSH_TRIGGER_BYTES {
@@ -114,13 +122,21 @@ impl Group {
         }
     }
 
-    /// Takes more log segments. Short of space, the oldest kept seconds go before a writer sees ENOSPC.
-    fn refill(&self, payload_rf: u8, frees: bool) -> Result<()> {
-        let mut result = self.log.refill(payload_rf, frees);
-        while result.as_ref().is_err_and(|error| error.kind == Kind::NoSpace) && self.reclaim_now()? {
-            result = self.log.refill(payload_rf, frees);
+    /// Takes more log segments. Short of space, the oldest kept seconds go before a writer sees ENOSPC. What gives space
+    /// back may use up the reserve at last; the group's own records never reclaim, since reclaiming writes them.
+    fn refill(&self, payload_rf: u8, draft: &OpDraft<'_>) -> Result<()> {
+        if draft.branch == GROUP_BRANCH {
+            return self.log.refill(payload_rf, Draw::Upkeep);
         }
-        result
+        let draw = if draft.frees { Draw::Freeing } else { Draw::Ordinary };
+        let mut result = self.log.refill(payload_rf, draw);
+        while result.as_ref().is_err_and(|error| error.kind == Kind::NoSpace) && self.reclaim_now()? {
+            result = self.log.refill(payload_rf, draw);
+        }
+        match result {
+            Err(error) if error.kind == Kind::NoSpace && draft.frees => self.log.refill(payload_rf, Draw::Upkeep),
+            other => other,
+        }
     }
 
     /// Makes the active memtable a frozen one, unless too many wait already. The caller holds the commit lock.
@@ -131,16 +147,27 @@ impl Group {
             return;
         }
         view.generations.insert(0, Arc::new(Generation::new(first)));
+        self.logged_bytes.store(0, Ordering::Release);
         drop(view);
         self.kick_drain();
     }
 
-    /// Waits while both memtables are full; ops that free space may overdraw a little instead.
+    /// Whether the active memtable, or the log since the last freeze, is over its budget. Ops that free space may
+    /// overdraw a little.
+    fn is_over_budget(&self, frees: bool) -> bool {
+        let (budget, due) = (self.generation_budget(), self.log_bytes_due);
+        let (budget, due) = if frees {
+            (budget + budget / OVERDRAFT_DIVISOR, due + due / OVERDRAFT_DIVISOR as u64)
+        } else {
+            (budget, due)
+        };
+        self.active().memtable.bytes() >= budget || self.logged_bytes.load(Ordering::Acquire) >= due
+    }
+
+    /// Waits while both memtables are full.
     fn await_memtable(&self, frees: bool) -> Result<()> {
-        let budget = self.generation_budget();
-        let allowed = if frees { budget + budget / OVERDRAFT_DIVISOR } else { budget };
         loop {
-            if self.active().memtable.bytes() < allowed {
+            if !self.is_over_budget(frees) {
                 return Ok(());
             }
             if !self.options.background {
@@ -151,7 +178,7 @@ impl Group {
             self.freeze_locked(FROZEN_MAX);
             drop(commit);
             let mut drains = self.drained_signal.0.lock();
-            if self.active().memtable.bytes() < allowed {
+            if !self.is_over_budget(frees) {
                 return Ok(());
             }
             if let Some(error) = &drains.error {

@@ -7,13 +7,15 @@ use crate::extent::read::read_resolved;
 use crate::extent::resolve::resolve;
 use crate::metadata::io::{Points, TreeEdit, Version};
 use crate::oplog::place::Place;
-use crate::placement::{Birth, Edit, GroupChange};
+use crate::metadata::tree::{Compaction, Tree};
+use crate::placement::{Birth, Draw, Edit, GroupChange};
 use holdfast_format::cell::{self, Cell};
 use holdfast_format::checksum::checksum;
 use holdfast_format::inode::VolumeRecord;
 use holdfast_format::limits::BLOCK_BYTES;
 use holdfast_format::{BranchId, EgroupId, GROUP_BRANCH, Lsn, Stamp, key};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -24,6 +26,15 @@ const PACK_BYTES_MAX: usize = BLOCK_BYTES * 3 / 4;
 
 /// Pause between two attempts to find space where the last found none.
 const RECLAIM_PAUSE_NS: u64 = 1_000_000_000;
+/// Merges, and cleanings, of one search for space.
+const RECLAIM_STEPS_MAX: usize = 256;
+
+/// How the newest search for space ended.
+#[derive(Default)]
+pub(super) struct Reclaim {
+    ended_ns: u64,
+    in_vain: bool,
+}
 
 /// Kept partial blocks, made whole: what their record will say.
 type Merged = BTreeMap<(Vec<u8>, Stamp), Vec<u8>>;
@@ -222,10 +233,10 @@ impl Group {
                     merged.insert((version.key.clone(), version.stamp), Cell::Hole.encode());
                     continue;
                 }
-                if !packers.contains_key(&branch) {
-                    packers.insert(branch, Packer::new(self.volume_rf(view, branch)?));
-                }
-                let Some(packer) = packers.get_mut(&branch) else { continue };
+                let packer = match packers.entry(branch) {
+                    Entry::Occupied(entry) => entry.into_mut(),
+                    Entry::Vacant(entry) => entry.insert(Packer::new(self.volume_rf(view, branch)?)),
+                };
                 if packer.births.len() + 1 > self.pool.egroup_pages_max() {
                     egroups.push(self.write_packed(packer, &mut merged)?);
                 }
@@ -240,7 +251,7 @@ impl Group {
     }
 
     fn write_packed(&self, packer: &mut Packer, merged: &mut Merged) -> Result<EgroupId> {
-        let egroup = self.pool.write_egroup(packer.rf, &packer.pages, &packer.births, true)?;
+        let egroup = self.pool.write_egroup(packer.rf, &packer.pages, &packer.births, Draw::Upkeep)?;
         packer.finish(egroup, merged);
         Ok(egroup)
     }
@@ -260,8 +271,12 @@ impl Group {
 
     /// Compacts once if there is anything worth it. False when there is not.
     pub fn compact_step(&self) -> Result<bool> {
+        self.compact_with(Tree::pick)
+    }
+
+    fn compact_with(&self, pick: impl FnOnce(&Tree) -> Option<Compaction>) -> Result<bool> {
         let _alone = self.maintenance.lock();
-        let Some(job) = self.tree.pick() else { return Ok(false) };
+        let Some(job) = pick(&self.tree) else { return Ok(false) };
         let points = self.points.lock().points();
         let edit = {
             let _hold = self.pool.hold();
@@ -272,25 +287,47 @@ impl Group {
         Ok(true)
     }
 
-    /// Gives space back: the oldest quarter of the kept seconds, then whatever that and dead records hold. False when
-    /// there was nothing left to give up. Not more often than once in [`RECLAIM_PAUSE_NS`] without ticks to drop, so
-    /// that writers on a full pool fail fast.
+    /// Gives space back: the oldest quarter of the kept seconds, then whatever that and dead records hold. True when
+    /// trying again is worth it. One thread does it, the others wait for it. Where the last search found nothing, none is
+    /// made for [`RECLAIM_PAUSE_NS`]: writers on a full pool fail fast.
     pub fn reclaim_now(&self) -> Result<bool> {
-        let now = self.options.clock.boottime_ns();
+        let asked_ns = self.options.clock.boottime_ns();
+        let mut last = self.reclaim.lock();
+        let waited = last.ended_ns > asked_ns;
+        let freed = self.freed.swap(false, Ordering::AcqRel);
+        let too_soon = last.in_vain && asked_ns.saturating_sub(last.ended_ns) < RECLAIM_PAUSE_NS;
+        if !freed && (waited || too_soon) {
+            return Ok(!last.in_vain);
+        }
+        let result = self.reclaim_once();
+        *last = Reclaim { ended_ns: self.options.clock.boottime_ns(), in_vain: !matches!(result, Ok(true)) };
+        result
+    }
+
+    fn reclaim_once(&self) -> Result<bool> {
+        let before = self.pool.space().free;
         let dropped = self.drop_oldest_ticks()?;
-        let last = self.reclaimed_ns.load(Ordering::Acquire);
-        if !dropped && last != 0 && now.saturating_sub(last) < RECLAIM_PAUSE_NS {
-            return Ok(false);
+        match self.drain_now() {
+            // With fewer points to serve, the next try writes fewer tables of the past.
+            Err(error) if error.kind == Kind::NoSpace && dropped => return Ok(true),
+            other => other?,
         }
-        self.reclaimed_ns.store(now.max(1), Ordering::Release);
-        self.drain_now()?;
-        while self.compact_step()? {}
-        self.expire_step()?;
-        let mut cleaned = false;
-        while self.pool.clean_step()? {
-            cleaned = true;
+        for _ in 0..RECLAIM_STEPS_MAX {
+            if !self.expire_step()? && !self.compact_for_space()? {
+                break;
+            }
         }
-        Ok(dropped || cleaned || last == 0)
+        for _ in 0..RECLAIM_STEPS_MAX {
+            if !self.pool.clean_step()? {
+                break;
+            }
+        }
+        Ok(dropped || self.pool.space().free > before)
+    }
+
+    /// Merges what hides older versions with what it hides, due or not.
+    fn compact_for_space(&self) -> Result<bool> {
+        self.compact_with(|tree| tree.pick().or_else(|| tree.pick_for_space()))
     }
 
     /// Drops tables of the past that no point sees any more.

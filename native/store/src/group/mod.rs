@@ -69,8 +69,6 @@ impl Bell {
 struct Commit {
     next: Lsn,
     op: Vec<u8>,
-    /// Bytes logged since the newest freeze was asked for.
-    logged_bytes: u64,
 }
 
 pub struct Group {
@@ -83,6 +81,8 @@ pub struct Group {
     /// A memtable is frozen after this much log at the latest, however little it holds: overwrites must not keep their
     /// segments from becoming egroups, nor make a replay long.
     log_bytes_due: u64,
+    /// Bytes logged since the newest freeze.
+    logged_bytes: AtomicU64,
     commit: Mutex<Commit>,
     newest: AtomicU64,
     /// Newest op of a volume: the group's own (points) do not count as use.
@@ -99,8 +99,10 @@ pub struct Group {
     drained_signal: (Mutex<Drains>, Condvar),
     flusher: Bell,
     idle: Mutex<points::Idle>,
-    /// Boot time of the newest search for space.
-    reclaimed_ns: AtomicU64,
+    /// Held during a search for space.
+    reclaim: Mutex<drain::Reclaim>,
+    /// An op gave space back since the newest search: another one may find it.
+    freed: AtomicBool,
     closed: AtomicBool,
     pub counters: GroupCounters,
 }
@@ -285,7 +287,7 @@ impl Ledger for Group {
         let evictable = self.evictable_bytes();
         Ok(Space {
             total: space.total,
-            free: space.free,
+            free: space.free + space.dead,
             evictable,
             reserve: space.reserve,
             inodes_free: (space.free / BLOCK_BYTES as u64).max(1),
@@ -308,9 +310,16 @@ fn internal(message: &str) -> Error {
 }
 
 impl Group {
-    /// Bytes of pages that only history holds.
+    /// Bytes on drives of the pages that only history names.
     pub fn evictable_bytes(&self) -> u64 {
-        self.tree.stats().then.records * BLOCK_BYTES as u64
+        self.tree.stats().then.payload_bytes * self.log.header_rf() as u64
+    }
+
+    /// Bytes on drives of the pages that the tables name: present and past.
+    pub fn live_bytes(&self) -> u64 {
+        let stats = self.tree.stats();
+        let now: u64 = stats.levels.iter().map(|level| level.payload_bytes).sum();
+        (now + stats.then.payload_bytes) * self.log.header_rf() as u64
     }
 
     fn generation_budget(&self) -> usize {

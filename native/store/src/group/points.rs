@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Ticks removed by one op at most.
-const EXPIRE_POINTS_MAX: usize = 256;
+const EXPIRE_POINTS_MAX: usize = 2048;
 
 /// A group without ops for so long sleeps.
 const IDLE_NS: u64 = 60_000_000_000;
@@ -54,7 +54,9 @@ impl PointTable {
     }
 
     fn remove(&mut self, lsns: &[Lsn]) {
-        lsns.iter().for_each(|lsn| drop(self.kept.remove(lsn)));
+        for lsn in lsns {
+            self.kept.remove(lsn);
+        }
         self.sorted = None;
     }
 

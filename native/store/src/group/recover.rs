@@ -10,7 +10,7 @@ use crate::oplog::log::{Log, UsedSegment};
 use crate::oplog::place::Place;
 use crate::oplog::ring::Ring;
 use crate::oplog::scan;
-use crate::placement::{Edit, EpochRow, GroupChange, GroupRecord, Pool};
+use crate::placement::{Draw, Edit, EpochRow, GroupChange, GroupRecord, Pool};
 use holdfast_device::{Rng, SharedMemory};
 use holdfast_format::checksum::checksum;
 use holdfast_format::inode::VolumeRecord;
@@ -132,8 +132,9 @@ impl Group {
             tree,
             log,
             row,
+            logged_bytes: AtomicU64::new(0),
             log_bytes_due: (pool.space().total / LOG_SHARE).min(LOG_BYTES_MAX),
-            commit: Mutex::new(Commit { next: Lsn(newest.0 + 1), op: Vec::new(), logged_bytes: 0 }),
+            commit: Mutex::new(Commit { next: Lsn(newest.0 + 1), op: Vec::new() }),
             newest: AtomicU64::new(newest.0),
             changed: AtomicU64::new(newest.0),
             last_point,
@@ -144,7 +145,8 @@ impl Group {
             drained_signal: (Mutex::default(), Condvar::new()),
             flusher: Bell::default(),
             idle: Mutex::default(),
-            reclaimed_ns: AtomicU64::new(0),
+            reclaim: Mutex::default(),
+            freed: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             counters: GroupCounters::default(),
         });
@@ -279,7 +281,7 @@ impl Owner<'_> {
             let op = Op::take(&mut Take::new(bytes)).map_err(|error| Error::decode("an op of the ring", error))?;
             let rf = op.header.payload_rf;
             while !log.admit(op.header.lsn, bytes.len(), payload.len(), rf) {
-                log.refill(rf, true)?;
+                log.refill(rf, Draw::Upkeep)?;
             }
             while log.ring.append(bytes, payload).is_none() {
                 log.flush(&moved)?;

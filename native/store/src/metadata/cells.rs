@@ -3,8 +3,8 @@
 use super::io::PageName;
 use crate::error::{Error, Kind, Result};
 use holdfast_format::EgroupId;
-use holdfast_format::cell::{self, level_blocks, released_bytes};
-use holdfast_format::limits::CELL_LEVEL_DATA_MAX;
+use holdfast_format::cell::{self, Cell, level_blocks, released_bytes};
+use holdfast_format::limits::{BLOCK_BYTES, CELL_LEVEL_DATA_MAX};
 
 const CHECKSUMS_AT: usize = 9;
 /// An encoded PAGES cell of level 0.
@@ -64,6 +64,23 @@ pub(crate) fn block_cell(value: &[u8], first_page: u16, block: usize) -> [u8; BL
     let at = CHECKSUMS_AT + block * 8;
     out[9..].copy_from_slice(&value[at..at + 8]);
     out
+}
+
+/// Bytes of stored pages that a final cell names: 4096 for a page, its length for a block that shares a page.
+pub(crate) fn payload_bytes(level: u8, value: Option<&[u8]>) -> u64 {
+    let Some(value) = value else { return 0 };
+    match value.first() {
+        Some(&cell::TAG_PAGES) => {
+            let blocks = level_blocks(level) as usize;
+            let live = (0..blocks).filter(|block| !is_released(level, value, *block)).count();
+            (live * BLOCK_BYTES) as u64
+        }
+        Some(&cell::TAG_PACKED) => match Cell::decode(level, value) {
+            Ok(Cell::Packed { length, .. }) => length as u64,
+            _ => 0,
+        },
+        _ => 0,
+    }
 }
 
 /// Calls `name` with every page that a final cell names.

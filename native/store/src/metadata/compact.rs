@@ -17,9 +17,9 @@ use crate::error::Result;
 use holdfast_format::block::Entry;
 use holdfast_format::key;
 use holdfast_format::key::Key;
-use holdfast_format::limits::{LEVEL_FANOUT, LEVEL0_RUNS_MAX, LEVELS_MAX, THEN_FANIN, TOMBSTONES_DUE};
+use holdfast_format::limits::{LEVEL_FANOUT, LEVEL0_RUNS_MAX, LEVELS_MAX, THEN_FANIN, THEN_PAYLOAD_SLOTS_MAX, TOMBSTONES_DUE};
 use holdfast_format::table::{TableDesc, TreeKind};
-use holdfast_format::{GroupId, TableId};
+use holdfast_format::{GroupId, Lsn, TableId};
 use std::sync::Arc;
 
 /// A piece of compaction work. It stays good until another edit removes one of its inputs; then it yields
@@ -111,10 +111,32 @@ pub(crate) fn pick(view: &Arc<Levels>, level1_bytes: u64, cursors: &mut [Key]) -
     None
 }
 
+/// Small in bytes, and in what its expiry would free.
+fn is_small(desc: &TableDesc, slot_bytes: usize) -> bool {
+    (desc.bytes as usize) < slot_bytes / 2 && desc.payload_bytes < THEN_PAYLOAD_SLOTS_MAX * slot_bytes as u64
+}
+
+/// See `Tree::pick_for_space`.
+pub(crate) fn pick_for_space(view: &Arc<Levels>) -> Option<Compaction> {
+    if !view.newest.is_empty() {
+        return Some(into_next(view, view.newest.clone(), 1));
+    }
+    for (at, level) in view.levels.iter().enumerate().take(LEVELS_MAX - 2) {
+        let below = view.levels.get(at + 1);
+        let hides = |table: &Arc<Table>| {
+            table.desc.tombstones > 0 && below.is_some_and(|below| below.iter().any(|other| table.overlaps(&other.desc)))
+        };
+        if let Some(chosen) = level.iter().position(hides) {
+            return Some(into_next(view, with_covers(level, chosen), at as u8 + 2));
+        }
+    }
+    None
+}
+
 /// The small tables of THEN that are closest in age, when there are too many.
 pub(crate) fn pick_then(view: &Arc<Levels>, slot_bytes: usize) -> Option<Compaction> {
     let small: Vec<_> =
-        view.then.iter().filter(|table| (table.desc.bytes as usize) < slot_bytes / 2).collect();
+        view.then.iter().filter(|table| is_small(&table.desc, slot_bytes)).collect();
     let span = |group: &[&Arc<Table>]| {
         let oldest = group.iter().map(|table| table.desc.death_min).min().unwrap_or_default();
         let newest = group.iter().map(|table| table.desc.death_max).max().unwrap_or_default();
@@ -180,9 +202,14 @@ fn merge_then(io: &dyn TableIo, owner: GroupId, tables: &[Arc<Table>], points: &
 }
 
 /// Whether nothing, or little, of a table of THEN is seen: no point sees any of it, or its ticks have gone
-/// and only an older point may see its oldest records. After the rewrite nothing is younger than that point,
-/// so it comes once.
+/// and only an older point may see its oldest records (after the rewrite nothing is younger than that point, so it
+/// comes once), or the older half of its deaths has been passed by the oldest point (after the rewrite the
+/// first death is behind a point, so each rewrite halves the table).
 fn is_expired(desc: &TableDesc, points: &Points) -> bool {
+    let middle = Lsn(desc.death_min.0 + (desc.death_max.0 - desc.death_min.0) / 2);
+    if !points.sees(desc.stamp_min, middle) {
+        return true;
+    }
     let lsns = points.lsns();
     let seen_from = lsns.partition_point(|point| *point < desc.death_max);
     match seen_from.checked_sub(1).map(|at| lsns[at]) {

@@ -49,6 +49,8 @@ pub struct LevelStats {
     pub records: u64,
     /// Deletions and holes.
     pub tombstones: u64,
+    /// Bytes of stored pages that the records name.
+    pub payload_bytes: u64,
 }
 
 #[derive(Clone, Default, Debug)]
@@ -60,6 +62,9 @@ pub struct TreeStats {
     pub lookups: u64,
     pub keys_stepped: u64,
 }
+
+/// Slots of a compaction beside those of level 0 and 1: tables of THEN, the last table.
+const UPKEEP_SLOTS: u64 = 4;
 
 pub struct Tree {
     io: Arc<dyn TableIo>,
@@ -156,6 +161,18 @@ impl Tree {
             .or_else(|| compact::pick_then(&view, self.io.slot_bytes()))
     }
 
+    /// Work that may give space back when nothing is due: merging level 0, whose versions hide older ones, and moving
+    /// deletions and holes down to what they hide. Comes to an end.
+    pub fn pick_for_space(&self) -> Option<Compaction> {
+        compact::pick_for_space(&self.snapshot())
+    }
+
+    /// Slots for the outputs of the largest compaction to come, one copy.
+    pub fn upkeep_slots(&self) -> u64 {
+        let view = self.snapshot();
+        (view.newest.len() + view.levels.first().map_or(0, Vec::len)) as u64 + UPKEEP_SLOTS
+    }
+
     /// Merges the inputs of a job. Empty when another edit took one of them in the meantime.
     pub fn compact(&self, job: &Compaction, points: &Points) -> Result<TreeEdit> {
         let present: BTreeSet<TableId> = self.snapshot().tables().map(|table| table.desc.id).collect();
@@ -218,6 +235,7 @@ impl Tree {
                 bytes: sum.bytes + table.desc.bytes as u64,
                 records: sum.records + table.desc.records as u64,
                 tombstones: sum.tombstones + table.desc.tombstones as u64,
+                payload_bytes: sum.payload_bytes + table.desc.payload_bytes,
             })
         };
         let mut levels = vec![level(&view.newest)];

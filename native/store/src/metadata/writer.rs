@@ -1,5 +1,6 @@
 //! Builds tables: one in memory, written when it is full.
 
+use super::cells;
 use super::io::TableIo;
 use crate::error::Result;
 use holdfast_format::block::{BlockBuilder, ENTRY_OVERHEAD_MAX, Entry};
@@ -29,6 +30,7 @@ pub(crate) struct TableWriter {
     tombstones: u32,
     stamps: (Lsn, Lsn),
     deaths: (Lsn, Lsn),
+    payload_bytes: u64,
     first: Key,
     cover_until: Key,
 }
@@ -45,6 +47,7 @@ impl TableWriter {
             tombstones: 0,
             stamps: (Lsn(u64::MAX), Lsn(0)),
             deaths: (Lsn(u64::MAX), Lsn(0)),
+            payload_bytes: 0,
             first: Key::new(),
             cover_until: Key::new(),
         }
@@ -77,6 +80,7 @@ impl TableWriter {
         let place = (self.name.tree != TreeKind::Pool).then(|| key::data_place(entry.key)).flatten();
         let hole = place.is_some() && entry.value.is_some_and(|value| value.first() == Some(&cell::TAG_HOLE));
         self.tombstones += (entry.value.is_none() || hole) as u32;
+        self.payload_bytes += place.map_or(0, |(_, level)| cells::payload_bytes(level, entry.value));
         if let Some((start, level)) = place.filter(|(_, level)| *level > 0) {
             let until = super::cover_until(entry.key, start, level);
             if until > self.cover_until {
@@ -121,6 +125,7 @@ impl TableWriter {
             stamp_max: self.stamps.1,
             death_min: if then { self.deaths.0 } else { Lsn(0) },
             death_max: if then { self.deaths.1 } else { Lsn(0) },
+            payload_bytes: self.payload_bytes,
             first: self.first,
             cover_until: self.cover_until.max(after),
             last,

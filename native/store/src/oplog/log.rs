@@ -10,7 +10,7 @@ use crate::error::{Error, Kind, Result};
 use crate::ledger::Durable;
 use crate::oplog::place::Place;
 use crate::oplog::ring::Ring;
-use crate::placement::{Edit, Pool, Segment};
+use crate::placement::{Draw, Edit, Pool, Segment};
 use holdfast_device::SharedMemory;
 use holdfast_format::frame::{FRAME_HEADER_BYTES, FrameHeader, FramePlace};
 use holdfast_format::limits::{BLOCK_BYTES, FRAME_OPS_MAX};
@@ -53,6 +53,9 @@ struct Reservation {
     /// Pages left in the open segment of each class.
     open_pages: [Option<u32>; 3],
 }
+
+/// Is told where ops lie now.
+pub type Moved<'a> = &'a dyn Fn(&[(Lsn, Place)]);
 
 /// Takes `pages` contiguous pages of one segment from a lane.
 fn take_pages(lane: &mut VecDeque<u32>, pages: u32) -> bool {
@@ -253,18 +256,18 @@ impl Log {
     }
 
     /// Reserves segments so that an op with these needs can be admitted; `NoSpace` when the pool has none to give.
-    pub fn refill(&self, payload_rf: u8, frees: bool) -> Result<()> {
+    /// Several at a time outside of the reserve, one by one out of it.
+    pub fn refill(&self, payload_rf: u8, draw: Draw) -> Result<()> {
         let header_rf = self.header_rf();
         for rf in [Some(header_rf), (payload_rf != 0 && payload_rf != header_rf).then_some(payload_rf)] {
             let Some(rf) = rf else { continue };
             let _in_order = self.refilling.lock();
             let count = if self.reservation.lock().stock[rf as usize - 1].len() < 2 { self.batch() } else { 1 };
-            let segments = match self.pool.take_segments(self.group, rf, count, frees) {
-                Err(error) if error.kind == Kind::NoSpace && count > 1 => {
-                    self.pool.take_segments(self.group, rf, 1, frees)?
-                }
-                other => other?,
-            };
+            let mut taken = self.pool.take_segments(self.group, rf, count, Draw::Ordinary);
+            if taken.as_ref().is_err_and(|error| error.kind == Kind::NoSpace) && (count > 1 || draw > Draw::Ordinary) {
+                taken = self.pool.take_segments(self.group, rf, 1, draw);
+            }
+            let segments = taken?;
             let mut reservation = self.reservation.lock();
             for segment in segments {
                 reservation.lanes[rf as usize - 1].push_back(self.slot_pages);
@@ -318,7 +321,7 @@ impl Log {
     /// 4. tell the new places; move `durable`; trim the ring; answer the waiters.
     ///
     /// Recovery: a frame counts when its chain continues and its ops and every page it names verify.
-    pub fn flush(&self, moved: &dyn Fn(&[(Lsn, Place)])) -> Result<()> {
+    pub fn flush(&self, moved: Moved<'_>) -> Result<()> {
         let mut writer = self.writer.lock();
         let membership = self.pool.membership();
         if writer.membership != membership {
@@ -362,7 +365,7 @@ impl Log {
             if open + stocked == 0 {
                 continue;
             }
-            let fresh = self.pool.take_segments(self.group, rf, open + stocked, true)?;
+            let fresh = self.pool.take_segments(self.group, rf, open + stocked, Draw::Upkeep)?;
             if let Some(open) = writer.open[class].take_if(|_| open > 0) {
                 if open.next_page > 0 { writer.done.push(open.used) } else { unused.push(open.segment.egroup) }
             }
@@ -419,7 +422,7 @@ impl Log {
         writer: &mut Writer,
         position: u64,
         end: u64,
-        moved: &dyn Fn(&[(Lsn, Place)]),
+        moved: Moved<'_>,
     ) -> Result<()> {
         let batch = self.gather(writer, position, end)?;
         let bases = self.put_frame(writer, &batch)?;
@@ -507,7 +510,7 @@ impl Log {
                 match from_stock() {
                     Some(segment) => segment,
                     None => {
-                        let mut fresh = self.pool.take_segments(self.group, rf, 1, true)?;
+                        let mut fresh = self.pool.take_segments(self.group, rf, 1, Draw::Upkeep)?;
                         fresh.pop().ok_or_else(|| Error::new(Kind::Internal, "the pool gave no log segment"))?
                     }
                 }

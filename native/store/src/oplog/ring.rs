@@ -132,7 +132,7 @@ impl Ring {
     /// Copies an op and its payload in and publishes it. Returns the payload's page position, or `None` when there is no
     /// room until a flush has trimmed. The caller holds the commit lock.
     pub fn append(&self, op: &[u8], payload: &[u8]) -> Option<u64> {
-        debug_assert!(payload.len() % BLOCK_BYTES == 0);
+        debug_assert!(payload.len().is_multiple_of(BLOCK_BYTES));
         let at = *self.positions.lock();
         let record_bytes = ((RING_RECORD_HEADER_BYTES + op.len()) as u64).next_multiple_of(8);
         let op_start = Self::contiguous(at.op_head, record_bytes, self.header.op_area_bytes);
@@ -199,7 +199,7 @@ impl Ring {
 
     /// Whether a run of payload bytes does not wrap: needed before merging neighbours.
     pub fn adjoins(&self, page_position: u64, bytes: usize, next_position: u64) -> bool {
-        page_position + bytes as u64 == next_position && next_position % self.header.page_area_bytes != 0
+        page_position + bytes as u64 == next_position && !next_position.is_multiple_of(self.header.page_area_bytes)
     }
 
     /// Pages are not trimmed while this is held.

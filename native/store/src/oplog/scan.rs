@@ -131,8 +131,7 @@ impl Scan<'_> {
         let mut next_lsn = None;
         for segment in 0..self.record.segments.len() {
             let mut page = 0;
-            loop {
-                let Some(frame) = self.frame_at(segment, page, chain, next_lsn)? else { break };
+            while let Some(frame) = self.frame_at(segment, page, chain, next_lsn)? {
                 page += frame.header.pages();
                 chain = frame.header.chain;
                 next_lsn = Some(frame.header.end_lsn());

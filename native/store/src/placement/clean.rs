@@ -9,7 +9,7 @@
 //!   checksums
 //!   only the frames know) because all copies agree.
 
-use super::Pool;
+use super::{Draw, Pool};
 use super::publish::Change;
 use super::report::count;
 use crate::error::Result;
@@ -24,8 +24,11 @@ use holdfast_format::limits::{BLOCK_BYTES, MOVED_SOURCES_MAX};
 const SCAN_RECORDS_MAX: usize = 4096;
 /// Egroups that one step packs into one.
 const VICTIMS_MAX: usize = 8;
-/// Worth cleaning: at most this part of the pages is live.
+/// Worth cleaning: at most this part of the pages is live, with room left and without.
 const LIVE_PERCENT_MAX: usize = 50;
+const LIVE_PERCENT_MAX_SHORT: usize = 90;
+/// Below this share of the pool free, room counts as short.
+const FREE_SHARE_SHORT: u64 = 8;
 
 struct Victim {
     id: EgroupId,
@@ -69,10 +72,13 @@ impl Pool {
         let mut cursor = self.clean_cursor.lock();
         let mut found: Vec<Victim> = Vec::new();
         let (mut seen, mut last) = (0, None);
+        let space = self.space();
+        let short = space.free < space.total / FREE_SHARE_SHORT;
+        let percent_max = if short { LIVE_PERCENT_MAX_SHORT } else { LIVE_PERCENT_MAX };
         self.scan_egroups(*cursor, &mut |id, record| {
             (seen, last) = (seen + 1, Some(id));
             let live = record.live.len();
-            let sparse = live > 0 && live * 100 <= record.pages as usize * LIVE_PERCENT_MAX;
+            let sparse = live > 0 && live * 100 <= record.pages as usize * percent_max;
             if record.state == EgroupState::Data && sparse && !self.is_pinned(id, &record) {
                 found.push(Victim { id, record });
             }
@@ -132,7 +138,7 @@ impl Pool {
             return Ok(!moved.is_empty());
         }
         let rf = moved[0].0.record.rf;
-        let target = self.write_egroup(rf, &pages, &births, true)?;
+        let target = self.write_egroup(rf, &pages, &births, Draw::Upkeep)?;
         match self.publish_moves(&moved, target) {
             Ok(true) => {
                 count(&self.counters.egroups_cleaned, moved.len() as u64);

@@ -62,6 +62,7 @@ pub(super) fn assemble(assembly: Assembly, mut options: PoolOptions) -> Arc<Pool
         pins: Mutex::new(BTreeMap::new()),
         holds: Mutex::new(Holds { epoch: 1, live: BTreeMap::new() }),
         emptied: Mutex::new(BTreeMap::new()),
+        live_bytes: AtomicU64::new(u64::MAX),
         replayed: AtomicBool::new(false),
         closed: AtomicBool::new(false),
         fenced: AtomicBool::new(false),

@@ -1,6 +1,7 @@
 //! Egroups: writing sealed ones, reading pages wherever they lie now.
 
 use super::Pool;
+use super::Draw;
 use super::placing::Purpose;
 use super::report::count;
 use crate::error::{Error, Kind, Result};
@@ -28,7 +29,7 @@ impl Pool {
     /// on `rf` drives. It belongs to nobody until an edit references a page of it.
     ///
     /// Errors: `NoSpace`, `Unavailable` (too few drives), `Internal` (wrong lengths).
-    pub fn write_egroup(&self, rf: u8, pages: &[u8], births: &[Birth], frees: bool) -> Result<EgroupId> {
+    pub fn write_egroup(&self, rf: u8, pages: &[u8], births: &[Birth], draw: Draw) -> Result<EgroupId> {
         let count = pages.len() / BLOCK_BYTES;
         if pages.is_empty()
             || !pages.len().is_multiple_of(BLOCK_BYTES)
@@ -44,7 +45,7 @@ impl Pool {
         let births = births.iter().copied().zip(sums).collect();
         let footer = Footer { pool: self.uuid, egroup: id, incarnation, births }.encode();
         let footer_at = self.slot_bytes - footer.len() as u32;
-        let purpose = Purpose { rf, frees, log: false };
+        let purpose = Purpose { rf, draw, log: false };
         let copies = self.write_sealed(purpose, &[(0, &[pages]), (footer_at, &[&footer])])?;
         let record = EgroupRecord {
             state: EgroupState::Data,

@@ -44,7 +44,7 @@ pub use heal_content::{Named, NamesOf};
 pub use holdfast_format::egroup::Birth;
 pub use holdfast_format::manifest::{EpochRow, GroupRecord, Segment};
 pub use types::{
-    DriveCondition, DriveState, Edit, GroupChange, PoolCounters, PoolDrive, PoolOptions, PoolSpace, ProbeInfo,
+    DriveCondition, DriveState, Draw, Edit, GroupChange, PoolCounters, PoolDrive, PoolOptions, PoolSpace, ProbeInfo,
 };
 
 use crate::error::{Error, Kind, Result};
@@ -99,6 +99,8 @@ pub struct Pool {
     holds: Mutex<Holds>,
     /// Egroups without a live page, and the epoch of the edit that made them so: to be freed.
     emptied: Mutex<BTreeMap<EgroupId, u64>>,
+    /// What tables name, in bytes on drives, as the engine saw it last; `u64::MAX`: never.
+    live_bytes: AtomicU64,
     replayed: AtomicBool,
     closed: AtomicBool,
     fenced: AtomicBool,

@@ -2,6 +2,7 @@
 
 use super::Pool;
 use super::disk::Disk;
+use super::types::Draw;
 use crate::error::{Error, Kind, Result};
 use holdfast_format::table::SlotAddress;
 
@@ -9,8 +10,7 @@ use holdfast_format::table::SlotAddress;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Purpose {
     pub rf: u8,
-    /// May draw on the reserve.
-    pub frees: bool,
+    pub draw: Draw,
     /// Prefer slots that were written before.
     pub log: bool,
 }
@@ -112,7 +112,11 @@ impl Pool {
             let rest = self.disks.iter().filter(|disk| disk.accepts());
             let rest = rest.filter(|disk| chosen.iter().all(|other| other.index != disk.index)).collect();
             let taken = self.ranked(rest, &chosen).into_iter().find_map(|disk| {
-                let keep = if purpose.frees { 0 } else { disk.layout.reserve() };
+                let keep = match purpose.draw {
+                    Draw::Ordinary => disk.layout.reserve(),
+                    Draw::Freeing => disk.layout.reserve() / 2,
+                    Draw::Upkeep => 0,
+                };
                 Some((disk, disk.take(purpose.log, keep)?))
             });
             let Some((disk, slot)) = taken else {

@@ -6,7 +6,7 @@ use super::journal::Journal;
 use super::placing::Purpose;
 use super::records::POOL_OWNER;
 use super::report::count;
-use super::types::{Edit, GroupChange};
+use super::types::{Draw, Edit, GroupChange};
 use crate::error::{Error, Kind, Result};
 use crate::metadata::io::{PageName, TreeEdit};
 use holdfast_device::Write;
@@ -260,13 +260,13 @@ impl Pool {
 
     /// Fresh log segments, in the group's log by one durable edit before they are returned; each on `rf`
     /// drives of
-    /// different failure domains (on all that are left, if fewer). `frees`: they may come out of the reserve.
-    pub fn take_segments(&self, group: GroupId, rf: u8, count: usize, frees: bool) -> Result<Vec<Segment>> {
+    /// different failure domains (on all that are left, if fewer). `draw`: how deep into the reserve.
+    pub fn take_segments(&self, group: GroupId, rf: u8, count: usize, draw: Draw) -> Result<Vec<Segment>> {
         self.check_open()?;
         self.maintain()?;
         let mut segments = Vec::with_capacity(count);
         for _ in 0..count {
-            match self.take_slots(Purpose { rf, frees, log: true }) {
+            match self.take_slots(Purpose { rf, draw, log: true }) {
                 Ok(copies) => {
                     let incarnation = self.rng.lock().next_u64();
                     segments.push(Segment { egroup: self.new_egroup_id(), incarnation, rf, copies });

@@ -102,14 +102,23 @@ impl Pool {
         let log = segments.flat_map(|segment| &segment.copies).filter(active).count() as u64;
         let tables = image.tables.values().flat_map(|tables| tables.values());
         let metadata = tables.flat_map(|desc| &desc.copies).filter(active).count() as u64;
+        let data = bytes((total - free).saturating_sub(log + metadata));
         PoolSpace {
             total: bytes(total),
             free: bytes(free),
             reserve: bytes(reserve),
             log: bytes(log),
             metadata: bytes(metadata),
-            data: bytes((total - free).saturating_sub(log + metadata)),
+            data,
+            dead: match self.live_bytes.load(Ordering::Relaxed) {
+                u64::MAX => 0,
+                live => data.saturating_sub(live),
+            },
         }
+    }
+    /// What the groups' tables name, in bytes on drives: the rest of the data is dead.
+    pub fn set_live_bytes(&self, bytes: u64) {
+        self.live_bytes.store(bytes, Ordering::Relaxed);
     }
     pub fn counters(&self) -> PoolCounters {
         self.counters.read()

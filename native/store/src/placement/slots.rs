@@ -257,7 +257,7 @@ impl TableIo for Pool {
             ));
         }
         let padding = vec![0; bytes.len().next_multiple_of(BLOCK_BYTES) - bytes.len()];
-        let purpose = Purpose { rf: self.table_rf(), frees: true, log: false };
+        let purpose = Purpose { rf: self.table_rf(), draw: super::Draw::Upkeep, log: false };
         let copies = self.write_sealed(purpose, &[(0, &[bytes, &padding])])?;
         Ok(Placed { id: TableId(self.new_egroup_id().0), copies })
     }

@@ -83,7 +83,7 @@ fn page(seed: u64) -> Vec<u8> {
 /// An egroup of `count` pages, all referenced; page n has content `page(seed + n)`.
 fn egroup(pool: &Pool, rf: u8, count: usize, seed: u64) -> EgroupId {
     let bytes: Vec<u8> = (0..count as u64).flat_map(|at| page(seed + at)).collect();
-    let id = pool.write_egroup(rf, &bytes, &vec![Birth::default(); count], false).unwrap();
+    let id = pool.write_egroup(rf, &bytes, &vec![Birth::default(); count], Draw::Ordinary).unwrap();
     let all: Vec<PageName> = (0..count as u16).map(|at| (id, at)).collect();
     pool.publish(pages_edit(&all, &[])).unwrap();
     id
@@ -114,6 +114,7 @@ fn desc(id: TableId, copies: Vec<SlotAddress>) -> TableDesc {
         stamp_max: Lsn(1),
         death_min: Lsn(0),
         death_max: Lsn(0),
+        payload_bytes: 0,
         first: vec![1],
         last: vec![2],
         cover_until: vec![3],
@@ -138,7 +139,7 @@ fn image_of(pool: &Pool) -> Image {
 fn what_was_published_is_there_after_reopening() {
     let (_, drives) = world(3);
     let pool = fresh(&drives);
-    let segments = pool.take_segments(GROUP, 2, 3, false).unwrap();
+    let segments = pool.take_segments(GROUP, 2, 3, Draw::Ordinary).unwrap();
     let row = EpochRow { major: 1, minor: 2, random: 3, first_lsn: Lsn(4), chain: 5 };
     let edit = Edit {
         groups: vec![
@@ -258,7 +259,7 @@ fn a_newer_format_is_refused_and_not_touched() {
 fn every_flipped_byte_on_one_drive_is_survived_and_mended() {
     let (_, drives) = world(2);
     let pool = fresh(&drives);
-    pool.take_segments(GROUP, 2, 2, false).unwrap();
+    pool.take_segments(GROUP, 2, 2, Draw::Ordinary).unwrap();
     egroup(&pool, 2, 3, 1);
     pool.heartbeat().unwrap();
     let before = image_of(&pool);
@@ -292,7 +293,7 @@ fn every_flipped_byte_on_one_drive_is_survived_and_mended() {
 fn a_torn_last_record_leaves_the_state_before_it() {
     let (_, drives) = world(1);
     let pool = fresh(&drives);
-    pool.take_segments(GROUP, 1, 4, false).unwrap();
+    pool.take_segments(GROUP, 1, 4, Draw::Ordinary).unwrap();
     let before = image_of(&pool);
     let (area, cursor) = manifest_end(&pool);
     let old = drives[0].image();
@@ -656,7 +657,7 @@ fn a_rotten_page_is_read_from_the_other_copy_and_mended() {
 fn a_drive_that_fails_a_write_is_out_with_the_next_membership_first() {
     let (world, drives) = world(3);
     let pool = fresh(&drives);
-    let segment = pool.take_segments(GROUP, 2, 1, false).unwrap().remove(0);
+    let segment = pool.take_segments(GROUP, 2, 1, Draw::Ordinary).unwrap().remove(0);
     assert_eq!(pool.membership(), 1);
     let bad = segment.copies[0].drive as usize;
     drives[bad].add_fault(Fault::always(FaultKind::WriteError).within("slab-000000", 0..64 * MIB));
@@ -673,7 +674,7 @@ fn a_drive_that_fails_a_write_is_out_with_the_next_membership_first() {
     let state = &pool.drives()[bad];
     assert_eq!(state.condition, DriveCondition::Out);
     assert!(state.reason.contains("writing"), "{}", state.reason);
-    let next = pool.take_segments(GROUP, 3, 4, false).unwrap();
+    let next = pool.take_segments(GROUP, 3, 4, Draw::Ordinary).unwrap();
     assert!(next.iter().all(|segment| segment.copies.len() == 2));
     assert!(next.iter().flat_map(|segment| &segment.copies).all(|copy| copy.drive as usize != bad));
     drop(pool);
@@ -690,7 +691,7 @@ fn a_drive_that_fails_a_write_is_out_with_the_next_membership_first() {
 fn the_last_drive_fails_and_nothing_is_acknowledged_any_more() {
     let (_, drives) = world(1);
     let pool = fresh(&drives);
-    let segment = pool.take_segments(GROUP, 1, 1, false).unwrap().remove(0);
+    let segment = pool.take_segments(GROUP, 1, 1, Draw::Ordinary).unwrap().remove(0);
     let id = egroup(&pool, 1, 1, 5);
     let fault = drives[0].add_fault(Fault::nth(FaultKind::WriteError, 1));
     assert_eq!(error_of(pool.write_segment(&segment, 0, &[&[5; 4096]])).kind, Kind::Unavailable);
@@ -792,7 +793,7 @@ fn a_full_pool_keeps_its_reserve_for_what_frees() {
     let one = page(1);
     let mut ids = Vec::new();
     let error = loop {
-        match pool.write_egroup(2, &one, &[Birth::default()], false) {
+        match pool.write_egroup(2, &one, &[Birth::default()], Draw::Ordinary) {
             Ok(id) => ids.push(id),
             Err(error) => break error,
         }
@@ -801,8 +802,8 @@ fn a_full_pool_keeps_its_reserve_for_what_frees() {
     assert!(error.message.contains("MiB are free"), "{error}");
     let space = pool.space();
     assert_eq!((space.free, space.reserve), (16 * pool.slot_bytes() as u64, 16 * pool.slot_bytes() as u64));
-    assert_eq!(error_of(pool.take_segments(GROUP, 2, 1, false)).kind, Kind::NoSpace);
-    assert_eq!(pool.take_segments(GROUP, 2, 1, true).unwrap().len(), 1);
+    assert_eq!(error_of(pool.take_segments(GROUP, 2, 1, Draw::Ordinary)).kind, Kind::NoSpace);
+    assert_eq!(pool.take_segments(GROUP, 2, 1, Draw::Upkeep).unwrap().len(), 1);
     pool.write_table(&[1; 4096]).unwrap();
     let names: Vec<PageName> = ids.iter().map(|id| (*id, 0)).collect();
     pool.publish(pages_edit(&names, &[])).unwrap();
@@ -810,7 +811,7 @@ fn a_full_pool_keeps_its_reserve_for_what_frees() {
     // Freed slots are used without anybody asking for manifest writes.
     // All but the two that the segment and the table took on each drive.
     for _ in 2..ids.len() {
-        pool.write_egroup(2, &one, &[Birth::default()], false).unwrap();
+        pool.write_egroup(2, &one, &[Birth::default()], Draw::Ordinary).unwrap();
     }
 }
 
@@ -818,11 +819,11 @@ fn a_full_pool_keeps_its_reserve_for_what_frees() {
 fn a_full_host_is_no_failed_drive() {
     let (_, drives) = world(1);
     let pool = fresh(&drives);
-    pool.take_segments(GROUP, 1, 1, false).unwrap();
+    pool.take_segments(GROUP, 1, 1, Draw::Ordinary).unwrap();
     let fault = drives[0].add_fault(Fault::always(FaultKind::Full).within("slab-000001", 0..64 * MIB));
     let mut taken = 1;
     let error = loop {
-        match pool.take_segments(GROUP, 1, 1, false) {
+        match pool.take_segments(GROUP, 1, 1, Draw::Ordinary) {
             Ok(segments) => taken += segments.len(),
             Err(error) => break error,
         }
@@ -832,7 +833,7 @@ fn a_full_host_is_no_failed_drive() {
     assert_eq!(pool.drives()[0].condition, DriveCondition::Active);
     drives[0].remove_fault(fault);
     pool.heartbeat().unwrap();
-    pool.take_segments(GROUP, 1, 20, false).unwrap();
+    pool.take_segments(GROUP, 1, 20, Draw::Ordinary).unwrap();
 }
 
 #[test]
@@ -846,7 +847,7 @@ fn copies_go_to_the_farthest_domains() {
     specs.iter_mut().zip(domains).for_each(|(spec, domain)| spec.domain = domain.into());
     let pool = Pool::create("tank", specs, options(4)).unwrap();
     create_group(&pool, GROUP, "one").unwrap();
-    let segments = pool.take_segments(GROUP, 2, 40, false).unwrap();
+    let segments = pool.take_segments(GROUP, 2, 40, Draw::Ordinary).unwrap();
     let mut pairs = BTreeSet::new();
     for segment in &segments {
         let mut drives: Vec<u16> = segment.copies.iter().map(|copy| copy.drive).collect();
@@ -865,7 +866,7 @@ fn prefilled_slots_are_the_ones_that_the_log_takes() {
     while pool.prefill_step().unwrap() {}
     assert!(!pool.prefill_step().unwrap());
     let first = kept.copies[0].slot + 1;
-    let segments = pool.take_segments(GROUP, 1, 4, false).unwrap();
+    let segments = pool.take_segments(GROUP, 1, 4, Draw::Ordinary).unwrap();
     let mut slots: Vec<u32> = segments.iter().map(|segment| segment.copies[0].slot).collect();
     slots.sort();
     assert_eq!(slots, (first..first + 4).collect::<Vec<_>>());
@@ -875,7 +876,7 @@ fn prefilled_slots_are_the_ones_that_the_log_takes() {
 fn a_removed_group_gives_everything_back() {
     let (_, drives) = world(2);
     let pool = fresh(&drives);
-    let segments = pool.take_segments(GROUP, 2, 3, false).unwrap();
+    let segments = pool.take_segments(GROUP, 2, 3, Draw::Ordinary).unwrap();
     let placed = pool.write_table(&[1; 4096]).unwrap();
     let tree = TreeEdit { added: vec![desc(placed.id, placed.copies)], ..TreeEdit::default() };
     pool.publish(Edit { tables: vec![(GROUP, tree)], ..Edit::default() }).unwrap();
@@ -920,7 +921,7 @@ fn after_every_power_cut_the_acknowledged_edits_are_there() {
             assert_eq!(pool.counters().egroups_cleaned, 2);
         }
         if edit == 10 {
-            let id = pool.write_egroup(2, &page(5).repeat(20), &[Birth::default(); 20], false).unwrap();
+            let id = pool.write_egroup(2, &page(5).repeat(20), &[Birth::default(); 20], Draw::Ordinary).unwrap();
             pool.discard_egroup(id);
             pool.heartbeat().unwrap();
         }

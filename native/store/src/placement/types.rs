@@ -144,6 +144,19 @@ pub struct PoolSpace {
     pub metadata: u64,
     /// Everything else that is in use.
     pub data: u64,
+    /// Part of `data` that no table names any more, for cleaning to give back; as of the newest look of the engine.
+    pub dead: u64,
+}
+
+/// How deep into the reserve a slot may be taken from.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Draw {
+    /// Not at all: what users write.
+    Ordinary,
+    /// Down to half of it: operations that give space back.
+    Freeing,
+    /// Wholly: drains, compactions, cleaning, recovery. Without them nothing would ever be given back.
+    Upkeep,
 }
 
 /// Events since the pool was opened.
