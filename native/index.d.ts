@@ -36,7 +36,7 @@ export interface DriveStatus {
   uuid: string
   path: string
   domain: string
-  /** `active`, `out`, `missing` or `stale`. */
+  /** `active`, `draining`, `out`, `missing` or `stale`. */
   state: string
   /** Why it is not active; empty otherwise. */
   reason: string

@@ -95,6 +95,7 @@ fn items() -> Vec<(Item, &'static str)> {
         domain: "a/b".into(),
         bytes: 3,
         out: true,
+        draining: false,
         absent_since: 4,
     };
     let row = EpochRow { major: 1, minor: 2, random: 3, first_lsn: Lsn(4), chain: 5 };

@@ -49,6 +49,8 @@ pub const RESERVE_SLOTS_MIN: u64 = 8;
 pub const MISSING_GRACE_S: u64 = 300;
 /// Slots that one step of healing copies: one manifest edit for all of them.
 pub const HEAL_SLOTS_PER_STEP: usize = 4;
+/// Things whose places one edit of healing changes at most.
+pub const HEAL_THINGS_PER_STEP: usize = 64;
 /// Healing beside a foreground that writes or reads: bytes a second. Alone it is as fast as the drives are.
 pub const HEAL_BYTES_PER_S_BUSY: u64 = 32 << 20;
 /// Sentences about what cannot be healed.

@@ -122,10 +122,12 @@ pub struct DriveEntry {
     pub uuid: Uuid,
     /// `rack/block/node/drive`.
     pub domain: String,
-    /// Bytes that the pool may use of it.
+    /// Bytes that the pool may use of it; 0: removed for good, its index names nothing any more.
     pub bytes: u64,
     /// It failed a write: nothing on it counts.
     pub out: bool,
+    /// To be emptied and removed: still read, but nothing new comes here.
+    pub draining: bool,
     /// Membership since which it has been away; 0: it is there. A drive that returns with this membership or
     /// a newer
     /// one was used apart from the others.
@@ -284,7 +286,7 @@ impl Item {
                 out.put_bytes(&drive.uuid.0);
                 put_string(out, &drive.domain);
                 out.put_u64(drive.bytes);
-                out.put_u8(drive.out as u8);
+                out.put_u8(drive.out as u8 | (drive.draining as u8) << 1);
                 out.put_u64(drive.absent_since);
             }
             Self::ManifestDrives(drives) => drives.iter().for_each(|drive| out.put_u16(*drive)),
@@ -356,14 +358,7 @@ impl Item {
         match tag {
             1 => Ok(Self::Name(take_string(take, GROUP_NAME_BYTES_MAX)?)),
             2 => Ok(Self::Counters { next_egroup: take.u64()?, next_group: take.u32()? }),
-            3 => Ok(Self::Drive(DriveEntry {
-                index: take.u16()?,
-                uuid: take.uuid()?,
-                domain: take_string(take, DOMAIN_BYTES_MAX)?,
-                bytes: take.u64()?,
-                out: take_bool(take)?,
-                absent_since: take.u64()?,
-            })),
+            3 => Self::take_drive(take),
             _ => {
                 let mut drives = Vec::new();
                 while !take.is_empty() && drives.len() < DRIVES_PER_POOL_MAX {
@@ -372,6 +367,18 @@ impl Item {
                 Ok(Self::ManifestDrives(drives))
             }
         }
+    }
+
+    fn take_drive(take: &mut Take<'_>) -> Result<Self, DecodeError> {
+        let (index, uuid) = (take.u16()?, take.uuid()?);
+        let domain = take_string(take, DOMAIN_BYTES_MAX)?;
+        let bytes = take.u64()?;
+        let flags = take.u8()?;
+        if flags > 3 {
+            return Err(DecodeError::Invalid("drive flags"));
+        }
+        let (out, draining) = (flags & 1 == 1, flags & 2 == 2);
+        Ok(Self::Drive(DriveEntry { index, uuid, domain, bytes, out, draining, absent_since: take.u64()? }))
     }
 
     fn take_group(tag: u8, take: &mut Take<'_>) -> Result<Self, DecodeError> {

@@ -66,7 +66,7 @@ pub struct DriveStatus {
     pub uuid: String,
     pub path: String,
     pub domain: String,
-    /// `active`, `out`, `missing` or `stale`.
+    /// `active`, `draining`, `out`, `missing` or `stale`.
     pub state: String,
     /// Why it is not active; empty otherwise.
     pub reason: String,

@@ -222,3 +222,131 @@ fn a_missing_drive_is_waited_for_and_may_come_back() {
     load.verify("written on");
     assert_healed(&rig, "all there");
 }
+
+/// The same pool again, on the drives of the world.
+fn restart(rig: Rig, load: Load, missing: &[usize]) -> (Rig, Load) {
+    let Rig { world, rings, engine } = rig;
+    let Load { volume, files, rng } = load;
+    drop(volume);
+    drop(engine);
+    let drives = world.drives().into_iter().enumerate().filter(|(at, _)| !missing.contains(at));
+    let drives = drives.map(|(_, drive)| Arc::new(drive) as Arc<dyn holdfast_device::Drive>).collect();
+    let foundation = rig::foundation(&world, &rings, 77);
+    let engine = holdfast_store::engine::Engine::open_on(drives, options(), foundation).expect("opens");
+    let rig = Rig { world, rings, engine };
+    let volume = rig.mount("v");
+    (rig, Load { volume, files, rng })
+}
+
+fn states(rig: &Rig) -> Vec<String> {
+    rig.engine.status().expect("status").drives.into_iter().map(|drive| drive.state).collect()
+}
+
+#[test]
+fn a_drive_that_comes_back_stale_is_used_anew_and_never_read() {
+    for lost in 0..2 {
+        let rig = Rig::create(70 + lost as u64, 2, options());
+        let mut load = Load::new(&rig, "v", 2, 70);
+        load.run(60);
+        rig.engine.settle().expect("settled");
+        let drive = rig.world.drives()[lost].clone();
+        vanish(&drive);
+        load.run(60);
+        notice(&rig);
+        load.verify("one drive");
+        drive.clear_faults();
+        let (rig, mut load) = restart(rig, load, &[]);
+        assert_eq!(states(&rig)[lost], "stale");
+        load.verify("back, not a source");
+        assert_healed(&rig, "back");
+        assert_eq!(states(&rig), ["active", "active"]);
+        load.run(30);
+        rig.engine.settle().expect("settled");
+        // The one that stayed goes: everything is on the one that came back.
+        vanish(&rig.world.drives()[1 - lost]);
+        load.verify("only the drive that came back");
+        rig.world.drives()[1 - lost].clear_faults();
+        let (rig, load) = restart(rig, load, &[]);
+        load.verify("opened again");
+        assert_healed(&rig, "opened again");
+        assert_eq!(states(&rig).iter().filter(|state| *state == "active").count(), 2);
+    }
+}
+
+#[test]
+fn a_drive_that_is_exchanged_under_load_is_out_and_nothing_is_lost() {
+    // Zeroes, an old image of itself, another drive's image.
+    for kind in 0..3 {
+        let rig = Rig::create(80 + kind, 3, options());
+        let mut load = Load::new(&rig, "v", 2, 80 + kind);
+        let drives = rig.world.drives();
+        load.run(60);
+        rig.engine.settle().expect("settled");
+        let old = drives[1].image();
+        load.run(60);
+        notice(&rig);
+        rig.engine.settle().expect("settled");
+        load.run(5);
+        match kind {
+            0 => {
+                for (file, bytes) in drives[1].files() {
+                    drives[1].write_raw(&file, 0, &vec![0; bytes as usize]);
+                }
+            }
+            1 => drives[1].restore(&old),
+            _ => drives[1].restore(&drives[0].image()),
+        }
+        load.verify("exchanged, not noticed yet");
+        notice(&rig);
+        assert_eq!(states(&rig)[1], "out", "{kind}: {:?}", rig.engine.status().expect("status").warnings);
+        load.run(20);
+        load.verify("noticed");
+        assert_healed(&rig, "exchanged");
+        vanish(&drives[0]);
+        load.verify("one more lost");
+    }
+}
+
+fn new_drive(rig: &Rig, name: &str, bytes: u64) -> holdfast_store::placement::PoolDrive {
+    let drive = rig.world.add_drive(name, bytes * 2);
+    holdfast_store::placement::PoolDrive { drive: Arc::new(drive), bytes: Some(bytes), domain: String::new() }
+}
+
+#[test]
+fn drives_are_added_emptied_and_replaced() {
+    let rig = Rig::create(90, 2, options());
+    let mut load = Load::new(&rig, "v", 2, 90);
+    load.run(100);
+    rig.engine.flush().expect("flushed");
+    let error = rig.engine.remove_drive("d0").expect_err("nowhere to go");
+    assert!(error.message.contains("add a drive first"), "{error}");
+    rig.engine.add_drive_on(new_drive(&rig, "d2", rig::DRIVE_BYTES)).expect("added");
+    let again = holdfast_store::placement::PoolDrive {
+        drive: Arc::new(rig.world.drives()[2].clone()),
+        bytes: None,
+        domain: String::new(),
+    };
+    let error = rig.engine.add_drive_on(again).expect_err("twice");
+    assert!(error.message.contains("already"), "{error}");
+    rig.engine.remove_drive("d0").expect("may go");
+    load.run(20);
+    assert_healed(&rig, "d0 removed");
+    load.verify("d0 removed");
+    let names = |rig: &Rig| -> Vec<String> {
+        rig.engine.status().expect("status").drives.into_iter().map(|drive| drive.path).collect()
+    };
+    assert_eq!(names(&rig), ["d1", "d2"]);
+    assert!(rig.world.drives()[0].files().is_empty(), "nothing is left on it");
+    let error =
+        rig.engine.replace_drive_on("d1", new_drive(&rig, "small", rig::DRIVE_BYTES / 2)).expect_err("smaller");
+    assert!(error.message.contains("MiB"), "{error}");
+    rig.engine.replace_drive_on("d1", new_drive(&rig, "d3", rig::DRIVE_BYTES)).expect("replaced");
+    assert_healed(&rig, "d1 replaced");
+    load.run(20);
+    load.verify("d1 replaced");
+    assert_eq!(names(&rig), ["d2", "d3"]);
+    let (rig, load) = restart(rig, load, &[0, 1, 3]);
+    load.verify("opened again");
+    assert_healed(&rig, "opened again");
+    assert_eq!(names(&rig), ["d2", "d3"]);
+}

@@ -553,7 +553,7 @@ fn table_desc() -> TableDesc {
         stamp_max: Lsn(100),
         death_min: Lsn(0),
         death_max: Lsn(0),
-        payload_bytes: 4096 + 12,
+        payload_bytes: 12288,
         first: b"abc".to_vec(),
         last: b"b".to_vec(),
         cover_until: b"b\0".to_vec(),

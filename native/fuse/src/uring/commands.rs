@@ -55,6 +55,17 @@ fn completion(entry: &cqueue::Entry) -> Completion {
     }
 }
 
+/// Signals, a shortage of memory, and completions that want to be taken first are no failure: what was not
+/// submitted is, with the next call.
+fn entered(result: io::Result<usize>) -> io::Result<()> {
+    match result {
+        Err(error) if !matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY)) => {
+            Err(error)
+        }
+        _ => Ok(()),
+    }
+}
+
 impl Commands {
     /// Made by the thread that will use it, the only one that may.
     pub fn new(device: OwnedFd, slots: usize) -> io::Result<Self> {
@@ -76,7 +87,7 @@ impl Commands {
     unsafe fn push(&mut self, entry: &Entry128) -> io::Result<()> {
         // SAFETY: the caller's promise.
         if unsafe { self.ring.submission().push(entry) }.is_err() {
-            self.ring.submit()?;
+            self.submit()?;
             // SAFETY: the caller's promise.
             unsafe { self.ring.submission().push(entry) }.map_err(|_| io::ErrorKind::ResourceBusy)?;
         }
@@ -121,19 +132,12 @@ impl Commands {
     }
 
     pub fn submit(&mut self) -> io::Result<()> {
-        self.ring.submit().map(drop)
+        entered(self.ring.submit())
     }
 
     /// Submits, and blocks until something is complete.
     pub fn wait(&mut self) -> io::Result<()> {
-        match self.ring.submit_and_wait(1) {
-            Ok(_) => Ok(()),
-            // Signals; and completions that want to be taken first.
-            Err(error) => match error.raw_os_error() {
-                Some(libc::EINTR | libc::EAGAIN | libc::EBUSY) => Ok(()),
-                _ => Err(error),
-            },
-        }
+        entered(self.ring.submit_and_wait(1))
     }
 
     /// True when waiting would not: something came while the lane was busy.

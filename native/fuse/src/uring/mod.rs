@@ -25,7 +25,7 @@ use parking_lot::Mutex;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::time::Duration;
 
@@ -33,8 +33,8 @@ use std::time::Duration;
 struct Shared {
     /// The kernel has ended the connection.
     ended: AtomicBool,
-    /// Requests that came over the rings.
-    served: AtomicU64,
+    /// A request came over the rings.
+    in_use: AtomicBool,
     /// Ends the connection: a queue died under it.
     abort: Box<dyn Fn() + Send + Sync>,
 }
@@ -79,7 +79,7 @@ impl Rings {
         let refused = |error: io::Error| format!("cannot make the rings: {error}");
         let shared = Arc::new(Shared {
             ended: AtomicBool::new(false),
-            served: AtomicU64::new(0),
+            in_use: AtomicBool::new(false),
             abort: options.abort,
         });
         let lanes = cpus::lanes()?;
@@ -139,7 +139,7 @@ impl Rings {
 
     /// Whether requests come this way. One that was answered over `/dev/fuse` instead tells that they do not.
     pub fn in_use(&self) -> bool {
-        self.shared.served.load(Ordering::SeqCst) > 0
+        self.shared.in_use.load(Ordering::SeqCst)
     }
 }
 

@@ -5,7 +5,8 @@ use super::Engine;
 use super::check::named_pages;
 use super::housekeeping::started;
 use crate::error::{Error, Kind, Result};
-use crate::placement::Named;
+use super::options::{DriveSpec, open_drive};
+use crate::placement::{Named, PoolDrive};
 use holdfast_format::cell::Cell;
 use holdfast_device::threads::spawn;
 use holdfast_format::limits::HEAL_BYTES_PER_S_BUSY;
@@ -68,7 +69,65 @@ impl Engine {
                 group.relocate_log()?;
             }
         }
-        self.pool.heal_step(&|egroup| self.names_of(egroup))
+        Ok(self.pool.heal_step(&|egroup| self.names_of(egroup))? || self.pool.retire_step()?)
+    }
+
+    /// Adds a drive to the pool; see [`crate::placement::Pool::add_drive`]. Copies that are short come to it in the
+    /// background.
+    pub fn add_drive(&self, spec: &DriveSpec) -> Result<()> {
+        self.add_drive_on(self.drive_of(spec)?)
+    }
+
+    pub fn add_drive_on(&self, drive: PoolDrive) -> Result<()> {
+        self.ensure_open()?;
+        self.pool.add_drive(drive)?;
+        self.healer.ring();
+        Ok(())
+    }
+
+    /// Opens and locks the directory, unless it is one of this pool's already.
+    fn drive_of(&self, spec: &DriveSpec) -> Result<PoolDrive> {
+        let drive = match self.pool.drive_at(&spec.path.display().to_string()) {
+            Some(drive) => drive,
+            None => open_drive(&spec.path)?,
+        };
+        Ok(PoolDrive { drive, bytes: spec.bytes, domain: spec.domain.clone() })
+    }
+
+    /// Empties a drive (uuid or path) in the background and lets go of it then. One that is away is given up at once.
+    ///
+    /// Errors: `NotFound`; `Conflict` when its data has nowhere to go or it may hold the last copies, with the way out.
+    pub fn remove_drive(&self, drive: &str) -> Result<()> {
+        self.ensure_open()?;
+        let index = self.pool.find_drive(drive)?;
+        self.pool.remove_drive(index, self.rf_needed())?;
+        self.healer.ring();
+        Ok(())
+    }
+
+    /// Adds a drive and empties another: their places in the pool are exchanged without a moment of fewer copies.
+    ///
+    /// Errors: those of both; `Invalid` when the new one is smaller.
+    pub fn replace_drive(&self, old: &str, new: &DriveSpec) -> Result<()> {
+        self.replace_drive_on(old, self.drive_of(new)?)
+    }
+
+    pub fn replace_drive_on(&self, old: &str, new: PoolDrive) -> Result<()> {
+        self.ensure_open()?;
+        let index = self.pool.find_drive(old)?;
+        self.pool.check_replacement(index, &new)?;
+        let added = self.pool.add_drive(new)?;
+        let removed = self.pool.remove_drive(index, self.rf_needed());
+        if removed.is_err() {
+            // Nothing lies on it yet, or what does moves away again.
+            self.pool.remove_drive(added, 0)?;
+        }
+        self.healer.ring();
+        removed
+    }
+
+    fn rf_needed(&self) -> u8 {
+        self.groups().iter().map(|group| group.log().header_rf()).max().unwrap_or(1)
     }
 
     /// Heals until nothing is left that can be healed now.

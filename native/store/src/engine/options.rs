@@ -99,7 +99,7 @@ pub struct DriveInfo {
     pub uuid: String,
     pub path: String,
     pub domain: String,
-    /// `active`, `out`, `missing`, `stale`
+    /// `active`, `draining`, `out`, `missing`, `stale`
     pub state: String,
     /// Why it is not active; empty otherwise.
     pub reason: String,
@@ -217,7 +217,7 @@ pub(super) fn status_of(engine: &Engine) -> PoolStatus {
             uuid: drive.uuid.to_string(),
             path: drive.name,
             domain: drive.domain,
-            state: drive.condition.name().to_owned(),
+            state: if drive.draining { "draining" } else { drive.condition.name() }.to_owned(),
             reason: drive.reason,
             total_bytes: drive.total_bytes,
             free_bytes: drive.free_bytes,

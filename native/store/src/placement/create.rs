@@ -1,6 +1,6 @@
 //! A new pool on empty drives.
 
-use super::disk::{Disk, DiskSpec, Layout, MANIFEST_FILE, SUPERBLOCK_FILE, drive_error};
+use super::disk::{Disk, Disks, DiskSpec, Layout, MANIFEST_FILE, SUPERBLOCK_FILE, drive_error};
 use super::image::Image;
 use super::journal::Journal;
 use super::report::Counters;
@@ -44,7 +44,7 @@ pub(super) fn assemble(assembly: Assembly, mut options: PoolOptions) -> Arc<Pool
         uuid,
         slot_bytes,
         area_bytes,
-        disks,
+        disks: Disks::new(disks),
         clock: options.clock,
         rng: Mutex::new(options.rng),
         cache: options.cache,
@@ -119,6 +119,16 @@ fn check(name: &str, drives: &[PoolDrive]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Bytes that a drive gives to a pool that is there already.
+pub(super) fn size_of(add: &PoolDrive) -> Result<u64> {
+    if add.domain.len() > DOMAIN_BYTES_MAX {
+        let path = add.drive.name();
+        return Err(Error::invalid(format!("drive {path}: a failure domain has at most {DOMAIN_BYTES_MAX} bytes")));
+    }
+    let (bytes, _) = sizes(std::slice::from_ref(add))?;
+    Ok(bytes[0])
 }
 
 /// Bytes that each drive gives, and sentences about drives that share a disk.
@@ -196,6 +206,7 @@ pub(super) fn create(name: &str, drives: Vec<PoolDrive>, mut options: PoolOption
             domain: domain.clone(),
             bytes,
             out: false,
+            draining: false,
             absent_since: 0,
         };
         image.drives.insert(index, entry);

@@ -11,10 +11,10 @@ use super::types::DriveCondition;
 use crate::error::{Error, Kind, Result};
 use holdfast_device::{Drive, FileId};
 use holdfast_format::Uuid;
-use holdfast_format::limits::{PREFILLED_SLOTS, RESERVE_PERCENT, RESERVE_SLOTS_MIN, SLAB_BYTES_MAX};
+use holdfast_format::limits::{DRIVES_PER_POOL_MAX, PREFILLED_SLOTS, RESERVE_PERCENT, RESERVE_SLOTS_MIN, SLAB_BYTES_MAX};
 use parking_lot::{Mutex, RwLock};
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 pub(super) const SUPERBLOCK_FILE: &str = "superblock";
@@ -105,6 +105,7 @@ pub(super) struct Disk {
     active: AtomicBool,
     /// Its content is to move to other drives: readable, but nothing new comes here.
     draining: AtomicBool,
+    retired: AtomicBool,
     condition: Mutex<(DriveCondition, String)>,
     slots: Mutex<Slots>,
     slabs: RwLock<Vec<FileId>>,
@@ -112,6 +113,46 @@ pub(super) struct Disk {
     pub log_tip: AtomicU64,
     /// Superblock slot to be written next: the one that does not count. Changed under the publish lock.
     pub next_superblock: AtomicU8,
+}
+
+/// All drives that the pool ever had, by index. Grows, and never moves or forgets one: what was placed keeps its name.
+pub(super) struct Disks {
+    slots: Box<[OnceLock<Disk>]>,
+}
+
+impl Disks {
+    pub fn new(disks: Vec<Disk>) -> Self {
+        let all = Self { slots: (0..DRIVES_PER_POOL_MAX).map(|_| OnceLock::new()).collect() };
+        disks.into_iter().for_each(|disk| {
+            all.push(disk);
+        });
+        all
+    }
+    /// Its index is the number of drives before it; false when there is no room. Under the publish lock.
+    pub fn push(&self, disk: Disk) -> bool {
+        let at = self.len();
+        debug_assert_eq!(disk.index as usize, at);
+        self.slots.get(at).is_some_and(|slot| slot.set(disk).is_ok())
+    }
+    pub fn iter(&self) -> impl Iterator<Item = &Disk> {
+        self.slots.iter().map_while(OnceLock::get)
+    }
+    pub fn get(&self, at: usize) -> Option<&Disk> {
+        self.slots.get(at)?.get()
+    }
+    pub fn len(&self) -> usize {
+        self.iter().count()
+    }
+}
+
+impl std::ops::Index<usize> for Disks {
+    type Output = Disk;
+    fn index(&self, at: usize) -> &Disk {
+        match self.get(at) {
+            Some(disk) => disk,
+            None => panic!("drive {at} of {}: a checked name", self.len()),
+        }
+    }
 }
 
 /// Identity and size of a [`Disk`].
@@ -142,6 +183,7 @@ impl Disk {
             manifest: None,
             active: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
             condition: Mutex::new((condition, reason)),
             slots: Mutex::default(),
             slabs: RwLock::default(),
@@ -209,6 +251,21 @@ impl Disk {
     pub fn set_out(&self, reason: &str) {
         *self.condition.lock() = (DriveCondition::Out, reason.to_owned());
         self.active.store(false, Ordering::Release);
+    }
+    pub fn set_draining(&self, draining: bool) {
+        self.draining.store(draining, Ordering::Release);
+    }
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+    /// Its index names nothing any more.
+    pub fn is_retired(&self) -> bool {
+        self.bytes == 0 || self.retired.load(Ordering::Acquire)
+    }
+    /// It was emptied and leaves the pool.
+    pub fn retire(&self, reason: &str) {
+        self.set_out(reason);
+        self.retired.store(true, Ordering::Release);
     }
     /// The drive and its superblock file, if it is in use.
     pub fn superblock(&self) -> Option<(&dyn Drive, FileId)> {

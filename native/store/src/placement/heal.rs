@@ -16,7 +16,7 @@ use super::report::count;
 use super::types::DriveCondition;
 use crate::error::Result;
 use holdfast_format::egroup::EgroupState;
-use holdfast_format::limits::{HEAL_REPORTS_MAX, HEAL_SLOTS_PER_STEP, MISSING_GRACE_S};
+use holdfast_format::limits::{HEAL_REPORTS_MAX, HEAL_THINGS_PER_STEP, HEAL_SLOTS_PER_STEP, MISSING_GRACE_S};
 use holdfast_format::manifest::Item;
 use holdfast_format::table::{SlotAddress, TableDesc};
 use holdfast_format::{EgroupId, GroupId, TableId};
@@ -70,8 +70,10 @@ enum Standing {
     Draining,
     /// Not there, but waited for.
     Awaited,
-    /// Its copies are lost.
-    Lost,
+    /// Not there for too long: its copies count again if it comes back.
+    Gone,
+    /// Nothing on it counts any more.
+    GivenUp,
 }
 
 /// Rebuilding, as status shows it.
@@ -115,13 +117,14 @@ fn whole(copies: &[SlotAddress], rf: u8, standings: &[Standing], pool: &Pool) ->
 impl Pool {
     fn standings(&self) -> Vec<Standing> {
         let waited_ns = self.clock.boottime_ns().saturating_sub(self.opened_ns);
-        let gone = self.drives_given_up();
+        let given_up = self.drives_given_up();
         let standing = |disk: &super::disk::Disk| match disk.condition().0 {
-            _ if gone.contains(&disk.index) => Standing::Lost,
+            _ if given_up.contains(&disk.index) => Standing::GivenUp,
             DriveCondition::Active if disk.accepts() => Standing::Good,
             DriveCondition::Active => Standing::Draining,
             DriveCondition::Missing if waited_ns < MISSING_GRACE_S * SECOND_NS => Standing::Awaited,
-            _ => Standing::Lost,
+            DriveCondition::Missing => Standing::Gone,
+            DriveCondition::Out | DriveCondition::Stale => Standing::GivenUp,
         };
         self.disks.iter().map(standing).collect()
     }
@@ -145,6 +148,13 @@ impl Pool {
     /// lost or to be emptied.
     pub fn is_whole(&self, copies: &[SlotAddress], rf: u8) -> bool {
         whole(copies, rf, &self.standings(), self)
+    }
+
+    /// Whether a copy can go without a new one: it no longer counts, or its drive is emptied and there are others enough.
+    fn superfluous(&self, copies: &[SlotAddress], rf: u8, standings: &[Standing]) -> bool {
+        let of = |wanted: Standing| copies.iter().filter(|copy| standings[copy.drive as usize] == wanted).count();
+        let good = of(Standing::Good);
+        good > 0 && of(Standing::GivenUp) > 0 || good >= rf as usize && of(Standing::Draining) > 0
     }
 
     /// Groups whose log lies on a drive that was lost: they should flush and drain, so that it becomes ordinary data.
@@ -179,7 +189,7 @@ impl Pool {
         }
         let mut done: Vec<Healed> = Vec::new();
         let mut slots = 0;
-        while slots < HEAL_SLOTS_PER_STEP {
+        while slots < HEAL_SLOTS_PER_STEP && done.len() < HEAL_THINGS_PER_STEP {
             let Some(task) = healing.queue.pop_front() else { break };
             healing.progress.things_left = healing.queue.len() as u64;
             healing.progress.bytes_left = healing.progress.bytes_left.saturating_sub(task.bytes);
@@ -213,7 +223,7 @@ impl Pool {
             let wanted = self.copies_wanted(copies, rf, &standings) as u64;
             if copies_left == 0 {
                 lost += 1;
-            } else if wanted > 0 {
+            } else if wanted > 0 || self.superfluous(copies, rf, &standings) {
                 tasks.push(Task { copies_left, thing, bytes: bytes * wanted });
             }
         };
@@ -252,16 +262,18 @@ impl Pool {
             Thing::Table(owner, id) => {
                 let Some(desc) = self.table(owner, id) else { return Ok(None) };
                 if self.copies_wanted(&desc.copies, self.table_rf(), &self.standings()) == 0 {
-                    return Ok(None);
+                    return Ok(self.without_superfluous(thing, desc.copies, self.table_rf()));
                 }
                 let content = self.table_content(&desc)?;
                 (desc.copies, self.table_rf(), content)
             }
             Thing::Egroup(id) => {
                 let Some(record) = self.egroup(id)? else { return Ok(None) };
-                let wanted = self.copies_wanted(&record.copies, record.rf, &self.standings());
-                if record.state != EgroupState::Data || wanted == 0 {
+                if record.state != EgroupState::Data {
                     return Ok(None);
+                }
+                if self.copies_wanted(&record.copies, record.rf, &self.standings()) == 0 {
+                    return Ok(self.without_superfluous(thing, record.copies, record.rf));
                 }
                 let content = self.egroup_content(id, &record, names)?;
                 (record.copies, record.rf, content)
@@ -269,9 +281,9 @@ impl Pool {
         };
         if !content.bad_pages.is_empty() {
             healing.report(format!("{thing}: pages {:?} are right on no copy that is there", content.bad_pages));
+            let standings = self.standings();
             let absent = |copy: &SlotAddress| {
-                self.disks[copy.drive as usize].condition().0 == DriveCondition::Missing
-                    && !self.drives_given_up().contains(&copy.drive)
+                matches!(standings[copy.drive as usize], Standing::Awaited | Standing::Gone)
             };
             if before.iter().any(absent) {
                 // The missing drive may bring them back: its copy is not given up.
@@ -279,6 +291,20 @@ impl Pool {
             }
         }
         self.copy_to_fresh(thing, before, rf, &content)
+    }
+
+    fn without_superfluous(&self, thing: Thing, before: Vec<SlotAddress>, rf: u8) -> Option<Healed> {
+        let standings = self.standings();
+        if !self.superfluous(&before, rf, &standings) {
+            return None;
+        }
+        let enough = before.iter().filter(|copy| standings[copy.drive as usize] == Standing::Good).count() >= rf as usize;
+        let stays = |copy: &SlotAddress| {
+            let standing = standings[copy.drive as usize];
+            standing != Standing::GivenUp && !(enough && standing == Standing::Draining)
+        };
+        let after = before.iter().copied().filter(stays).collect();
+        Some(Healed { thing, before, after, fresh: Vec::new(), bytes: 0 })
     }
 
     fn table(&self, owner: GroupId, id: TableId) -> Option<TableDesc> {

@@ -50,7 +50,7 @@ impl Pool {
 
     /// Membership, in manifest and superblocks. A manifest drive that went is replaced, by starting a new
     /// area there.
-    fn write_membership(&self, journal: &mut Journal) -> Result<Vec<(u16, String)>> {
+    pub(super) fn write_membership(&self, journal: &mut Journal) -> Result<Vec<(u16, String)>> {
         let mut change = Change::new(self);
         let mut failed = self.change_drives(journal, &mut change)?;
         let items = std::mem::take(&mut change.items);
@@ -111,7 +111,8 @@ impl Pool {
             self.publish_nothing()?;
         }
         let mut journal = self.journal.lock();
-        self.check_owner()?;
+        let exchanged = self.check_owner(&journal)?;
+        self.put_out_locked(&mut journal, exchanged)?;
         journal.beat += 1;
         let failed = self.write_superblocks(&mut journal, true);
         self.put_out_locked(&mut journal, failed)
@@ -123,10 +124,11 @@ impl Pool {
         self.check_open()?;
         let mut journal = self.journal.lock();
         self.closed.store(true, Ordering::Release);
-        self.check_owner()?;
+        let exchanged = self.check_owner(&journal)?;
         if journal.broken.is_some() {
             return Ok(());
         }
+        self.put_out_locked(&mut journal, exchanged)?;
         journal.beat += 1;
         let failed = self.write_superblocks(&mut journal, false);
         self.put_out_locked(&mut journal, failed)

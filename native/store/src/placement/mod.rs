@@ -19,6 +19,7 @@ mod check;
 mod clean;
 mod counting;
 mod create;
+mod drives;
 mod disk;
 mod egroups;
 mod heal;
@@ -50,7 +51,7 @@ pub use types::{
 use crate::error::{Error, Kind, Result};
 use crate::metadata::cache::BlockCache;
 use crate::metadata::tree::Tree;
-use disk::Disk;
+use disk::Disks;
 use holdfast_device::{Clock, Drive, Rng};
 use holdfast_format::egroup::{EgroupRecord, data_pages_max};
 use holdfast_format::limits::write_bytes_max_for;
@@ -71,7 +72,7 @@ pub struct Pool {
     slot_bytes: u32,
     area_bytes: u64,
     /// By index.
-    disks: Vec<Disk>,
+    disks: Disks,
     clock: Arc<dyn Clock>,
     rng: Mutex<Rng>,
     cache: Arc<BlockCache>,

@@ -32,11 +32,15 @@ struct Member {
 fn members(drives: Vec<Arc<dyn Drive>>) -> Result<(Vec<Member>, Vec<String>)> {
     let mut members: Vec<Member> = Vec::new();
     let mut warnings = Vec::new();
+    let mut strangers = Vec::new();
     for drive in drives {
         let path = drive.name();
         let (block, next_superblock) = match read_slots(&*drive) {
             Ok((Found::Valid(block), next)) => (*block, next),
-            Ok((Found::None, _)) => return Err(Error::invalid(format!("drive {path} is in no pool"))),
+            Ok((Found::None, _)) => {
+                strangers.push(format!("drive {path} is in no pool"));
+                continue;
+            }
             Ok((Found::Newer(reason), _)) => {
                 let what =
                     format!("drive {path} was written by a newer program ({reason}); nothing was changed");
@@ -69,6 +73,11 @@ fn members(drives: Vec<Arc<dyn Drive>>) -> Result<(Vec<Member>, Vec<String>)> {
         }
         members.push(Member { drive, block, next_superblock });
     }
+    // An empty directory may be a mount point that waits for its drive: nothing is done to it.
+    if members.is_empty() && !strangers.is_empty() {
+        return Err(Error::invalid(strangers.remove(0)));
+    }
+    warnings.extend(strangers.into_iter().map(|what| format!("{what}: it is left out; add it, or mount what belongs there")));
     if members.is_empty() {
         let why = if warnings.is_empty() { "no drive was named".to_owned() } else { warnings.join("; ") };
         return Err(Error::invalid(format!("no pool to open: {why}")));
@@ -137,17 +146,22 @@ fn judge(
     }
 }
 
-fn disks(members: Vec<Member>, recovered: &Recovered, known: &BTreeMap<u16, Mark>) -> Result<Vec<Disk>> {
+fn disks(
+    members: Vec<Member>,
+    recovered: &Recovered,
+    known: &BTreeMap<u16, Mark>,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<Disk>> {
     let (slot_bytes, area_bytes) = (members[0].block.slot_bytes, members[0].block.area_bytes);
     let mut present: BTreeMap<u16, Member> = BTreeMap::new();
     for member in members {
         let index = member.block.index;
         let uuid = recovered.image.drives.get(&index).map(|entry| entry.uuid);
-        if uuid != Some(member.block.drive) {
-            return Err(Error::invalid(format!(
-                "drive {} is not one of this pool any more",
-                member.drive.name()
-            )));
+        let retired = recovered.image.drives.get(&index).is_some_and(|entry| entry.bytes == 0);
+        if uuid != Some(member.block.drive) || retired {
+            let path = member.drive.name();
+            warnings.push(format!("drive {path} is left out: it is not one of this pool any more; add it to use it anew"));
+            continue;
         }
         present.insert(index, member);
     }
@@ -160,6 +174,10 @@ fn disks(members: Vec<Member>, recovered: &Recovered, known: &BTreeMap<u16, Mark
         let (index, uuid, domain, bytes) = (entry.index, entry.uuid, entry.domain.clone(), entry.bytes);
         let spec = DiskSpec { index, uuid, domain, bytes, layout };
         let Some(member) = present.remove(&entry.index) else {
+            if entry.bytes == 0 {
+                disks.push(Disk::unused(spec, None, DriveCondition::Out, "it was removed".to_owned()));
+                continue;
+            }
             let reason = format!("drive {uuid} is not among those that were named");
             disks.push(Disk::unused(spec, None, DriveCondition::Missing, reason));
             continue;
@@ -168,6 +186,9 @@ fn disks(members: Vec<Member>, recovered: &Recovered, known: &BTreeMap<u16, Mark
             Some((condition, reason)) => Disk::unused(spec, Some(member.drive), condition, reason),
             None => Disk::open(spec, member.drive, member.block.own.log_tip, member.next_superblock)?,
         });
+        if let Some(disk) = disks.last() {
+            disk.set_draining(entry.draining);
+        }
     }
     Ok(disks)
 }
@@ -176,7 +197,7 @@ fn disks(members: Vec<Member>, recovered: &Recovered, known: &BTreeMap<u16, Mark
 /// the
 /// superblocks; a crash between leaves the old area in charge.
 pub(super) fn open(drives: Vec<Arc<dyn Drive>>, options: PoolOptions) -> Result<Arc<Pool>> {
-    let (members, warnings) = members(drives)?;
+    let (members, mut warnings) = members(drives)?;
     let known = known_marks(&members);
     let mut recovered = read_manifest(&members, &known)?;
     let block = &members[0].block;
@@ -187,7 +208,7 @@ pub(super) fn open(drives: Vec<Arc<dyn Drive>>, options: PoolOptions) -> Result<
         let mark = recovered.journal.known.entry(member.block.index).or_default();
         *mark = (*mark).max(member.block.own);
     }
-    let disks = disks(members, &recovered, &known)?;
+    let disks = disks(members, &recovered, &known, &mut warnings)?;
     if disks.iter().all(|disk| !disk.is_active()) {
         return Err(Error::new(
             Kind::Unavailable,

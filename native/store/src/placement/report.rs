@@ -80,11 +80,12 @@ impl Pool {
                 domain: disk.domain.clone(),
                 condition,
                 reason,
+                draining: disk.is_draining(),
                 total_bytes: disk.total_slots() as u64 * self.slot_bytes as u64,
                 free_bytes: if disk.is_active() { free * self.slot_bytes as u64 } else { 0 },
             }
         };
-        self.disks.iter().map(state).collect()
+        self.disks.iter().filter(|disk| !disk.is_retired()).map(state).collect()
     }
     pub fn space(&self) -> PoolSpace {
         let bytes = |slots: u64| slots * self.slot_bytes as u64;
@@ -126,7 +127,7 @@ impl Pool {
     /// Sentences for the administrator.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.warnings.lock().clone();
-        for disk in self.disks.iter().filter(|disk| !disk.is_active()) {
+        for disk in self.disks.iter().filter(|disk| !disk.is_active() && !disk.is_retired()) {
             let (condition, reason) = disk.condition();
             warnings.push(format!("drive {} is {}: {reason}", disk.name(), condition.name()));
         }

@@ -1,7 +1,7 @@
 //! Superblocks: what a drive says of itself and of the others; who may be opened together (FAULTS 3, 34, 36,
 //! 37).
 
-use super::disk::{MANIFEST_FILE, SUPERBLOCK_FILE, drive_error};
+use super::disk::{Disk, MANIFEST_FILE, SUPERBLOCK_FILE, drive_error};
 use super::types::ProbeInfo;
 use super::{Journal, Pool};
 use crate::error::{Error, Kind, Result};
@@ -94,11 +94,21 @@ pub(super) fn probe(drive: &dyn Drive) -> Result<ProbeInfo> {
     })
 }
 
+fn own_mark(journal: &Journal, disk: &Disk) -> Mark {
+    Mark {
+        membership: journal.membership,
+        generation: journal.generation,
+        sequence: journal.sequence,
+        log_tip: disk.log_tip.load(Ordering::Acquire),
+    }
+}
+
 impl Pool {
     /// Superblock of `index` as it should be now. `open`: the pool is in use.
-    fn superblock_of(&self, journal: &Journal, index: u16, open: bool) -> Superblock {
-        let disk = &self.disks[index as usize];
-        let count = self.disks.len();
+    pub(super) fn superblock_of(&self, journal: &Journal, disk: &Disk, open: bool) -> Superblock {
+        let index = disk.index;
+        // It may be on its way into the pool.
+        let count = self.disks.len().max(index as usize + 1);
         let others = (1..count).map(|step| ((index as usize + step) % count) as u16).take(MARKS_MAX);
         Superblock {
             compat: 0,
@@ -113,7 +123,7 @@ impl Pool {
             bytes: disk.bytes,
             area_bytes: self.area_bytes,
             slab_bytes: disk.layout.slab_slots as u64 * self.slot_bytes as u64,
-            own: self.own_mark(journal, index),
+            own: own_mark(journal, disk),
             instance: self.instance,
             beat: journal.beat,
             written_s: self.clock.wall().0,
@@ -122,15 +132,6 @@ impl Pool {
             name: self.name.clone(),
             domain: disk.domain.clone(),
             marks: others.filter_map(|other| Some((other, *journal.known.get(&other)?))).collect(),
-        }
-    }
-
-    fn own_mark(&self, journal: &Journal, index: u16) -> Mark {
-        Mark {
-            membership: journal.membership,
-            generation: journal.generation,
-            sequence: journal.sequence,
-            log_tip: self.disks[index as usize].log_tip.load(Ordering::Acquire),
         }
     }
 
@@ -151,7 +152,7 @@ impl Pool {
                 .filter(|index| self.disks[*index as usize].is_active())
                 .filter(|index| failed.iter().all(|(other, _)| other != index))
                 .map(|index| {
-                    let block = self.superblock_of(journal, index, open);
+                    let block = self.superblock_of(journal, &self.disks[index as usize], open);
                     (index, block.own, block.encode())
                 })
                 .collect();
@@ -180,24 +181,37 @@ impl Pool {
         failed
     }
 
-    /// Refuses to go on when another program has written our superblocks since (FAULTS 37).
-    pub(super) fn check_owner(&self) -> Result<()> {
-        for disk in &self.disks {
+    /// Refuses to go on when another program has written our superblocks since (FAULTS 37). Returns the drives whose
+    /// content was exchanged under us: they hold zeroes, another drive's content, or an old image of their own (FAULTS 3).
+    pub(super) fn check_owner(&self, journal: &Journal) -> Result<Vec<(u16, String)>> {
+        let mut exchanged = Vec::new();
+        for disk in self.disks.iter() {
             let Some((drive, _)) = disk.superblock() else { continue };
-            if let Ok(Found::Valid(block)) = read(drive)
-                && (block.instance != self.instance || block.pool != self.uuid)
-            {
-                self.fenced.store(true, Ordering::Release);
-                return Err(Error::new(
-                    Kind::Fenced,
-                    format!(
-                        "pool {}: another program has taken drive {}; close this one",
-                        self.name,
-                        drive.name()
-                    ),
-                ));
+            let Ok(found) = read(drive) else { continue };
+            let known = journal.known.get(&disk.index).copied().unwrap_or_default();
+            match found {
+                Found::Valid(block) if block.pool != self.uuid => {
+                    exchanged.push((disk.index, format!("it was exchanged: it now belongs to pool {}", block.name)));
+                }
+                Found::Valid(block) if block.drive != disk.uuid => {
+                    exchanged.push((disk.index, format!("it was exchanged for the content of drive {}", block.drive)));
+                }
+                Found::Valid(block) if block.own < known => {
+                    exchanged.push((disk.index, "it was exchanged for an old image of itself".to_owned()));
+                }
+                Found::Valid(block) if block.instance != self.instance => return Err(self.taken(&drive.name())),
+                Found::Valid(_) => {}
+                Found::None | Found::Newer(_) | Found::Damaged(_) => {
+                    exchanged.push((disk.index, "its superblock is gone: it was exchanged or overwritten".to_owned()));
+                }
             }
         }
-        Ok(())
+        Ok(exchanged)
+    }
+
+    fn taken(&self, drive: &str) -> Error {
+        self.fenced.store(true, Ordering::Release);
+        let what = format!("pool {}: another program has taken drive {drive}; close this one", self.name);
+        Error::new(Kind::Fenced, what)
     }
 }

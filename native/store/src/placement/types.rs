@@ -127,6 +127,8 @@ pub struct DriveState {
     pub condition: DriveCondition,
     /// Why it is not active; empty otherwise.
     pub reason: String,
+    /// It is being emptied, to be removed.
+    pub draining: bool,
     /// Bytes of slots, and of those that are free.
     pub total_bytes: u64,
     pub free_bytes: u64,
