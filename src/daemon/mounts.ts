@@ -15,6 +15,8 @@ import type { ErrorBody, MountAnswer, UmountResult } from "./protocol.js";
 import type { WantedMount } from "./state-file.js";
 
 const FS_TYPE = "fuse.holdfast";
+/** What a mount answers whose daemon died; all but the first only for a moment. */
+const DEAD: ReadonlySet<string> = new Set(["ENOTCONN", "ECONNABORTED", "ECANCELED"]);
 /** Between two tries to unmount a busy mount. */
 const BUSY_POLL_MS = 100;
 
@@ -232,7 +234,7 @@ async function realMountPoint(dir: Buffer): Promise<Buffer> {
   try {
     return await realpath(dir, "buffer");
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOTCONN") return dir;
+    if (DEAD.has((error as NodeJS.ErrnoException).code ?? "")) return dir;
     throw fromSystem(error, `mount point ${pathToText(dir)}`, "make it first: mkdir");
   }
 }

@@ -115,7 +115,8 @@ describe("life of a volume", () => {
   it("comes back by itself after kill -9, with what was acknowledged and never flushed", async () => {
     writeFileSync(join(mount, "dir/unflushed"), "acknowledged");
     await place.stop("SIGKILL");
-    assert.throws(() => statSync(join(mount, "dir")), { code: "ENOTCONN" });
+    // The first request after the kill may still have been taken by the dying connection.
+    assert.throws(() => statSync(join(mount, "dir")), { code: /^(?:ENOTCONN|ECONNABORTED|ECANCELED)$/ });
     await place.start();
     assert.equal(readFileSync(join(mount, "dir/unflushed"), "utf8"), "acknowledged");
     assert.equal(content(), hash);

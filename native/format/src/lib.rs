@@ -17,6 +17,7 @@ pub mod manifest;
 pub mod op;
 pub mod point;
 pub mod ring;
+pub mod scrub;
 pub mod superblock;
 pub mod table;
 pub mod wire;

@@ -53,6 +53,16 @@ pub const HEAL_SLOTS_PER_STEP: usize = 4;
 pub const HEAL_THINGS_PER_STEP: usize = 64;
 /// Healing beside a foreground that writes or reads: bytes a second. Alone it is as fast as the drives are.
 pub const HEAL_BYTES_PER_S_BUSY: u64 = 32 << 20;
+/// A pass of the scrub begins this long after the one before it began, and takes at most `SCRUB_PASS_S_MAX` as long as
+/// the drives can give what that needs; it is never slower than this many bytes a second.
+pub const SCRUB_INTERVAL_S: u64 = 24 * 3600;
+pub const SCRUB_PASS_S_MAX: u64 = 6 * 24 * 3600;
+pub const SCRUB_BYTES_PER_S_MIN: u64 = 16 << 20;
+/// What one step reads of each copy, and what is scrubbed between two notes of how far it is.
+pub const SCRUB_STEP_BYTES: u64 = 1 << 20;
+pub const SCRUB_SAVE_BYTES: u64 = 256 << 20;
+/// Sentences of one pass about what was wrong.
+pub const SCRUB_FINDINGS_MAX: usize = 64;
 /// Sentences about what cannot be healed.
 pub const HEAL_REPORTS_MAX: usize = 16;
 

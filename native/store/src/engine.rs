@@ -7,9 +7,11 @@ mod check;
 mod heal;
 mod housekeeping;
 mod options;
+mod scrub;
 
-pub use crate::placement::HealProgress;
+pub use crate::placement::{HealProgress, ScrubReport};
 pub use check::CheckReport;
+pub use scrub::ScrubProgress;
 pub use options::{
     Counters, DriveInfo, DriveSpec, EngineOptions, PoolStatus, RingMemory, VolumeCreate, VolumeInfo, real_drives,
 };
@@ -67,6 +69,7 @@ pub struct Engine {
     streaming: AtomicBool,
     /// The newest failure of the housekeeper, for status.
     trouble: Mutex<Option<Error>>,
+    scrubbing: Mutex<Option<scrub::Scrubbing>>,
     /// And of healing.
     heal_trouble: Mutex<Option<Error>>,
 }
@@ -182,6 +185,7 @@ impl Engine {
             logged_bytes: AtomicU64::new(0),
             streaming: AtomicBool::new(false),
             trouble: Mutex::new(None),
+            scrubbing: Mutex::new(None),
             heal_trouble: Mutex::new(None),
         });
         for record in pool.groups() {

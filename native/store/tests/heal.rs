@@ -350,3 +350,91 @@ fn drives_are_added_emptied_and_replaced() {
     assert_healed(&rig, "opened again");
     assert_eq!(names(&rig), ["d2", "d3"]);
 }
+
+/// Flips a bit in every block of a drive's slabs.
+fn rot(drive: &SimDrive) -> u64 {
+    let mut flips = 0;
+    for (file, bytes) in drive.files().into_iter().filter(|(file, _)| file.starts_with("slab-")) {
+        for block in 0..bytes / 4096 {
+            drive.flip_bit(&file, block * 4096 + block % 160, (block % 8) as u8);
+            flips += 1;
+        }
+    }
+    flips
+}
+
+#[test]
+fn scrub_repairs_every_block_of_a_rotten_copy() {
+    for rotten in 0..2 {
+        let rig = Rig::create(100 + rotten as u64, 2, options());
+        let mut load = Load::new(&rig, "v", 2, 100);
+        load.run(100);
+        rig.engine.settle().expect("settled");
+        load.run(60);
+        rig.engine.settle().expect("settled");
+        load.run(30);
+        notice(&rig);
+        let clean = rig.engine.scrub(None).expect("scrubbed");
+        assert_eq!((clean.bad_copies, clean.lost), (0, 0), "{:?}", clean.findings);
+        assert!(clean.tables > 0 && clean.pages > 0 && clean.footers > 0 && clean.frames > 0, "{clean:?}");
+        let drives = rig.world.drives();
+        assert!(rot(&drives[rotten]) > 0);
+        let report = rig.engine.scrub(None).expect("scrubbed");
+        assert!(report.bad_copies > 0);
+        assert_eq!((report.repaired, report.lost), (report.bad_copies, 0), "{:?}", report.findings);
+        assert!(report.findings.iter().all(|what| what.contains(&format!("at drive d{rotten}"))));
+        let again = rig.engine.scrub(None).expect("scrubbed");
+        assert_eq!((again.bad_copies, again.lost), (0, 0), "{:?}", again.findings);
+        // What was rotten is all there is, now and after a restart.
+        let (rig, load) = restart_without_ring(rig, load, &[1 - rotten]);
+        load.verify("only the copy that was rotten");
+        assert_sound(&rig, "only the copy that was rotten");
+    }
+}
+
+/// Power is cut: what is in the log has to come from the drives.
+fn restart_without_ring(rig: Rig, load: Load, missing: &[usize]) -> (Rig, Load) {
+    let rig = Rig { rings: rig::Rings::default(), ..rig };
+    restart(rig, load, missing)
+}
+
+#[test]
+fn scrub_reports_what_no_copy_has_right() {
+    let rig = Rig::create(110, 2, options());
+    let mut load = Load::new(&rig, "v", 2, 110);
+    load.run(60);
+    rig.engine.settle().expect("settled");
+    let drives = rig.world.drives();
+    drives.iter().for_each(|drive| {
+        rot(drive);
+    });
+    let report = rig.engine.scrub(None).expect("scrubbed");
+    assert!(report.lost > 0 && report.repaired == 0, "nothing is healed from a wrong copy");
+    assert!(report.findings.iter().any(|what| what.contains("no copy is right")), "{:?}", report.findings);
+    let missing = rig.engine.scrub(Some("w")).expect_err("no such volume");
+    assert!(missing.message.contains("no volume w"), "{missing}");
+}
+
+#[test]
+fn the_background_scrub_goes_on_after_a_restart_and_passes_once_a_day() {
+    let rig = Rig::create(120, 2, options());
+    let mut load = Load::new(&rig, "v", 2, 120);
+    load.run(200);
+    rig.engine.settle().expect("settled");
+    let mut steps = 0;
+    while rig.engine.scrub_background_step().expect("a step").is_some() {
+        steps += 1;
+    }
+    let progress = rig.engine.scrub_progress();
+    assert!(steps > 3 && !progress.running && progress.pass == 1);
+    let (rig, load) = restart(rig, load, &[]);
+    assert!(rig.engine.scrub_background_step().expect("not due").is_none());
+    assert_eq!(rig.engine.scrub_progress().pass, 1);
+    rig.world.clock().advance(86_400_000_000_000);
+    rot(&rig.world.drives()[0]);
+    while rig.engine.scrub_background_step().expect("a step").is_some() {}
+    let progress = rig.engine.scrub_progress();
+    assert!(progress.pass == 2 && progress.repaired > 0 && progress.lost == 0, "{progress:?}");
+    vanish(&rig.world.drives()[1]);
+    load.verify("only the copy that was rotten");
+}

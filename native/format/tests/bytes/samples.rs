@@ -493,6 +493,7 @@ fn again_item(bytes: &[u8]) -> Option<Vec<u8>> {
 fn items() -> Vec<Sample> {
     let (id, uuid) = (GroupId(7), Uuid([3; 16]));
     let drive = DriveEntry {
+        draining: false,
         index: 1,
         uuid: Uuid([2; 16]),
         domain: "a/b".into(),

@@ -18,7 +18,8 @@ use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Heals in the background: as fast as the drives are when nobody else wants them, else at a bounded rate.
+/// Heals in the background, as fast as the drives are when nobody else wants them, else at a bounded rate; scrubs when
+/// nothing is to be healed.
 pub(super) fn start_healer(engine: &Arc<Engine>) -> Result<()> {
     let (bell, clock) = (engine.healer.clone(), engine.clock.clone());
     let weak = Arc::downgrade(engine);
@@ -33,12 +34,19 @@ pub(super) fn start_healer(engine: &Arc<Engine>) -> Result<()> {
             let result = engine.heal_step();
             let healed = engine.pool.counters().bytes_healed - healed;
             let busy = foreground != engine.foreground();
-            let more = matches!(result, Ok(true));
+            let result = match result {
+                Ok(true) => Ok(Some((healed, if busy { HEAL_BYTES_PER_S_BUSY } else { u64::MAX }))),
+                Ok(false) => engine.scrub_background_step(),
+                Err(error) => Err(error),
+            };
+            let paced = result.as_ref().ok().copied().flatten();
             *engine.heal_trouble.lock() = result.err().filter(|error| error.kind != Kind::Closed);
             drop(engine);
-            let due_ns = if busy { healed * SECOND.as_nanos() as u64 / HEAL_BYTES_PER_S_BUSY } else { 0 };
             let spent_ns = clock.boottime_ns().saturating_sub(began_ns);
-            let pause = if more { Duration::from_nanos(due_ns.saturating_sub(spent_ns)) } else { SECOND };
+            let pause = paced.map_or(SECOND, |(bytes, rate)| {
+                let due_ns = bytes as u128 * SECOND.as_nanos() / rate as u128;
+                Duration::from_nanos((due_ns as u64).saturating_sub(spent_ns))
+            });
             if !pause.is_zero() {
                 bell.await_ring(pause);
             }

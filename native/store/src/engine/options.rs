@@ -1,5 +1,6 @@
 //! What an engine is told and what it tells.
 
+use super::scrub::ScrubProgress;
 use super::Engine;
 use crate::error::{Error, Kind, Result};
 use crate::placement::{HealProgress, Pool, PoolDrive, ProbeInfo};
@@ -131,6 +132,7 @@ pub struct PoolStatus {
     pub counters: Counters,
     /// Rebuilding of lost copies.
     pub healing: HealProgress,
+    pub scrub: ScrubProgress,
 }
 
 #[derive(Clone, Debug)]
@@ -244,6 +246,7 @@ pub(super) fn status_of(engine: &Engine) -> PoolStatus {
         warnings,
         counters: counters_of(engine),
         healing: pool.heal_progress(),
+        scrub: engine.scrub_progress(),
     }
 }
 

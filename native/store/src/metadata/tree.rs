@@ -198,6 +198,17 @@ impl Tree {
         super::survey::each_data_record(&self.snapshot(), visit)
     }
 
+    /// Calls `visit` with the DATA records (key and value) of one table, from a key on, until it returns false: for the
+    /// scrub. False: the tree has no such table any more.
+    pub fn data_records_of(
+        &self,
+        table: TableId,
+        from: &[u8],
+        visit: &mut dyn FnMut(&[u8], Option<&[u8]>) -> Result<bool>,
+    ) -> Result<bool> {
+        super::survey::data_records_of(&self.snapshot(), table, from, visit)
+    }
+
     /// Makes an edit visible, after it is durable. Tables of other owners in it are ignored.
     pub fn apply(&self, edit: &TreeEdit) {
         let removed: BTreeSet<TableId> = edit.removed.iter().copied().collect();

@@ -19,24 +19,34 @@ pub struct PageBirth {
 /// not verify are passed over: their pages are then unknown, and the caller leaves them alone.
 pub fn segment_births(egroup: EgroupId, incarnation: u64, bytes: &[u8]) -> Vec<PageBirth> {
     let mut births = Vec::new();
+    each_frame(incarnation, bytes, &mut |_, header, ops| {
+        frame_births(header, ops, &mut |of, birth| {
+            if of == egroup {
+                births.push(birth);
+            }
+        });
+    });
+    births
+}
+
+/// Calls `visit` for every frame of a segment whose header and ops verify: first page, header, ops.
+pub fn each_frame(incarnation: u64, bytes: &[u8], visit: &mut dyn FnMut(usize, &FrameHeader, &[u8])) {
     let mut page = 0;
     let pages = bytes.len() / BLOCK_BYTES;
     while page < pages {
         let at = &bytes[page * BLOCK_BYTES..];
         let header = FrameHeader::decode(at).ok().filter(|header| header.incarnation == incarnation);
-        let Some(header) = header else {
+        let Some((header, ops)) = header.and_then(|header| header.ops(at).ok().map(|ops| (header.clone(), ops))) else {
             page += 1;
             continue;
         };
-        if let Ok(ops) = header.ops(at) {
-            frame_births(egroup, &header, ops, &mut births);
-        }
+        visit(page, &header, ops);
         page += header.pages();
     }
-    births
 }
 
-fn frame_births(egroup: EgroupId, header: &FrameHeader, ops: &[u8], births: &mut Vec<PageBirth>) {
+/// Payload pages that a frame names, with the egroup that each lies in.
+pub fn frame_births(header: &FrameHeader, ops: &[u8], visit: &mut dyn FnMut(EgroupId, PageBirth)) {
     let mut next: [u16; 3] = std::array::from_fn(|class| header.places[class].first_page);
     let mut take = Take::new(ops);
     while let Ok(op) = Op::take(&mut take) {
@@ -46,9 +56,7 @@ fn frame_births(egroup: EgroupId, header: &FrameHeader, ops: &[u8], births: &mut
         let class = op.header.payload_rf.clamp(1, 3) as usize - 1;
         let base = next[class];
         next[class] += op.header.payload_pages as u16;
-        if header.places[class].egroup != egroup {
-            continue;
-        }
+        let egroup = header.places[class].egroup;
         let stamp = Stamp { lsn: op.header.lsn, row: op.header.row };
         // Effects of a verified op decode; a page that they do not name stays unknown.
         let _ = each_effect(op.effects, |effect| {
@@ -62,7 +70,7 @@ fn frame_births(egroup: EgroupId, header: &FrameHeader, ops: &[u8], births: &mut
                         block: start_block + at as u32,
                         stamp,
                     };
-                    births.push(PageBirth { page: base + first_page + at as u16, birth, checksum });
+                    visit(egroup, PageBirth { page: base + first_page + at as u16, birth, checksum });
                 }
             }
         });

@@ -92,6 +92,11 @@ impl Pool {
         Ok(Run { copies: target.copies, page: moved, count })
     }
 
+    /// Where a page lies now: copies, and page in the slot.
+    pub(super) fn place_of(&self, egroup: EgroupId, page: u16) -> Result<(Vec<SlotAddress>, u16)> {
+        self.run_of(egroup, page, 1).map(|run| (run.copies, run.page))
+    }
+
     /// Fills `into` (whole pages) from `first_page` on, wherever the pages lie now. `verify` gets the index
     /// of a page
     /// in `into` and its bytes; a page that it rejects is read from the other copies, and mended.

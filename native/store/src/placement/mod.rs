@@ -32,6 +32,7 @@ mod placing;
 mod publish;
 mod records;
 mod report;
+mod scrub;
 mod slots;
 mod superblocks;
 #[cfg(test)]
@@ -42,6 +43,7 @@ pub use crate::metadata::io::PageName;
 pub use check::PageCounts;
 pub use heal::HealProgress;
 pub use heal_content::{Named, NamesOf};
+pub use scrub::{ScrubReport};
 pub use holdfast_format::egroup::Birth;
 pub use holdfast_format::manifest::{EpochRow, GroupRecord, Segment};
 pub use types::{

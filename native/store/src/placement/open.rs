@@ -7,7 +7,7 @@ use super::create::{Assembly, assemble};
 use super::disk::{Disk, DiskSpec, Layout, MANIFEST_FILE};
 use super::journal::{Copy, Recovered, recover};
 use super::report::count;
-use super::superblocks::{Found, read_slots};
+use super::superblocks::{Found, is_bare, read_slots};
 use super::types::{DriveCondition, PoolOptions};
 use crate::error::{Error, Kind, Result};
 use holdfast_device::Drive;
@@ -37,6 +37,9 @@ fn members(drives: Vec<Arc<dyn Drive>>) -> Result<(Vec<Member>, Vec<String>)> {
         let path = drive.name();
         let (block, next_superblock) = match read_slots(&*drive) {
             Ok((Found::Valid(block), next)) => (*block, next),
+            Ok((Found::None, _)) if !is_bare(&*drive)? => {
+                return Err(Error::invalid(format!("drive {path} is in no pool")));
+            }
             Ok((Found::None, _)) => {
                 strangers.push(format!("drive {path} is in no pool"));
                 continue;

@@ -149,7 +149,9 @@ impl Pool {
         for copy in self.turn(copies) {
             match self.read_copy(copy, offset, into) {
                 Ok(()) if verify(into) => {
-                    rejected.into_iter().for_each(|bad| self.mend(bad, offset, into));
+                    for bad in rejected {
+                        self.mend(bad, offset, into);
+                    }
                     return Ok(());
                 }
                 Ok(()) => {
@@ -171,23 +173,32 @@ impl Pool {
 
     /// Rewrites verified bytes of a bad copy. Bytes around them, to the next block border, stay as they are
     /// there.
-    pub(super) fn mend(&self, copy: SlotAddress, offset: u32, right: &[u8]) {
+    /// False when that did not work; the next edit then puts the drive out.
+    pub(super) fn mend(&self, copy: SlotAddress, offset: u32, right: &[u8]) -> bool {
         let block = BLOCK_BYTES as u32;
         let start = offset / block * block;
         let end = (offset as usize + right.len()).next_multiple_of(BLOCK_BYTES);
         let mut whole = vec![0; end - start as usize];
         let partial = start != offset || whole.len() != right.len();
         if partial && self.read_copy(copy, start, &mut whole).is_err() {
-            return;
+            return false;
         }
         whole[(offset - start) as usize..][..right.len()].copy_from_slice(right);
-        let Some((drive, file, at)) = self.disks[copy.drive as usize].place(copy.slot, start) else { return };
+        let Some((drive, file, at)) = self.disks[copy.drive as usize].place(copy.slot, start) else {
+            return false;
+        };
         if self.check_writable().is_err() {
-            return;
+            return false;
         }
         match drive.write(file, at, &[&whole], Durability::Durable) {
-            Ok(()) => count(&self.counters.repairs, 1),
-            Err(error) => self.suspect(copy.drive, format!("repairing: {error}")),
+            Ok(()) => {
+                count(&self.counters.repairs, 1);
+                true
+            }
+            Err(error) => {
+                self.suspect(copy.drive, format!("repairing: {error}"));
+                false
+            }
         }
     }
 

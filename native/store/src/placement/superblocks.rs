@@ -66,6 +66,12 @@ fn is_ignored(file: &str) -> bool {
     matches!(file, "lost+found" | "lock")
 }
 
+/// Whether the directory is empty, but for what adding a drive leaves behind when it is cut short.
+pub(super) fn is_bare(drive: &dyn Drive) -> Result<bool> {
+    let files = drive.list().map_err(|error| drive_error(drive, "listing", &error))?;
+    Ok(files.iter().all(|file| is_ignored(file) || file == MANIFEST_FILE))
+}
+
 pub(super) fn probe(drive: &dyn Drive) -> Result<ProbeInfo> {
     Ok(match read(drive)? {
         Found::Valid(block) => ProbeInfo::Member {

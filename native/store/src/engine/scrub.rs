@@ -1,0 +1,202 @@
+//! Scrubbing, table by table: each table is verified on all its copies, then every page that its DATA records name, on
+//! all of theirs; at last the footers and the logs. In the background a pass a day, which goes on where it was after a
+//! restart; or a whole pass on demand.
+
+use super::Engine;
+use super::check::named_pages;
+use crate::error::{Error, Result};
+use crate::placement::ScrubReport;
+use holdfast_format::cell::Cell;
+use holdfast_format::limits::{
+    SCRUB_BYTES_PER_S_MIN, SCRUB_INTERVAL_S, SCRUB_PASS_S_MAX, SCRUB_SAVE_BYTES, SCRUB_STEP_BYTES,
+};
+use holdfast_format::scrub::{ScrubCursor, ScrubPhase};
+use holdfast_format::{BranchId, GroupId, TableId, EgroupId, key};
+
+/// Footers in one step.
+const FOOTERS_PER_STEP: usize = 64;
+
+/// The background's pass.
+pub(super) struct Scrubbing {
+    cursor: ScrubCursor,
+    report: ScrubReport,
+    /// Of `report.bytes`, when the cursor was saved last.
+    saved_bytes: u64,
+}
+
+/// How far the background's scrub is.
+#[derive(Clone, Default, Debug)]
+pub struct ScrubProgress {
+    pub running: bool,
+    /// Passes begun since the pool was created; 0: none yet.
+    pub pass: u64,
+    /// Seconds since 1970.
+    pub started_s: u64,
+    /// Of this pass, across restarts.
+    pub bad_copies: u64,
+    pub repaired: u64,
+    pub lost: u64,
+    /// Read in this pass since the pool was opened.
+    pub bytes: u64,
+    /// Since the pool was opened.
+    pub findings: Vec<String>,
+}
+
+/// What of the pool is scrubbed; `None`: everything.
+type Scope = Option<(GroupId, BranchId)>;
+
+fn first_cursor(scope: Scope) -> ScrubCursor {
+    let group = scope.map_or(GroupId(0), |(group, _)| group);
+    ScrubCursor { phase: ScrubPhase::Tables, group, ..ScrubCursor::default() }
+}
+
+impl Engine {
+    /// Reads and verifies every copy of everything in the pool, or of one volume (with its group's tables and log), and
+    /// repairs what is wrong from copies that are right. Reads and writes go on.
+    ///
+    /// Errors: `NotFound`, `Closed`. What is found is no error, but in the report.
+    pub fn scrub(&self, volume: Option<&str>) -> Result<ScrubReport> {
+        self.ensure_open()?;
+        let scope = volume.map(|name| self.find(name)).transpose()?;
+        let mut cursor = first_cursor(scope);
+        let mut report = ScrubReport::default();
+        while self.scrub_step(&mut cursor, scope, &mut report)? {
+            self.ensure_open()?;
+        }
+        Ok(report)
+    }
+
+    /// One bounded step of the background's pass. Returns the bytes that it read and the rate (bytes a second) that a
+    /// pass in time needs; `None`: nothing is due.
+    pub fn scrub_background_step(&self) -> Result<Option<(u64, u64)>> {
+        self.ensure_open()?;
+        let now_s = self.clock.wall().0.max(0) as u64;
+        let mut scrubbing = self.scrubbing.lock();
+        if scrubbing.is_none() {
+            let cursor = self.pool.load_scrub()?;
+            *scrubbing = Some(Scrubbing { cursor, report: ScrubReport::default(), saved_bytes: 0 });
+        }
+        let Some(state) = scrubbing.as_mut() else { return Ok(None) };
+        if state.cursor.phase == ScrubPhase::Done {
+            if now_s < state.cursor.started_s.saturating_add(SCRUB_INTERVAL_S) && state.cursor.pass > 0 {
+                return Ok(None);
+            }
+            let pass = state.cursor.pass + 1;
+            state.cursor = ScrubCursor { pass, started_s: now_s, ..first_cursor(None) };
+            state.report = ScrubReport { findings: std::mem::take(&mut state.report.findings), ..Default::default() };
+            state.saved_bytes = 0;
+        }
+        let before = state.report.clone();
+        let more = self.scrub_step(&mut state.cursor, None, &mut state.report)?;
+        state.cursor.bad_copies += state.report.bad_copies - before.bad_copies;
+        state.cursor.repaired += state.report.repaired - before.repaired;
+        state.cursor.lost += state.report.lost - before.lost;
+        if !more || state.report.bytes - state.saved_bytes >= SCRUB_SAVE_BYTES {
+            state.saved_bytes = state.report.bytes;
+            self.pool.save_scrub(&state.cursor)?;
+        }
+        let space = self.pool.space();
+        let rate = ((space.total - space.free) / SCRUB_PASS_S_MAX).max(SCRUB_BYTES_PER_S_MIN);
+        Ok(Some((state.report.bytes - before.bytes, rate)))
+    }
+
+    pub fn scrub_progress(&self) -> ScrubProgress {
+        let scrubbing = self.scrubbing.lock();
+        let Some(Scrubbing { cursor, report, .. }) = scrubbing.as_ref() else { return ScrubProgress::default() };
+        ScrubProgress {
+            running: cursor.phase != ScrubPhase::Done,
+            pass: cursor.pass,
+            started_s: cursor.started_s,
+            bad_copies: cursor.bad_copies,
+            repaired: cursor.repaired,
+            lost: cursor.lost,
+            bytes: report.bytes,
+            findings: report.findings.clone(),
+        }
+    }
+
+    /// Goes on from the cursor for a while; false: the pass is complete.
+    fn scrub_step(&self, cursor: &mut ScrubCursor, scope: Scope, report: &mut ScrubReport) -> Result<bool> {
+        let next_phase = |cursor: &mut ScrubCursor, phase| {
+            (cursor.phase, cursor.id) = (phase, 0);
+            cursor.group = scope.map_or(GroupId(0), |(group, _)| group);
+            cursor.key.clear();
+        };
+        let within = |group: GroupId| scope.is_none_or(|(only, _)| only == group);
+        match cursor.phase {
+            ScrubPhase::Tables => match self.pool.next_table(cursor.group, TableId(cursor.id)) {
+                Some(desc) if within(desc.owner) => {
+                    if (desc.owner, desc.id.0) != (cursor.group, cursor.id) {
+                        cursor.key.clear();
+                        (cursor.group, cursor.id) = (desc.owner, desc.id.0);
+                    }
+                    self.scrub_table(cursor, scope, report)?;
+                }
+                _ => next_phase(cursor, ScrubPhase::Footers),
+            },
+            ScrubPhase::Footers => {
+                match self.pool.scrub_footers(EgroupId(cursor.id), FOOTERS_PER_STEP, report)? {
+                    Some(next) => cursor.id = next.0,
+                    None => next_phase(cursor, ScrubPhase::Logs),
+                }
+            }
+            ScrubPhase::Logs => {
+                let mut groups = self.groups();
+                groups.sort_by_key(|group| group.id);
+                match groups.into_iter().find(|group| group.id >= cursor.group && within(group.id)) {
+                    Some(group) => {
+                        // Asked first: what is durable later may not be on all copies when they are read.
+                        let durable = group.durable();
+                        self.pool.scrub_log(group.id, durable, report)?;
+                        cursor.group = GroupId(group.id.0 + 1);
+                    }
+                    None => next_phase(cursor, ScrubPhase::Done),
+                }
+            }
+            ScrubPhase::Done => {}
+        }
+        Ok(cursor.phase != ScrubPhase::Done)
+    }
+
+    /// A table, then the pages of its records from the cursor on. Stops between two keys.
+    fn scrub_table(&self, cursor: &mut ScrubCursor, scope: Scope, report: &mut ScrubReport) -> Result<()> {
+        let (owner, id) = (cursor.group, TableId(cursor.id));
+        if cursor.key.is_empty() {
+            self.pool.scrub_table(owner, id, report)?;
+        }
+        let mut stopped = None;
+        if let Ok(group) = self.group(owner) {
+            let _hold = self.pool.hold();
+            let until = report.bytes + SCRUB_STEP_BYTES;
+            let mut last: Vec<u8> = Vec::new();
+            let name = self.group_name(owner);
+            let walked = group.tree().data_records_of(id, &cursor.key, &mut |record_key, value| {
+                if report.bytes >= until && record_key != last {
+                    stopped = Some(record_key.to_vec());
+                    return Ok(false);
+                }
+                last.clear();
+                last.extend_from_slice(record_key);
+                let Some((block, level)) = key::data_place(record_key) else { return Ok(true) };
+                let in_scope = scope.is_none_or(|(_, branch)| record_key.starts_with(&branch.0.to_be_bytes()));
+                let Some(value) = value.filter(|_| in_scope) else { return Ok(true) };
+                let cell = Cell::decode(level, value).map_err(|error| Error::decode("a cell", error))?;
+                let named = named_pages(level, &cell);
+                self.pool.scrub_pages(&named, &format!("group {name}, block {block} of a file"), report)?;
+                Ok(true)
+            });
+            if let Err(error) = walked {
+                report.lost += 1;
+                report.findings.push(format!("table {id} of group {name}: {error}"));
+            }
+        }
+        match stopped {
+            Some(next) => cursor.key = next,
+            None => {
+                cursor.id += 1;
+                cursor.key.clear();
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,310 @@
+//! Scrub: every copy of everything is read and compared with what its *parent* says of it: tables with their
+//! descriptions and indexes, data pages with the DATA records, footers with each other, the log with its frames. What is
+//! wrong is written again from a copy that is right.
+//!
+//! Invariants:
+//! - A copy is mended only with bytes that a checksum above it accepts, never "from the first copy".
+//! - Only what is durable and sealed, or a durable frame, is looked at: what is being written is nobody's fault.
+
+use super::Pool;
+use super::publish::Change;
+use super::report::count;
+use crate::error::{Error, Result};
+use crate::metadata::io::PageName;
+use crate::oplog::births::{each_frame, frame_births};
+use super::heal_content::Named;
+use holdfast_format::checksum::checksum;
+use holdfast_format::egroup::{EgroupState, Footer, footer_bytes};
+use holdfast_format::frame::FrameHeader;
+use holdfast_format::index::Index;
+use holdfast_format::limits::{BLOCK_BYTES, SCRUB_FINDINGS_MAX};
+use holdfast_format::manifest::{Item, Segment};
+use holdfast_format::scrub::{ScrubCursor, scrub_key};
+use holdfast_format::table::{SlotAddress, TableDesc};
+use holdfast_format::{EgroupId, GroupId, Lsn, TableId};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a scrub looked at and found.
+#[derive(Clone, Default, Debug)]
+pub struct ScrubReport {
+    pub tables: u64,
+    /// Pages of data, each on all its copies.
+    pub pages: u64,
+    pub footers: u64,
+    pub frames: u64,
+    /// Bytes read, all copies together.
+    pub bytes: u64,
+    /// Copies of pieces that were wrong or could not be read.
+    pub bad_copies: u64,
+    /// Those of them that are right again.
+    pub repaired: u64,
+    /// Pieces that no copy that is there has right.
+    pub lost: u64,
+    /// What, where, and from which copy it was mended: at most `SCRUB_FINDINGS_MAX` sentences.
+    pub findings: Vec<String>,
+}
+
+impl ScrubReport {
+    fn say(&mut self, what: String) {
+        if self.findings.len() < SCRUB_FINDINGS_MAX {
+            self.findings.push(what);
+        }
+    }
+}
+
+/// A piece of a slot that one checksum covers.
+struct Part {
+    offset: u32,
+    length: usize,
+    sum: u64,
+    /// For reports.
+    name: String,
+}
+
+impl Pool {
+    /// Reads the parts (ascending) from every copy that is there; mends the wrong ones from a right one.
+    fn scrub_parts(&self, copies: &[SlotAddress], parts: &[Part], report: &mut ScrubReport) {
+        let (Some(first), Some(end)) =
+            (parts.iter().map(|part| part.offset as usize).min(), parts.iter().map(|part| part.offset as usize + part.length).max())
+        else {
+            return;
+        };
+        let from = first / BLOCK_BYTES * BLOCK_BYTES;
+        let copies = self.readable(copies);
+        let mut right: Vec<Option<(SlotAddress, Vec<u8>)>> = parts.iter().map(|_| None).collect();
+        let mut wrong: Vec<Vec<(SlotAddress, &'static str)>> = vec![Vec::new(); parts.len()];
+        for copy in &copies {
+            let mut whole = vec![0; (end - from).next_multiple_of(BLOCK_BYTES)];
+            report.bytes += whole.len() as u64;
+            let read = self.read_copy(*copy, from as u32, &mut whole).is_ok();
+            for (at, part) in parts.iter().enumerate() {
+                let inside = part.offset as usize - from;
+                let piece = &mut whole[inside..inside + part.length];
+                let readable = read || self.read_copy(*copy, part.offset, piece).is_ok();
+                if readable && checksum(piece) == part.sum {
+                    right[at].get_or_insert_with(|| (*copy, piece.to_vec()));
+                } else {
+                    wrong[at].push((*copy, if readable { "wrong content" } else { "unreadable" }));
+                }
+            }
+        }
+        for ((part, right), wrong) in parts.iter().zip(right).zip(wrong) {
+            self.settle_part(part, right, &wrong, report);
+        }
+    }
+
+    fn settle_part(
+        &self,
+        part: &Part,
+        right: Option<(SlotAddress, Vec<u8>)>,
+        wrong: &[(SlotAddress, &str)],
+        report: &mut ScrubReport,
+    ) {
+        count(&self.counters.checksum_failures, wrong.len() as u64);
+        report.bad_copies += wrong.len() as u64;
+        let Some((source, bytes)) = right else {
+            report.lost += 1;
+            let places: Vec<String> = wrong.iter().map(|(copy, what)| format!("{} ({what})", self.place_name(*copy))).collect();
+            let places = if places.is_empty() { "no drive that is there".to_owned() } else { places.join(", ") };
+            report.say(format!("{}: no copy is right: {places}", part.name));
+            return;
+        };
+        for (copy, what) in wrong {
+            let mended = self.mend(*copy, part.offset, &bytes);
+            report.repaired += mended as u64;
+            let outcome = if mended { "repaired" } else { "not repaired" };
+            let (bad, good) = (self.place_name(*copy), self.place_name(source));
+            report.say(format!("{}: {what} at {bad}, {outcome} from {good}", part.name));
+        }
+    }
+
+    fn place_name(&self, copy: SlotAddress) -> String {
+        format!("drive {}, slot {}", self.disks[copy.drive as usize].name(), copy.slot)
+    }
+
+    /// The first table from `(owner, id)` on, in that order.
+    pub fn next_table(&self, owner: GroupId, id: TableId) -> Option<TableDesc> {
+        let image = self.image.read();
+        let here = image.tables.get(&owner).and_then(|tables| tables.range(id..).next());
+        let later = || image.tables.range(GroupId(owner.0 + 1)..).find_map(|(_, tables)| tables.iter().next());
+        here.or_else(later).map(|(_, desc)| desc.clone())
+    }
+
+    /// Index and blocks of a table on every copy.
+    pub fn scrub_table(&self, owner: GroupId, id: TableId, report: &mut ScrubReport) -> Result<()> {
+        let _hold = self.hold();
+        let image = self.image.read();
+        let Some(desc) = image.tables.get(&owner).and_then(|tables| tables.get(&id)).cloned() else { return Ok(()) };
+        drop(image);
+        report.tables += 1;
+        let index_part = Part {
+            offset: desc.index_offset,
+            length: desc.index_bytes as usize,
+            sum: desc.index_checksum,
+            name: format!("index of table {id} of group {owner}"),
+        };
+        self.scrub_parts(&desc.copies, std::slice::from_ref(&index_part), report);
+        let mut bytes = vec![0; desc.index_bytes as usize];
+        let sum = desc.index_checksum;
+        if self.read_slot(&desc.copies, desc.index_offset, &mut bytes, &|bytes| checksum(bytes) == sum).is_err() {
+            return Ok(());
+        }
+        let index = Index::decode(bytes).map_err(|error| Error::decode(&format!("index of table {id}"), error))?;
+        let parts: Vec<Part> = (0..index.blocks())
+            .map(|block| {
+                let place = index.place(block);
+                let name = format!("block {block} of table {id} of group {owner}");
+                Part { offset: place.offset, length: place.length as usize, sum: place.checksum, name }
+            })
+            .collect();
+        self.scrub_parts(&desc.copies, &parts, report);
+        Ok(())
+    }
+
+    /// Pages that one DATA record names, on every copy, wherever they lie now. `owner` says whose they are.
+    pub fn scrub_pages(&self, named: &[(PageName, Named)], owner: &str, report: &mut ScrubReport) -> Result<()> {
+        let _hold = self.hold();
+        let mut places: BTreeMap<Vec<SlotAddress>, Vec<Part>> = BTreeMap::new();
+        for ((egroup, page), named) in named {
+            report.pages += 1;
+            let name = format!("page {page} of egroup {egroup} ({owner})");
+            match self.place_of(*egroup, *page) {
+                Ok((copies, at)) => places.entry(copies).or_default().push(Part {
+                    offset: at as u32 * BLOCK_BYTES as u32 + named.offset as u32,
+                    length: named.length as usize,
+                    sum: named.checksum,
+                    name,
+                }),
+                Err(error) => {
+                    report.lost += 1;
+                    report.say(format!("{name}: {error}"));
+                }
+            }
+        }
+        places.iter().for_each(|(copies, parts)| self.scrub_parts(copies, parts, report));
+        Ok(())
+    }
+
+    /// Footers of sealed egroups from `from` on: up to `count` of them. Returns where to go on; `None`: at the end.
+    pub fn scrub_footers(&self, from: EgroupId, count: usize, report: &mut ScrubReport) -> Result<Option<EgroupId>> {
+        let _hold = self.hold();
+        let (mut found, mut next) = (Vec::new(), None);
+        self.scan_egroups(from, &mut |id, record| {
+            if found.len() == count {
+                next = Some(id);
+                return Ok(false);
+            }
+            if record.state == EgroupState::Data && !record.live.is_empty() && !self.is_segment(&record) {
+                found.push((id, record));
+            }
+            Ok(true)
+        })?;
+        for (id, record) in found {
+            report.footers += 1;
+            let bytes = footer_bytes(record.pages as usize);
+            let offset = self.slot_bytes - bytes as u32;
+            let mut right = vec![0; bytes];
+            // One that verifies is the right one: it names pool, egroup and incarnation.
+            let sum = match self.footer_bytes_of(id, &record, offset, &mut right) {
+                true => checksum(&right),
+                false => checksum(&[]),
+            };
+            let part = Part { offset, length: bytes, sum, name: format!("footer of egroup {id}") };
+            self.scrub_parts(&record.copies, &[part], report);
+        }
+        Ok(next)
+    }
+
+    fn footer_bytes_of(
+        &self,
+        id: EgroupId,
+        record: &holdfast_format::egroup::EgroupRecord,
+        offset: u32,
+        into: &mut [u8],
+    ) -> bool {
+        self.readable(&record.copies).into_iter().any(|copy| {
+            self.read_copy(copy, offset, into).is_ok()
+                && Footer::decode(into).is_ok_and(|footer| {
+                    (footer.pool, footer.egroup, footer.incarnation) == (self.uuid, id, record.incarnation)
+                })
+        })
+    }
+
+    /// Frames of a group's log that were durable up to `durable`, and the payload that they name.
+    pub fn scrub_log(&self, group: GroupId, durable: Lsn, report: &mut ScrubReport) -> Result<()> {
+        let _hold = self.hold();
+        let Some(record) = self.group(group) else { return Ok(()) };
+        let (mut parts, mut frames) = (Parts::new(), BTreeSet::new());
+        for segment in &record.segments {
+            for copy in self.readable(&segment.copies) {
+                let mut bytes = vec![0; self.slot_bytes as usize];
+                if self.read_copy(copy, 0, &mut bytes).is_ok() {
+                    let name = &record.name;
+                    each_durable_frame(segment.incarnation, &bytes, durable, &mut |page, header, ops| {
+                        frames.insert(header.chain);
+                        add_frame(name, segment, &bytes, (page, header, ops), &mut parts);
+                    });
+                }
+            }
+        }
+        report.frames += frames.len() as u64;
+        for segment in &record.segments {
+            let parts: Vec<Part> = parts.remove(&segment.egroup).unwrap_or_default().into_values().collect();
+            self.scrub_parts(&segment.copies, &parts, report);
+        }
+        Ok(())
+    }
+
+    /// How far the scrub was when it was noted last.
+    pub fn load_scrub(&self) -> Result<ScrubCursor> {
+        match self.record(&scrub_key())? {
+            Some(bytes) => ScrubCursor::decode(&bytes).map_err(|error| Error::decode("the scrub's record", error)),
+            None => Ok(ScrubCursor::default()),
+        }
+    }
+
+    pub fn save_scrub(&self, cursor: &ScrubCursor) -> Result<()> {
+        self.check_open()?;
+        let mut journal = self.journal.lock();
+        let mut change = Change::new(self);
+        let sequence = journal.sequence + 1;
+        change.items.push(Item::Record { sequence, key: scrub_key(), value: Some(cursor.encode()) });
+        self.commit(&mut journal, change, &|| {})
+    }
+}
+
+/// What has to be right, by egroup and offset.
+type Parts = BTreeMap<EgroupId, BTreeMap<u32, Part>>;
+
+/// Frames of one copy that verify and are durable: first page, header, ops. The newest may still be on its way to the
+/// other copies, if it has no ops that would say that it is durable: it is left out.
+fn each_durable_frame(incarnation: u64, bytes: &[u8], durable: Lsn, visit: &mut dyn FnMut(usize, &FrameHeader, &[u8])) {
+    let mut newest = 0;
+    each_frame(incarnation, bytes, &mut |page, _, _| newest = page);
+    each_frame(incarnation, bytes, &mut |page, header, ops| {
+        if (header.op_count > 0 || page != newest) && header.end_lsn().0 <= durable.0 + 1 {
+            visit(page, header, ops);
+        }
+    });
+}
+
+/// A frame that one copy has right, and the payload that it names: what any copy has, all should have.
+fn add_frame(
+    group: &str,
+    segment: &Segment,
+    bytes: &[u8],
+    (page, header, ops): (usize, &FrameHeader, &[u8]),
+    parts: &mut Parts,
+) {
+    let offset = (page * BLOCK_BYTES) as u32;
+    let length = header.head_bytes();
+    let name = format!("log of group {group}, frame of LSN {}", header.first_lsn);
+    let sum = checksum(&bytes[offset as usize..offset as usize + length]);
+    parts.entry(segment.egroup).or_default().insert(offset, Part { offset, length, sum, name });
+    frame_births(header, ops, &mut |egroup, birth| {
+        let offset = birth.page as u32 * BLOCK_BYTES as u32;
+        let name = format!("log of group {group}, payload of LSN {}", birth.birth.stamp.lsn);
+        let part = Part { offset, length: BLOCK_BYTES, sum: birth.checksum, name };
+        parts.entry(egroup).or_default().insert(offset, part);
+    });
+}
