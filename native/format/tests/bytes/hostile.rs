@@ -192,7 +192,7 @@ const BEYOND: &[(&str, usize, &[u8])] = &[
     ("superblock", 84, &[1]),                 // slots of no power of two
     ("manifest-edit", 4, &[4]),               // kind
     ("item-segment", 23, &[4]),               // RF
-    ("item-drive", 36, &[2]),                 // a boolean
+    ("item-drive", 36, &[4]),                 // flags
     ("frame", 32, &[0xff; 8]),                // the LSN after the last op
     ("frame", 32, &[0; 8]),                   // LSN 0
     ("frame", 52, &[4]),                      // RF
@@ -221,6 +221,8 @@ const BEYOND: &[(&str, usize, &[u8])] = &[
     ("egroup-data", 14, &[129]),              // bytes of a page set
     ("egroup-moved", 24, &[0xff, 0x03]),      // two pages from 1023
     ("egroup-moved", 27, &[0]),               // a page set that ends with a zero
+    ("scrub-cursor", 1, &[4]),                // phase
+    ("scrub-cursor", 2, &[1]),                // reserved
     ("egroup-footer", 4096 - 24, &[103]),     // more births than bytes
 ];
 
