@@ -107,6 +107,7 @@ const _: () = assert!(VALUE_BYTES_MAX <= u16::MAX as usize, "length u16");
 const _: () = assert!(KEY_BYTES_MAX < u16::MAX as usize, "length u16, and an exclusive end is a byte longer");
 const _: () = assert!(NAME_BYTES_MAX <= u8::MAX as usize && GROUP_NAME_BYTES_MAX <= u8::MAX as usize, "length u8");
 const _: () = assert!(SYMLINK_BYTES_MAX < VALUE_BYTES_MAX - 256, "an inode record is a value");
+const _: () = assert!(MOVED_SOURCES_MAX <= u8::MAX as usize && MOVED_PARTS_MAX <= MOVED_SOURCES_MAX, "counts u8");
 const _: () = assert!(SLOT_BYTES_MIN.is_power_of_two() && SLOT_BYTES_MAX.is_power_of_two());
 const _: () = assert!(WRITE_BYTES_MAX as usize <= SLOT_BYTES_MAX as usize / 4, "an op's payload leaves room");
 const _: () = assert!(MANIFEST_COPIES_MAX <= DRIVES_PER_POOL_MAX && DRIVES_PER_POOL_MAX <= u16::MAX as usize);

@@ -70,7 +70,9 @@ impl ScrubCursor {
             3 => ScrubPhase::Logs,
             _ => return Err(DecodeError::Invalid("scrub phase")),
         };
-        take.u16()?;
+        if take.u16()? != 0 {
+            return Err(DecodeError::Invalid("scrub reserved field"));
+        }
         let group = GroupId(take.u32()?);
         let (id, pass, started_s) = (take.u64()?, take.u64()?, take.u64()?);
         let (bad_copies, repaired, lost) = (take.u64()?, take.u64()?, take.u64()?);

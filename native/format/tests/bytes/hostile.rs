@@ -4,6 +4,10 @@
 
 use crate::allocations::largest_of;
 use crate::samples::{self, Guard, Sample};
+use holdfast_format::Ino;
+use holdfast_format::inode::InodeRecord;
+use holdfast_format::limits::SYMLINK_BYTES_MAX;
+use holdfast_format::op::{Effects, each_effect};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// A failure names the case by this and the bytes.
@@ -56,7 +60,7 @@ fn survives(sample: &Sample, bytes: &[u8]) {
     }
 }
 
-/// Changes some bytes: noise, or values at which sums and lengths overflow.
+/// Overwrites a few runs of bytes with noise.
 fn lie(random: &mut Random, bytes: &mut [u8]) {
     // Most of a padded record is padding: lies belong into its front, some into its end.
     let front = bytes.len().min(256);
@@ -64,17 +68,18 @@ fn lie(random: &mut Random, bytes: &mut [u8]) {
         let at =
             if random.below(4) == 0 { bytes.len() - 1 - random.below(front) } else { random.below(front) };
         let width = (1usize << random.below(4)).min(bytes.len() - at);
-        let choice = random.below(4);
-        for (n, byte) in bytes[at..at + width].iter_mut().enumerate() {
-            *byte = match choice {
-                0 => 0xff,
-                1 => 0,
-                2 if n + 1 == width => 0x7f,
-                2 => 0xff,
-                _ => random.next() as u8,
-            };
-        }
+        let noise = random.bytes(width);
+        bytes[at..at + width].copy_from_slice(&noise);
     }
+}
+
+/// Seals the bytes anew, if the sample has a seal, and tries them. Whether they were accepted.
+fn try_sealed(sample: &Sample, mut bytes: Vec<u8>) -> bool {
+    if let Guard::Own { seal, .. } = &sample.guard {
+        seal(&mut bytes);
+    }
+    survives(sample, &bytes);
+    again(sample, &bytes).is_some()
 }
 
 #[test]
@@ -148,20 +153,95 @@ fn lies_are_refused_or_read_even_under_a_right_checksum() {
     let mut random = Random(SEED);
     let mut accepted = 0;
     for sample in samples::all() {
-        for round in 0..3_000 {
+        for round in 0..2_000 {
             let mut bytes = sample.bytes.clone();
             lie(&mut random, &mut bytes);
             if round % 4 == 0 {
                 bytes.truncate(random.below(bytes.len()) + 1);
             }
-            if let Guard::Own { seal, .. } = &sample.guard {
-                seal(&mut bytes);
-                accepted += again(&sample, &bytes).is_some() as u32;
-            }
             survives(&sample, &bytes);
+            let taken = try_sealed(&sample, bytes);
+            accepted += (taken && matches!(sample.guard, Guard::Own { .. })) as u32;
         }
     }
     assert!(accepted > 1_000, "{accepted} lies came past the checksums: the others were not tried");
+}
+
+/// At these sums and lengths overflow.
+#[test]
+fn extremes_are_refused_or_read_wherever_they_stand() {
+    for sample in samples::all() {
+        let bytes = sample.bytes.len();
+        for at in (0..bytes).filter(|at| *at < 256 || at + 64 >= bytes) {
+            for width in [1, 2, 4, 6, 8].into_iter().filter(|width| at + width <= bytes) {
+                for (most, rest) in [(0xff, 0xff), (0x7f, 0xff), (0x80, 0), (0, 0)] {
+                    let mut extreme = sample.bytes.clone();
+                    extreme[at..at + width].fill(rest);
+                    extreme[at + width - 1] = most;
+                    try_sealed(&sample, extreme);
+                }
+            }
+        }
+    }
+}
+
+/// Sample, offset of a field in it, and a value one beyond what the field may hold there.
+const BEYOND: &[(&str, usize, &[u8])] = &[
+    ("superblock", 16 + 16, &[1]),            // an incompat bit
+    ("superblock", 80, &[3]),                 // drive 3 of 3
+    ("superblock", 84, &[1]),                 // slots of no power of two
+    ("manifest-edit", 4, &[4]),               // kind
+    ("item-segment", 23, &[4]),               // RF
+    ("item-drive", 36, &[4]),                 // flags
+    ("frame", 32, &[0xff; 8]),                // the LSN after the last op
+    ("frame", 32, &[0; 8]),                   // LSN 0
+    ("frame", 52, &[4]),                      // RF
+    ("frame", 52, &[0]),                      // RF
+    ("frame", 90, &[0x00, 0x04]),             // page 1024
+    ("op", 16, &[0]),                         // kind
+    ("op", 17, &[4]),                         // RF
+    ("op", 20, &[0x01, 0x04]),                // 1025 pages
+    ("op", 44, &[0x00, 0xca, 0x9a, 0x3b]),    // nanoseconds
+    ("effects", 37, &[0x00, 0x04]),           // page 1024
+    ("effects", 35, &[0]),                    // no pages, eight bytes left
+    ("ring-record", 0, &[87]),                // shorter than an op's header
+    ("inode", 46, &[1]),                      // reserved
+    ("inode", 56, &[0x00, 0xca, 0x9a, 0x3b]), // nanoseconds
+    ("cell-pages", 7, &[0x00, 0x04]),         // page 1024
+    ("cell-pages-64k", 7, &[0xf1, 0x03]),     // 16 pages from 1009
+    ("cell-packed", 9, &[0xf5, 0x0f]),        // 12 bytes from 4085
+    ("cell-partial", 1, &[0xfe, 0x0f]),       // 3 bytes from 4094
+    ("table-block", 14, &[2]),                // flags
+    ("table-block", 30, &[4]),                // shares four bytes of a key of three
+    ("table-header", 14, &[1]),               // reserved
+    ("table-index", 75, &[47]),               // a block in the header
+    ("table-desc", 10, &[4]),                 // tree
+    ("table-desc", 11, &[8]),                 // level
+    ("table-desc", 12, &[4]),                 // copies
+    ("egroup-data", 14, &[129]),              // bytes of a page set
+    ("egroup-moved", 24, &[0xff, 0x03]),      // two pages from 1023
+    ("egroup-moved", 27, &[0]),               // a page set that ends with a zero
+    ("scrub-cursor", 1, &[4]),                // phase
+    ("scrub-cursor", 2, &[1]),                // reserved
+    ("egroup-footer", 4096 - 24, &[103]),     // more births than bytes
+];
+
+#[test]
+fn what_is_beyond_a_limit_is_refused() {
+    let samples = samples::all();
+    for (name, at, value) in BEYOND {
+        let sample = samples.iter().find(|sample| sample.name == *name).expect("the name of a sample");
+        let mut bytes = sample.bytes.clone();
+        bytes[*at..*at + value.len()].copy_from_slice(value);
+        assert!(!try_sealed(sample, bytes), "{name} with {value:02x?} at {at}");
+    }
+    let target = vec![b'a'; SYMLINK_BYTES_MAX + 1];
+    let symlink = InodeRecord { target, ..InodeRecord::default() };
+    assert!(InodeRecord::decode(&symlink.encode()).is_err());
+    // Two blocks, the second one beyond the largest file.
+    let mut effects = Effects::new();
+    effects.pages(Ino(2), u32::MAX, 0, &[1, 2]);
+    assert!(each_effect(effects.as_bytes(), |_| ()).is_err());
 }
 
 #[test]

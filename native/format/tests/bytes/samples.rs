@@ -12,6 +12,7 @@ use holdfast_format::manifest::*;
 use holdfast_format::op::*;
 use holdfast_format::point::{PointKind, PointRecord};
 use holdfast_format::ring::{RingHeader, RingRecordHeader};
+use holdfast_format::scrub::{ScrubCursor, ScrubPhase, scrub_key};
 use holdfast_format::superblock::{Mark, Superblock};
 use holdfast_format::table::{SlotAddress, TableDesc, TreeKind};
 use holdfast_format::wire::Take;
@@ -72,6 +73,11 @@ pub fn all() -> Vec<Sample> {
 }
 
 fn again_key(bytes: &[u8]) -> Option<Vec<u8>> {
+    for tree in [TreeKind::Now, TreeKind::Pool] {
+        let member = index::filter_hash(tree, bytes);
+        let alone = index::filter_hash_of_range(tree, bytes, bytes);
+        assert!(alone.is_none_or(|alone| alone == member));
+    }
     let parts = key::parts(bytes)?;
     if let Some((start, level)) = key::data_place(bytes) {
         return Some(key::data(parts.branch, parts.ino, start, level));
@@ -150,6 +156,9 @@ fn values() -> Vec<Sample> {
 }
 
 fn again_cell<const LEVEL: u8>(bytes: &[u8]) -> Option<Vec<u8>> {
+    (0..=u8::MAX).step_by(3).for_each(|level| {
+        let _ = Cell::decode(level, bytes);
+    });
     Some(Cell::decode(LEVEL, bytes).ok()?.encode())
 }
 
@@ -426,6 +435,17 @@ fn pool() -> Vec<Sample> {
         incarnation: 3,
         births: vec![(birth, checksum(&[7; BLOCK_BYTES]))],
     };
+    let scrub = ScrubCursor {
+        phase: ScrubPhase::Tables,
+        group: GroupId(7),
+        id: 13,
+        key: b"abd".to_vec(),
+        pass: 3,
+        started_s: 1_790_000_000,
+        bad_copies: 1,
+        repaired: 1,
+        lost: 0,
+    };
     let head = RecordHead {
         kind: RecordKind::Edit,
         pool: Uuid([1; 16]),
@@ -450,6 +470,8 @@ fn pool() -> Vec<Sample> {
         sample("share-key", share_key(EgroupId(9), 5), |bytes| (bytes.len() == 9).then(|| bytes.to_vec())),
         sample("share", share_encode(2), |bytes| Some(share_encode(share_decode(bytes).ok()?))),
         footer_sample(&footer),
+        sample("scrub-key", scrub_key(), |bytes| (bytes == scrub_key()).then(scrub_key)),
+        sample("scrub-cursor", scrub.encode(), |bytes| Some(ScrubCursor::decode(bytes).ok()?.encode())),
     ]
 }
 
@@ -485,12 +507,12 @@ fn again_item(bytes: &[u8]) -> Option<Vec<u8>> {
 fn items() -> Vec<Sample> {
     let (id, uuid) = (GroupId(7), Uuid([3; 16]));
     let drive = DriveEntry {
-        draining: false,
         index: 1,
         uuid: Uuid([2; 16]),
         domain: "a/b".into(),
         bytes: 64 << 20,
         out: false,
+        draining: false,
         absent_since: 0,
     };
     let row = EpochRow { major: 1, minor: 2, random: 0xa5a5, first_lsn: Lsn(41), chain: 0x1122 };
