@@ -23,9 +23,9 @@
 
 import type { ErrorCode } from "../io-path/errors.js";
 import type { PathJson } from "../io-path/paths.js";
-import type { DriveStatus, PoolStatus, VolumeStatus } from "../io-path/pool.js";
+import type { DriveStatus, PoolStatus, ScrubReport, VolumeStatus } from "../io-path/pool.js";
 
-export type { DriveStatus, ErrorCode, PathJson, PoolStatus, VolumeStatus };
+export type { DriveStatus, ErrorCode, PathJson, PoolStatus, ScrubReport, VolumeStatus };
 
 export const ADMIN_SOCKET = "admin.sock";
 

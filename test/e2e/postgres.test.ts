@@ -116,7 +116,7 @@ describe("PostgreSQL", { skip }, () => {
     await until("enough is committed", () => committed.length >= COMMITS_BEFORE_KILL, DEADLINE_MS);
     assert.equal(child.exitCode, null, "pgbench was still running");
     await place.stop("SIGKILL");
-    endServer(Number(serverPid));
+    await endServer(Number(serverPid));
     child.kill("SIGKILL");
     await ended;
     return committed;
@@ -126,7 +126,9 @@ describe("PostgreSQL", { skip }, () => {
 /** Ends a server and its children, which stay together in one session. */
 /** Ends the server that this test started, with its session, and what its end leaves beside its socket. */
 async function endServer(pid: number): Promise<void> {
-  const members = spawnSync("ps", ["-o", "pid=", "-s", `${pid}`], { encoding: "utf8" }).stdout.split(/\s+/);
+  // Backends have sessions of their own: without their parent they would wait for each other for ever.
+  const found = spawnSync("ps", ["-o", "pid=", "-s", `${pid}`, "--ppid", `${pid}`], { encoding: "utf8" });
+  const members = found.stdout.split(/\s+/);
   const pids = new Set([`${pid}`, ...members.filter((member) => member !== "")]);
   for (const member of pids) spawnSync("kill", ["-KILL", member]);
   await until("the old server is gone", () => [...pids].every(isGone));

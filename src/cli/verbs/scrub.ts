@@ -1,7 +1,7 @@
 // holdfast scrub [VOLUME | --pool POOL]
 
 import type { Command } from "commander";
-import type { ScrubReport } from "../../io-path/pool.js";
+import type { ScrubReport } from "../../daemon/protocol.js";
 import { contextOf } from "../context.js";
 import { CliError } from "../errors.js";
 import { bytes, print } from "../output.js";
