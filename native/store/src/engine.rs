@@ -64,8 +64,9 @@ pub struct Engine {
     healer: Arc<Bell>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     closed: AtomicBool,
-    /// Log bytes at the newest look, and whether they grow fast.
+    /// Log bytes and frames at the newest look, and whether a stream is being written.
     logged_bytes: AtomicU64,
+    log_frames: AtomicU64,
     streaming: AtomicBool,
     /// The newest failure of the housekeeper, for status.
     trouble: Mutex<Option<Error>>,
@@ -183,6 +184,7 @@ impl Engine {
             threads: Mutex::default(),
             closed: AtomicBool::new(false),
             logged_bytes: AtomicU64::new(0),
+            log_frames: AtomicU64::new(0),
             streaming: AtomicBool::new(false),
             trouble: Mutex::new(None),
             scrubbing: Mutex::new(None),
