@@ -1,9 +1,16 @@
 //! Load with measured latencies: each work prepares its files, waits until every job is ready, runs, and
 //! gives one or more results. The same program drives every file system that is compared, so that its own
 //! cost cancels out.
+//!
+//! - A read work reads no block twice, so that what is cold at the start stays cold.
+//! - With a rate, ops are due at fixed times, and an op that begins late because the one before it was slow is
+//!   timed from when it was due: a stall counts for everything that it held up.
+
+mod files;
+mod measure;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Barrier;
@@ -12,11 +19,14 @@ use std::time::{Duration, Instant};
 use holdfast_device::Rng;
 
 use crate::fill;
+pub use measure::Measure;
 
 pub const BLOCK_BYTES: usize = 4096;
 pub const STREAM_BYTES: usize = 1 << 20;
 /// Latencies kept a job; beyond it ops still count, but not for percentiles.
 const LATENCIES_MAX: usize = 4_000_000;
+/// Where files that are kept for the next run lie, below the directory.
+const KEPT: &str = "load-files";
 
 pub struct Options {
     pub directory: PathBuf,
@@ -24,55 +34,63 @@ pub struct Options {
     pub seconds: f64,
     /// Size of each job's file.
     pub mib: usize,
+    /// Bytes of one read or write; the work's own where absent.
+    pub block_bytes: Option<usize>,
     /// Files a job in the small-file work.
     pub files: usize,
     pub seed: u64,
     /// Empty the kernel's caches before reads and look-ups; needs root.
     pub drop_caches: bool,
+    /// Keep the big files of reads and overwrites for the next run, and use those of the last one.
+    pub reuse: bool,
+    /// Ops a second of all jobs together; as fast as they can where absent.
+    pub rate: Option<u64>,
 }
 
-pub const WORKS: &[&str] =
-    &["write-fsync", "write", "create-fsync", "sequential-write", "sequential-read", "random-read", "files"];
-
-/// What one phase of one work gave.
-pub struct Measure {
-    pub work: String,
-    pub jobs: usize,
-    pub operations: u64,
-    pub bytes: u64,
-    pub seconds: f64,
-    /// Sorted.
-    pub latencies_ns: Vec<u64>,
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Act {
+    /// Overwrites for some seconds.
+    Write {
+        fsync: bool,
+    },
+    /// The whole file once, then one fsync.
+    Stream,
+    /// `warm`: the file was read once before and only its own pages were dropped.
+    Read {
+        warm: bool,
+    },
+    CreateFsync,
+    Files,
 }
 
-impl Measure {
-    /// The latency that `per_mille` of all ops did not exceed, in microseconds.
-    pub fn latency_us(&self, per_mille: usize) -> f64 {
-        let last = self.latencies_ns.len().saturating_sub(1);
-        let at = (self.latencies_ns.len() * per_mille / 1000).min(last);
-        self.latencies_ns.get(at).map_or(0.0, |ns| *ns as f64 / 1000.0)
-    }
+pub struct Work {
+    pub name: &'static str,
+    act: Act,
+    random: bool,
+    block_bytes: usize,
+}
 
-    pub fn json(&self) -> String {
-        let seconds = self.seconds.max(1e-9);
-        format!(
-            "{{\"work\":\"{}\",\"jobs\":{},\"operations\":{},\"seconds\":{:.6},\"operationsPerSecond\":{:.2},\
-             \"mibPerSecond\":{:.2},\"latencyMicroseconds\":{{\"p50\":{:.1},\"p90\":{:.1},\"p99\":{:.1},\
-             \"p999\":{:.1},\"max\":{:.1}}}}}",
-            self.work,
-            self.jobs,
-            self.operations,
-            self.seconds,
-            self.operations as f64 / seconds,
-            self.bytes as f64 / seconds / f64::from(1 << 20),
-            self.latency_us(500),
-            self.latency_us(900),
-            self.latency_us(990),
-            self.latency_us(999),
-            self.latency_us(1000),
-        )
+impl Work {
+    pub fn named(name: &str) -> Option<&'static Self> {
+        WORKS.iter().find(|work| work.name == name)
     }
 }
+
+const fn work(name: &'static str, act: Act, random: bool, block_bytes: usize) -> Work {
+    Work { name, act, random, block_bytes }
+}
+
+pub const WORKS: &[Work] = &[
+    work("write-fsync", Act::Write { fsync: true }, true, BLOCK_BYTES),
+    work("write", Act::Write { fsync: false }, true, BLOCK_BYTES),
+    work("sequential-write-fsync", Act::Write { fsync: true }, false, STREAM_BYTES),
+    work("sequential-write", Act::Stream, false, STREAM_BYTES),
+    work("random-read", Act::Read { warm: false }, true, BLOCK_BYTES),
+    work("cached-read", Act::Read { warm: true }, true, BLOCK_BYTES),
+    work("sequential-read", Act::Read { warm: false }, false, STREAM_BYTES),
+    work("create-fsync", Act::CreateFsync, false, BLOCK_BYTES),
+    work("files", Act::Files, false, BLOCK_BYTES),
+];
 
 /// One job's share of a phase.
 struct Job<'a> {
@@ -81,6 +99,9 @@ struct Job<'a> {
     directory: PathBuf,
     /// The big file of this job, absent in small-file works.
     file: Option<File>,
+    block_bytes: usize,
+    /// When the op that runs was due, if it begins late.
+    due: Option<Instant>,
     latencies_ns: Vec<u64>,
     operations: u64,
     bytes: u64,
@@ -89,19 +110,22 @@ struct Job<'a> {
 impl Job<'_> {
     /// Runs and times one op that moves `bytes`.
     fn time<T>(&mut self, bytes: usize, op: impl FnOnce(&mut Self) -> io::Result<T>) -> io::Result<T> {
-        let started = Instant::now();
+        let started = self.due.take().unwrap_or_else(Instant::now);
         let result = op(self)?;
-        if self.latencies_ns.len() < LATENCIES_MAX {
-            self.latencies_ns.push(started.elapsed().as_nanos() as u64);
-        }
+        self.note(started);
         self.operations += 1;
         self.bytes += bytes as u64;
         Ok(result)
     }
 
-    fn block_offset(&mut self) -> u64 {
-        let blocks = (self.options.mib << 20) / BLOCK_BYTES;
-        self.rng.below(blocks as u64) * BLOCK_BYTES as u64
+    fn note(&mut self, started: Instant) {
+        if self.latencies_ns.len() < LATENCIES_MAX {
+            self.latencies_ns.push(started.elapsed().as_nanos() as u64);
+        }
+    }
+
+    fn blocks(&self) -> usize {
+        ((self.options.mib << 20) / self.block_bytes).max(1)
     }
 
     fn file(&self) -> io::Result<&File> {
@@ -111,102 +135,131 @@ impl Job<'_> {
     fn path(&self, prefix: &str, number: usize) -> PathBuf {
         self.directory.join(format!("{prefix}-{number:07}"))
     }
+
+    fn shuffled(&mut self, count: usize) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..count).collect();
+        for at in (1..count).rev() {
+            order.swap(at, self.rng.below(at as u64 + 1) as usize);
+        }
+        order
+    }
+
+    /// Calls `op` with 0, 1, 2 … until the time is up, at the rate that is wanted.
+    fn repeat(&mut self, mut op: impl FnMut(&mut Self, usize) -> io::Result<()>) -> io::Result<()> {
+        let started = Instant::now();
+        let deadline = Duration::from_secs_f64(self.options.seconds);
+        let period = self
+            .options
+            .rate
+            .map(|rate| Duration::from_secs_f64(self.options.jobs as f64 / rate.max(1) as f64));
+        for turn in 0.. {
+            if let Some(period) = period {
+                let due = started + period.mul_f64(turn as f64);
+                let late = Instant::now() >= due;
+                self.due = late.then_some(due);
+                if due - started >= deadline {
+                    break;
+                }
+                crate::sys::sleep_until(due);
+            }
+            if started.elapsed() >= deadline {
+                break;
+            }
+            op(self, turn)?;
+        }
+        self.due = None;
+        Ok(())
+    }
 }
 
-/// Runs a work by name in a fresh directory below `options.directory`, which is removed afterwards.
-pub fn run(work: &str, options: &Options) -> io::Result<Vec<Measure>> {
+/// Runs a work in a fresh directory below `options.directory`, which is removed afterwards.
+pub fn run(work: &Work, options: &Options) -> io::Result<Vec<Measure>> {
+    let block_bytes = options.block_bytes.unwrap_or(work.block_bytes);
+    if block_bytes == 0 || block_bytes > options.mib << 20 {
+        return Err(io::Error::other(format!(
+            "blocks of {block_bytes} bytes do not fit {} MiB",
+            options.mib
+        )));
+    }
     let directory = options.directory.join(format!("load-{}", std::process::id()));
     fs::create_dir(&directory)?;
-    let result = run_in(work, options, &directory);
+    let result = run_in(work, options, &directory, block_bytes);
     fs::remove_dir_all(&directory)?;
     result
 }
 
-fn run_in(work: &str, options: &Options, directory: &Path) -> io::Result<Vec<Measure>> {
-    let deadline = Duration::from_secs_f64(options.seconds);
+fn run_in(work: &Work, options: &Options, directory: &Path, block_bytes: usize) -> io::Result<Vec<Measure>> {
     let mut jobs = (0..options.jobs)
-        .map(|number| make_job(work, options, &directory.join(format!("job-{number}")), number as u64))
+        .map(|number| make_job(work, options, directory, block_bytes, number))
         .collect::<io::Result<Vec<_>>>()?;
-    let block = fill::bytes(options.seed | 1, BLOCK_BYTES);
-    let until = |job: &mut Job<'_>, op: &dyn Fn(&mut Job<'_>) -> io::Result<()>| {
-        let started = Instant::now();
-        while started.elapsed() < deadline {
-            op(job)?;
+    let measure = match work.act {
+        Act::Write { fsync } => {
+            let order: Order = if work.random { random_order } else { wrapped_order };
+            phase(work.name, &mut jobs, |job| overwrite(job, order, fsync))
         }
-        Ok(())
-    };
-    let measure = match work {
-        "write-fsync" => phase(work, &mut jobs, |job| {
-            until(job, &|job| {
-                let offset = job.block_offset();
-                job.time(BLOCK_BYTES, |job| {
-                    job.file()?.write_all_at(&block, offset)?;
-                    job.file()?.sync_all()
-                })
-            })
-        }),
-        "write" => phase(work, &mut jobs, |job| {
-            until(job, &|job| {
-                let offset = job.block_offset();
-                job.time(BLOCK_BYTES, |job| job.file()?.write_all_at(&block, offset))
-            })
-        }),
-        "create-fsync" => phase(work, &mut jobs, |job| {
-            until(job, &|job| {
-                let path = job.path("synced", job.operations as usize);
-                job.time(BLOCK_BYTES, |_| {
-                    let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
-                    file.write_all(&block)?;
-                    file.sync_all()
-                })
-            })
-        }),
-        "sequential-write" => phase(work, &mut jobs, sequential_write),
-        "sequential-read" => {
-            cool_down(options, &jobs)?;
-            phase(work, &mut jobs, sequential_read)
+        Act::Stream => phase(work.name, &mut jobs, stream),
+        Act::Read { warm } => {
+            cool_down(options, &jobs, warm)?;
+            phase(work.name, &mut jobs, |job| read(job, work.random))
         }
-        "random-read" => {
-            cool_down(options, &jobs)?;
-            phase(work, &mut jobs, |job| {
-                until(job, &|job| {
-                    let offset = job.block_offset();
-                    let mut buffer = [0; BLOCK_BYTES];
-                    job.time(BLOCK_BYTES, |job| job.file()?.read_exact_at(&mut buffer, offset))
-                })
-            })
-        }
-        "files" => return small_files(&mut jobs, options),
-        other => return Err(io::Error::other(format!("unknown work {other:?}; there are {WORKS:?}"))),
+        Act::CreateFsync => phase(work.name, &mut jobs, files::create_fsync),
+        Act::Files => return files::run(&mut jobs, options),
     };
     Ok(vec![measure?])
 }
 
 /// Makes the job's directory and, where the work needs it, its file, written and flushed.
-fn make_job<'a>(work: &str, options: &'a Options, directory: &Path, number: u64) -> io::Result<Job<'a>> {
-    fs::create_dir(directory)?;
-    let path = directory.join("file");
-    let file = match work {
-        "files" | "create-fsync" => None,
-        "sequential-write" => Some(OpenOptions::new().read(true).write(true).create_new(true).open(path)?),
-        _ => {
-            let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
-            for at in 0..options.mib {
-                file.write_all_at(&fill::bytes(at as u64 + 1, STREAM_BYTES), (at * STREAM_BYTES) as u64)?;
-            }
-            file.sync_all()?;
-            Some(file)
-        }
+fn make_job<'a>(
+    work: &Work,
+    options: &'a Options,
+    directory: &Path,
+    block_bytes: usize,
+    number: usize,
+) -> io::Result<Job<'a>> {
+    let own = directory.join(format!("job-{number}"));
+    fs::create_dir(&own)?;
+    let kept = options.directory.join(KEPT);
+    let folder = if options.reuse { kept.as_path() } else { own.as_path() };
+    let file = match work.act {
+        Act::Files | Act::CreateFsync => None,
+        Act::Stream => Some(fresh(&own.join("stream"))?),
+        Act::Read { .. } => Some(filled(folder, &format!("read-{number}"), options)?),
+        Act::Write { .. } => Some(filled(folder, &format!("write-{number}"), options)?),
     };
     Ok(Job {
         options,
-        rng: Rng::from_seed(options.seed.wrapping_add(number)),
-        directory: directory.to_path_buf(),
+        rng: Rng::from_seed(options.seed.wrapping_add(number as u64)),
+        directory: own,
         file,
+        block_bytes,
+        due: None,
         latencies_ns: Vec::new(),
         operations: 0,
         bytes: 0,
     })
+}
+
+fn fresh(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create_new(true).open(path)
+}
+
+/// A big file, written and flushed; the one that is there if it has the size that is wanted.
+fn filled(folder: &Path, name: &str, options: &Options) -> io::Result<File> {
+    fs::create_dir_all(folder)?;
+    let path = folder.join(name);
+    let bytes = (options.mib * STREAM_BYTES) as u64;
+    if fs::metadata(&path).is_ok_and(|metadata| metadata.len() == bytes) {
+        return OpenOptions::new().read(true).write(true).open(path);
+    }
+    if path.exists() {
+        fs::remove_file(&path)?;
+    }
+    let file = fresh(&path)?;
+    for at in 0..options.mib {
+        file.write_all_at(&fill::bytes(at as u64 + 1, STREAM_BYTES), (at * STREAM_BYTES) as u64)?;
+    }
+    file.sync_all()?;
+    Ok(file)
 }
 
 /// Runs one phase on all jobs at once, from the first job's start to the last one's end. Each job takes its own
@@ -225,6 +278,7 @@ fn phase(
                 (job.operations, job.bytes) = (0, 0);
                 job.latencies_ns.clear();
                 scope.spawn(move || {
+                    crate::sys::wake_on_time();
                     barrier.wait();
                     let started = Instant::now();
                     body(job).map(|()| (started, Instant::now()))
@@ -244,6 +298,7 @@ fn phase(
     Ok(Measure {
         work: work.to_owned(),
         jobs: jobs.len(),
+        block_bytes: jobs.first().map_or(0, |job| job.block_bytes),
         operations: jobs.iter().map(|job| job.operations).sum(),
         bytes: jobs.iter().map(|job| job.bytes).sum(),
         seconds: elapsed.as_secs_f64(),
@@ -251,128 +306,86 @@ fn phase(
     })
 }
 
+/// The block of the op with this number.
+type Order = fn(&mut Job<'_>, usize) -> usize;
+
+fn random_order(job: &mut Job<'_>, _: usize) -> usize {
+    let blocks = job.blocks() as u64;
+    job.rng.below(blocks) as usize
+}
+
+/// From the start again after the end.
+fn wrapped_order(job: &mut Job<'_>, turn: usize) -> usize {
+    turn % job.blocks()
+}
+
+fn overwrite(job: &mut Job<'_>, order: Order, fsync: bool) -> io::Result<()> {
+    let block_bytes = job.block_bytes;
+    let data = fill::bytes(job.options.seed | 1, block_bytes);
+    job.repeat(|job, turn| {
+        let offset = (order(job, turn) * block_bytes) as u64;
+        job.time(block_bytes, |job| {
+            job.file()?.write_all_at(&data, offset)?;
+            if fsync { job.file()?.sync_all() } else { Ok(()) }
+        })
+    })
+}
+
 /// The final fsync counts as one op: its time is the work's own.
-fn sequential_write(job: &mut Job<'_>) -> io::Result<()> {
-    let data = fill::bytes(job.options.seed | 1, STREAM_BYTES);
-    for at in 0..job.options.mib {
-        job.time(STREAM_BYTES, |job| job.file()?.write_all_at(&data, (at * STREAM_BYTES) as u64))?;
+fn stream(job: &mut Job<'_>) -> io::Result<()> {
+    let block_bytes = job.block_bytes;
+    let data = fill::bytes(job.options.seed | 1, block_bytes);
+    for at in 0..job.blocks() {
+        job.time(block_bytes, |job| job.file()?.write_all_at(&data, (at * block_bytes) as u64))?;
     }
     job.time(0, |job| job.file()?.sync_all())
 }
 
-fn sequential_read(job: &mut Job<'_>) -> io::Result<()> {
-    let mut buffer = vec![0; STREAM_BYTES];
-    for at in 0..job.options.mib {
-        job.time(STREAM_BYTES, |job| job.file()?.read_exact_at(&mut buffer, (at * STREAM_BYTES) as u64))?;
-    }
-    Ok(())
+/// Each block once at most; ends with the file, or when the time is up.
+fn read(job: &mut Job<'_>, random: bool) -> io::Result<()> {
+    let block_bytes = job.block_bytes;
+    let blocks = job.blocks();
+    let order = if random { job.shuffled(blocks) } else { (0..blocks).collect() };
+    let mut buffer = vec![0; block_bytes];
+    let mut order = order.into_iter();
+    let mut done = false;
+    job.repeat(|job, _| match order.next() {
+        Some(block) => {
+            let offset = (block * block_bytes) as u64;
+            job.time(block_bytes, |job| job.file()?.read_exact_at(&mut buffer, offset))
+        }
+        None => {
+            done = true;
+            Err(io::Error::from(io::ErrorKind::UnexpectedEof))
+        }
+    })
+    .or_else(|error| if done { Ok(()) } else { Err(error) })
 }
 
-/// Takes the big files out of the page cache, and everything else too where asked.
-fn cool_down(options: &Options, jobs: &[Job<'_>]) -> io::Result<()> {
+/// Takes the big files out of the page cache, and everything else too where asked, unless the file system below is
+/// to be warm: then the files are read first, and only their own pages go.
+fn cool_down(options: &Options, jobs: &[Job<'_>], warm: bool) -> io::Result<()> {
     use std::os::fd::AsRawFd;
+    for job in jobs.iter().filter(|_| warm) {
+        let mut buffer = vec![0; STREAM_BYTES];
+        for at in 0..options.mib {
+            job.file()?.read_exact_at(&mut buffer, (at * STREAM_BYTES) as u64)?;
+        }
+    }
     jobs.iter().filter_map(|job| job.file.as_ref()).for_each(|file| crate::sys::evict(file.as_raw_fd()));
-    drop_caches(options)
+    if warm { Ok(()) } else { drop_caches(options) }
 }
 
 fn drop_caches(options: &Options) -> io::Result<()> {
     if options.drop_caches { fs::write("/proc/sys/vm/drop_caches", "3") } else { Ok(()) }
 }
 
-/// Create, stat, open+read+close, rename, unlink, each over all files in an order of its own.
-fn small_files(jobs: &mut [Job<'_>], options: &Options) -> io::Result<Vec<Measure>> {
-    let block = fill::bytes(options.seed | 1, BLOCK_BYTES);
-    let mut out = Vec::new();
-    out.push(phase("create", jobs, |job| {
-        (0..options.files).try_for_each(|number| {
-            let path = job.path("file", number);
-            job.time(BLOCK_BYTES, |_| {
-                OpenOptions::new().write(true).create_new(true).open(path)?.write_all(&block)
-            })
-        })
-    })?);
-    drop_caches(options)?;
-    out.push(phase("stat", jobs, |job| {
-        shuffled(job, options.files).into_iter().try_for_each(|number| {
-            let path = job.path("file", number);
-            job.time(0, |_| fs::symlink_metadata(path).map(drop))
-        })
-    })?);
-    drop_caches(options)?;
-    out.push(phase("open-read", jobs, |job| {
-        shuffled(job, options.files).into_iter().try_for_each(|number| {
-            let path = job.path("file", number);
-            let mut buffer = [0; BLOCK_BYTES];
-            job.time(BLOCK_BYTES, |_| File::open(path)?.read_exact(&mut buffer))
-        })
-    })?);
-    drop_caches(options)?;
-    out.push(phase("rename", jobs, |job| {
-        shuffled(job, options.files).into_iter().try_for_each(|number| {
-            let (from, to) = (job.path("file", number), job.path("renamed", number));
-            job.time(0, |_| fs::rename(from, to))
-        })
-    })?);
-    out.push(phase("unlink", jobs, |job| {
-        shuffled(job, options.files).into_iter().try_for_each(|number| {
-            let path = job.path("renamed", number);
-            job.time(0, |_| fs::remove_file(path))
-        })
-    })?);
-    Ok(out)
-}
-
-fn shuffled(job: &mut Job<'_>, count: usize) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..count).collect();
-    for at in (1..count).rev() {
-        order.swap(at, job.rng.below(at as u64 + 1) as usize);
-    }
-    order
+/// Writes a new file in one go.
+fn write_new(path: &Path, data: &[u8]) -> io::Result<File> {
+    let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
+    file.write_all(data)?;
+    Ok(file)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn options(directory: &Path) -> Options {
-        let directory = directory.to_path_buf();
-        Options { directory, jobs: 2, seconds: 0.05, mib: 2, files: 20, seed: 1, drop_caches: false }
-    }
-
-    #[test]
-    fn every_work_counts_what_it_did_and_leaves_nothing_behind() {
-        let directory = std::env::temp_dir().join(format!("holdfast-load-test-{}", std::process::id()));
-        fs::create_dir(&directory).expect("a fresh directory");
-        for work in WORKS {
-            let measures = run(work, &options(&directory)).expect(work);
-            for measure in &measures {
-                assert!(measure.operations > 0, "{work}");
-                assert_eq!(measure.latencies_ns.len() as u64, measure.operations, "{work}");
-                assert!(measure.latencies_ns.is_sorted(), "{work}");
-                // Two jobs at once cannot do more than two seconds' work in a second.
-                let busy: u64 = measure.latencies_ns.iter().sum();
-                assert!(
-                    busy as f64 / 1e9 <= 2.0 * measure.seconds,
-                    "{work}: {busy} ns in {} s",
-                    measure.seconds
-                );
-            }
-            if *work == "files" {
-                let phases: Vec<&str> = measures.iter().map(|measure| measure.work.as_str()).collect();
-                assert_eq!(phases, ["create", "stat", "open-read", "rename", "unlink"]);
-                assert!(measures.iter().all(|measure| measure.operations == 40));
-            }
-        }
-        assert_eq!(fs::read_dir(&directory).expect("still there").count(), 0);
-        fs::remove_dir(&directory).expect("empty");
-    }
-
-    #[test]
-    fn percentiles_are_taken_from_the_sorted_latencies() {
-        let latencies_ns = (1..=1000).map(|at| at * 1000).collect();
-        let work = "x".to_owned();
-        let measure = Measure { work, jobs: 1, operations: 1000, bytes: 0, seconds: 1.0, latencies_ns };
-        assert_eq!(measure.latency_us(500), 501.0);
-        assert_eq!(measure.latency_us(1000), 1000.0);
-    }
-}
+mod tests;
