@@ -245,6 +245,8 @@ export interface VolumeInfo {
   newestLsn: bigint
   durableLsn: bigint
   drainedLsn: bigint
+  /** Why it cannot be used: its group is damaged. Empty: it can. */
+  problem: string
 }
 
 export declare function volumeList(handle: number): Promise<Array<VolumeInfo> | Failure>

@@ -208,7 +208,12 @@ export class Supervisor {
 
   destroyVolume(name: string): Promise<void> {
     return this.#change(async () => {
-      const { pool } = await this.pools.findVolume(name);
+      // A damaged group is given up as a whole, by its own name.
+      const damaged = (await this.pools.volumes()).filter(
+        ({ volume }) => volume.group === name && volume.problem !== "",
+      );
+      for (const { volume } of damaged) this.#requireUnmounted(volume.name);
+      const { pool } = damaged[0] ?? (await this.pools.findVolume(name));
       this.#requireUnmounted(name);
       await this.pools.get(pool).destroyVolume(name);
     });

@@ -101,6 +101,8 @@ export interface VolumeStatus {
   newestLsn: number;
   durableLsn: number;
   drainedLsn: number;
+  /** Why it cannot be used: its group is damaged. Empty: it can. */
+  problem: string;
 }
 
 export interface VolumeRequest {
@@ -299,5 +301,6 @@ function toVolumeStatus(volume: NativeVolume): VolumeStatus {
     newestLsn: exact(volume.newestLsn),
     durableLsn: exact(volume.durableLsn),
     drainedLsn: exact(volume.drainedLsn),
+    problem: volume.problem,
   };
 }

@@ -51,7 +51,7 @@ describe("life of a volume", () => {
       keysOf(volume),
       [
         ...["ack", "createdSeconds", "drainedLsn", "durableLsn", "group", "mount", "name"],
-        ...["newestLsn", "pool", "quotaBytes", "rf"],
+        ...["newestLsn", "pool", "problem", "quotaBytes", "rf"],
       ].sort(),
     );
     assert.deepEqual([volume?.name, volume?.group, volume?.rf, volume?.ack], ["v", "v", 2, "fsync"]);

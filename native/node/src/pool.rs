@@ -226,6 +226,8 @@ pub struct VolumeInfo {
     pub newest_lsn: BigInt,
     pub durable_lsn: BigInt,
     pub drained_lsn: BigInt,
+    /// Why it cannot be used: its group is damaged. Empty: it can.
+    pub problem: String,
 }
 
 impl From<engine::DriveInfo> for DriveStatus {
@@ -282,6 +284,7 @@ impl From<engine::VolumeInfo> for VolumeInfo {
             newest_lsn: volume.newest_lsn.into(),
             durable_lsn: volume.durable_lsn.into(),
             drained_lsn: volume.drained_lsn.into(),
+            problem: volume.problem,
         }
     }
 }

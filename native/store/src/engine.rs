@@ -4,6 +4,7 @@
 //! compaction, expiry, cleaning, heartbeat). Every step they take is an ordinary call.
 
 mod check;
+mod damaged;
 mod heal;
 mod housekeeping;
 mod options;
@@ -60,6 +61,7 @@ pub struct Engine {
     rng: Mutex<Rng>,
     groups: RwLock<BTreeMap<GroupId, GroupEntry>>,
     volumes: Mutex<BTreeMap<String, VolumeEntry>>,
+    damaged: Mutex<BTreeMap<GroupId, damaged::Damaged>>,
     housekeeper: Arc<Bell>,
     healer: Arc<Bell>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
@@ -179,6 +181,7 @@ impl Engine {
             rng: Mutex::new(foundation.rng),
             groups: RwLock::default(),
             volumes: Mutex::default(),
+            damaged: Mutex::default(),
             housekeeper: Arc::default(),
             healer: Arc::default(),
             threads: Mutex::default(),
@@ -191,9 +194,12 @@ impl Engine {
             heal_trouble: Mutex::new(None),
         });
         for record in pool.groups() {
-            engine.open_group(&record)?;
+            engine.open_or_leave(&record)?;
         }
-        pool.replay_done();
+        match engine.damaged.lock().is_empty() {
+            true => pool.replay_done(),
+            false => pool.replay_done_in_part(),
+        }
         engine.finish_destroyed()?;
         if engine.options.background {
             housekeeping::start_housekeeper(&engine)?;
@@ -237,9 +243,10 @@ impl Engine {
     }
 
     fn group(&self, id: GroupId) -> Result<Arc<Group>> {
-        let groups = self.groups.read();
-        let entry = groups.get(&id).ok_or_else(|| Error::new(Kind::NotFound, format!("no group {id}")))?;
-        Ok(entry.group.clone())
+        if let Some(entry) = self.groups.read().get(&id) {
+            return Ok(entry.group.clone());
+        }
+        Err(self.refusal(id).unwrap_or_else(|| Error::new(Kind::NotFound, format!("no group {id}"))))
     }
 
     pub fn groups(&self) -> Vec<Arc<Group>> {
@@ -253,7 +260,8 @@ impl Engine {
     fn find(&self, name: &str) -> Result<(GroupId, BranchId)> {
         let volumes = self.volumes.lock();
         let entry = volumes.get(name).ok_or_else(|| {
-            Error::new(Kind::NotFound, format!("no volume {name} in pool {}", self.pool.name()))
+            let what = format!("no volume {name} in pool {}{}", self.pool.name(), self.suspects());
+            Error::new(Kind::NotFound, what)
         })?;
         Ok((entry.group, entry.branch))
     }
@@ -359,6 +367,10 @@ impl Engine {
     }
 
     fn info(&self, name: &str) -> Result<VolumeInfo> {
+        let (id, _) = self.find(name)?;
+        if let Some(info) = self.damaged_info(id, name) {
+            return Ok(info);
+        }
         let (group, _, record) = self.record(name)?;
         Ok(VolumeInfo {
             name: record.name,
@@ -370,6 +382,7 @@ impl Engine {
             newest_lsn: Group::newest(&group).0,
             durable_lsn: group.durable().0,
             drained_lsn: group.drained().0,
+            problem: String::new(),
         })
     }
 
@@ -406,9 +419,13 @@ impl Engine {
         self.change_record(name, |record| record.quota_bytes = quota_bytes)
     }
 
-    /// Removes the volume and everything in it. In a group of its own the group goes as a whole.
+    /// Removes the volume and everything in it. In a group of its own the group goes as a whole; a damaged group always
+    /// does, by its own name or that of its only volume.
     pub fn volume_destroy(&self, name: &str) -> Result<()> {
         self.ensure_open()?;
+        if let Some(destroyed) = self.destroy_damaged(name) {
+            return destroyed;
+        }
         let (group_id, branch) = self.find(name)?;
         if self.volumes.lock().get(name).is_some_and(|entry| entry.mounted.strong_count() > 0) {
             return Err(Error::new(Kind::Conflict, format!("volume {name} is mounted: unmount it first")));
@@ -463,7 +480,10 @@ impl Engine {
             entry.group.shut();
             entry.group.dissolve()?;
         }
-        self.pool.publish(Edit { groups: vec![GroupChange::Remove { id }], ..Edit::default() })
+        self.dissolve_damaged(id)?;
+        self.pool.publish(Edit { groups: vec![GroupChange::Remove { id }], ..Edit::default() })?;
+        self.forget_damaged(id);
+        Ok(())
     }
 
     /// The file system of a volume, to be mounted. `Conflict` while it is handed out already.

@@ -258,7 +258,8 @@ fn flip_both(world: &SimWorld, engine: &Engine, segment: &Segment, at: u64) {
     }
 }
 
-/// Row 12: both copies bad, at or below the floor: refused, by name; nothing is written.
+/// Row 12: both copies bad, at or below the floor: the volume is refused, by name. (What becomes of the others:
+/// `damage.rs`.)
 #[test]
 fn a_log_that_is_bad_on_both_copies_below_the_floor_is_refused() {
     let (world, _, segment) = logged_pool(3, true);
@@ -269,7 +270,8 @@ fn a_log_that_is_bad_on_both_copies_below_the_floor_is_refused() {
     {
         let world = copy(&world);
         flip_both(&world, &rig.engine, &segment, offset - start + 100);
-        let Err(error) = open(&world) else {
+        let rig = open(&world).expect("the pool opens");
+        let Err(error) = rig.engine.volume("v", Default::default()) else {
             panic!("frame {number} ({header:?}) is bad and nobody says so")
         };
         assert_eq!(error.kind, Kind::Corrupt, "{error}");

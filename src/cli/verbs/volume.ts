@@ -120,7 +120,7 @@ export function volumeTable(volumes: readonly VolumeAnswer[]): string {
     `${volume.rf}`,
     volume.ack,
     quotaOf(volume),
-    volume.mount === null ? "not mounted" : showPath(volume.mount),
+    volume.problem !== "" ? "damaged" : volume.mount === null ? "not mounted" : showPath(volume.mount),
   ]);
   const head = ["volume", "pool", "group", "rf", "ack", "quota", "mounted at"];
   return table(head, rows, "no volumes; make one: holdfast volume create NAME --pool POOL");
@@ -136,5 +136,6 @@ function describe(volume: VolumeAnswer): string {
     `quota ${quotaOf(volume)}; created ${new Date(volume.createdSeconds * 1000).toISOString()}`,
     `log: newest ${volume.newestLsn}, durable ${volume.durableLsn}, drained ${volume.drainedLsn}`,
     volume.mount === null ? "not mounted" : `${volume.mount.state} at ${showPath(volume.mount)}`,
+    ...(volume.problem === "" ? [] : [volume.problem]),
   ].join("\n");
 }

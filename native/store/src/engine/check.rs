@@ -37,7 +37,12 @@ impl Engine {
             report.groups += 1;
             check_group(self, group, &mut named, &mut report)?;
         }
-        report.problems.extend(self.pool.check(&named)?);
+        let damaged = self.damage_warnings();
+        if damaged.is_empty() {
+            report.problems.extend(self.pool.check(&named)?);
+        }
+        // What their tables name is unknown, so counts would say nothing.
+        report.problems.extend(damaged);
         Ok(report)
     }
 }

@@ -135,7 +135,8 @@ impl Engine {
     }
 
     fn rf_needed(&self) -> u8 {
-        self.groups().iter().map(|group| group.log().header_rf()).max().unwrap_or(1)
+        let open = self.groups().iter().map(|group| group.log().header_rf()).max().unwrap_or(1);
+        open.max(self.damaged_rf())
     }
 
     /// Heals until nothing is left that can be healed now.

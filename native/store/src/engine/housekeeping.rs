@@ -91,26 +91,28 @@ pub(super) fn start_housekeeper(engine: &Arc<Engine>) -> Result<()> {
 }
 
 impl Engine {
-    /// One round of upkeep, most urgent first. True when more is waiting.
+    /// One round of upkeep, most urgent first. True when more is waiting. A group that cannot be worked on does not keep
+    /// the others waiting: its error is told at the end.
     fn housekeep(&self, due: bool) -> Result<bool> {
         let groups = self.groups();
-        for group in &groups {
+        let mut failed = Ok(());
+        each(&groups, &mut failed, |group| {
             while group.drain_frozen()? {}
-        }
+            Ok(())
+        });
         if due {
             self.pool.heartbeat()?;
-            for group in &groups {
-                group.expire_step()?;
-            }
-            self.relieve(&groups)?;
+            each(&groups, &mut failed, |group| group.expire_step().map(drop));
+            self.relieve(&groups, &mut failed);
         }
         let mut rounds = 0;
-        for group in &groups {
+        each(&groups, &mut failed, |group| {
             while rounds < UPKEEP_ROUNDS && group.compact_step()? {
                 rounds += 1;
                 while group.drain_frozen()? {}
             }
-        }
+            Ok(())
+        });
         let space = self.pool.space();
         if rounds == 0 && space.free < space.total / CLEAN_SHARE && self.pool.clean_step()? {
             rounds += 1;
@@ -127,24 +129,34 @@ impl Engine {
         if rounds == 0 && !self.streaming.load(Ordering::Relaxed) && self.pool.prefill_step()? {
             rounds += 1;
         }
-        Ok(rounds > 0)
+        failed.map(|()| rounds > 0)
     }
 
     /// Lets the oldest seconds go when history is over its limit, or the pool is nearly full.
-    fn relieve(&self, groups: &[Arc<Group>]) -> Result<()> {
+    fn relieve(&self, groups: &[Arc<Group>], failed: &mut Result<()>) {
         let space = self.pool.space();
         self.pool.set_live_bytes(groups.iter().map(|group| group.live_bytes()).sum());
         let history: u64 = groups.iter().map(|group| group.evictable_bytes()).sum();
         let limit = space.total / 100 * self.options.history_limit_percent as u64;
         let low = space.free < space.reserve + space.total / FREE_SHARE_LOW;
-        for group in groups {
+        each(groups, failed, |group| {
             if low {
                 // Ahead of the writers, so that they do not have to wait for it.
                 group.reclaim_now()?;
             } else if history > limit {
                 group.drop_oldest_ticks()?;
             }
+            Ok(())
+        });
+    }
+}
+
+/// Does the same with each group; the first error is kept.
+fn each(groups: &[Arc<Group>], failed: &mut Result<()>, mut work: impl FnMut(&Group) -> Result<()>) {
+    for group in groups {
+        let result = work(group);
+        if failed.is_ok() {
+            *failed = result;
         }
-        Ok(())
     }
 }

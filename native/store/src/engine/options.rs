@@ -93,6 +93,8 @@ pub struct VolumeInfo {
     pub newest_lsn: u64,
     pub durable_lsn: u64,
     pub drained_lsn: u64,
+    /// Why it cannot be used: its group is damaged. Empty: it can.
+    pub problem: String,
 }
 
 #[derive(Clone, Debug)]
@@ -227,6 +229,7 @@ pub(super) fn status_of(engine: &Engine) -> PoolStatus {
         })
         .collect();
     let mut warnings = pool.warnings();
+    warnings.extend(engine.damage_warnings());
     warnings.extend(engine.trouble().map(|error| format!("housekeeping: {error}")));
     warnings.extend(engine.heal_trouble.lock().as_ref().map(|error| format!("healing: {error}")));
     warnings.extend(groups.iter().filter_map(|group| group.failure()).map(|error| format!("writes stopped: {error}")));

@@ -155,6 +155,25 @@ impl Group {
         Ok(group)
     }
 
+    /// The trees of a group whose log may be unreadable.
+    pub fn tables_of(pool: &Arc<Pool>, group: GroupId, cache: &Arc<BlockCache>) -> Result<Tree> {
+        // A budget for compactions, of which there will be none.
+        let options = TreeOptions { owner: group, kind: TreeSet::Group, level1_bytes: u64::MAX };
+        let io: Arc<dyn TableIo> = pool.clone();
+        Tree::open(io, cache.clone(), options, pool.group_tables(group))
+    }
+
+    /// Volumes of a group whose log may be unreadable, as the tables know them.
+    pub fn volumes_in_tables(
+        pool: &Arc<Pool>,
+        record: &GroupRecord,
+        cache: &Arc<BlockCache>,
+    ) -> Result<Vec<(BranchId, VolumeRecord)>> {
+        let tree = Self::tables_of(pool, record.id, cache)?;
+        let generation = Arc::new(Generation::new(Lsn(record.drained_lsn.0 + 1)));
+        volumes_of(&View { generations: vec![generation], levels: tree.snapshot() })
+    }
+
     /// Branches of the group that hold a volume, with their records.
     pub fn volumes(&self) -> Result<Vec<(BranchId, VolumeRecord)>> {
         let _hold = self.pool.hold();

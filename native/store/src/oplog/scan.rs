@@ -3,7 +3,9 @@
 //! A frame counts when its header and ops verify on some entitled copy, its chain continues, its owner's row had the
 //! right to its LSNs, and — above the floor — every payload page it names verifies, too. The floor is the highest
 //! `durable_lsn` in any frame. The log ends at the first frame that does not count; ending below the floor is
-//! corruption and refused, ending above it is the tail of a crash.
+//! corruption and refused, ending above it is the tail of a crash. It never ends before a segment that cannot be read:
+//! the newest frames may lie there, and a start without them would make them void. Payload that cannot be read, on
+//! drives that are away, is no reason to forget the frame that names it.
 
 use crate::error::{Error, Kind, Result};
 use crate::oplog::log::UsedSegment;
@@ -11,6 +13,7 @@ use crate::placement::{GroupRecord, Pool, Segment};
 use holdfast_format::checksum::checksum;
 use holdfast_format::frame::{FrameHeader, FramePlace};
 use holdfast_format::limits::BLOCK_BYTES;
+use holdfast_format::table::SlotAddress;
 use holdfast_format::op::{Effect, Op, each_effect};
 use holdfast_format::wire::Take;
 use holdfast_format::{EgroupId, GroupId, Lsn};
@@ -51,6 +54,24 @@ struct Scan<'a> {
     record: &'a GroupRecord,
     /// Image of the segment that is being walked.
     cached: Option<(usize, Images)>,
+    /// Segments of which no copy can be read, by index.
+    unreadable: Vec<bool>,
+}
+
+/// The content of one copy, zeroes where a block cannot be read; `None`: nothing of it can.
+fn read_image(pool: &Pool, copy: SlotAddress, slot_bytes: usize) -> Option<Vec<u8>> {
+    let mut image = vec![0u8; slot_bytes];
+    if pool.read_copy(copy, 0, &mut image).is_ok() {
+        return Some(image);
+    }
+    let mut some = false;
+    for (block, bytes) in image.chunks_exact_mut(BLOCK_BYTES).enumerate() {
+        match pool.read_copy(copy, (block * BLOCK_BYTES) as u32, bytes) {
+            Ok(()) => some = true,
+            Err(_) => bytes.fill(0),
+        }
+    }
+    some.then_some(image)
 }
 
 /// Walks the log of `record`, repairs copies, and calls `visit` for every op above `drained_lsn`, in order.
@@ -59,7 +80,7 @@ pub fn scan(
     record: &GroupRecord,
     visit: &mut dyn FnMut(&Op<'_>, Option<OpPlace>) -> Result<()>,
 ) -> Result<Scanned> {
-    let mut scan = Scan { pool, record, cached: None };
+    let mut scan = Scan { pool, record, cached: None, unreadable: Vec::new() };
     let (mut frames, floor) = scan.walk()?;
     let mut repaired = 0;
     let mut end = frames.len();
@@ -79,6 +100,9 @@ pub fn scan(
     frames.truncate(end);
     let tip = frames.last().map_or(record.drained_lsn, |frame| Lsn(frame.header.end_lsn().0 - 1));
     let tip = tip.max(record.drained_lsn);
+    if let Some(segment) = scan.unread_after(frames.last()) {
+        return Err(scan.unread(segment));
+    }
     if tip < floor {
         return Err(Error::new(
             Kind::Corrupt,
@@ -110,10 +134,7 @@ impl Scan<'_> {
                 .segment(at)
                 .copies
                 .iter()
-                .map(|copy| {
-                    let mut image = vec![0u8; slot_bytes];
-                    self.pool.read_copy(*copy, 0, &mut image).ok().map(|()| image)
-                })
+                .map(|copy| read_image(self.pool, *copy, slot_bytes))
                 .collect();
             self.cached = Some((at, Images { copies }));
         }
@@ -121,6 +142,34 @@ impl Scan<'_> {
             Some((_, images)) => Ok(images),
             None => Err(Error::new(Kind::Internal, "no segment image")),
         }
+    }
+
+    /// A segment that may hold what continues the log behind `last`, of which no copy can be read. Frames lie in the series
+    /// of the RF that their headers have, which only ever rises.
+    fn unread_after(&self, last: Option<&Frame>) -> Option<usize> {
+        let (from, rf) = last.map_or((0, 1), |frame| (frame.segment + 1, frame.header.header_rf));
+        let mut behind = self.record.segments.iter().enumerate().skip(from);
+        behind.find(|(at, segment)| segment.rf >= rf && self.unreadable[*at]).map(|(at, _)| at)
+    }
+
+    fn unread(&self, segment: usize) -> Error {
+        let copies = &self.segment(segment).copies;
+        let drives = self.pool.drives();
+        let name = |drive: u16| match drives.iter().find(|state| state.index == drive) {
+            Some(state) if !state.name.is_empty() => state.name.clone(),
+            Some(state) => state.uuid.to_string(),
+            None => format!("number {drive}"),
+        };
+        let names: Vec<String> = copies.iter().map(|copy| name(copy.drive)).collect();
+        Error::new(
+            Kind::Unavailable,
+            format!(
+                "log of group {}: its newest operations may lie on drive {}, which cannot be read; attach it and open the \
+                 pool again",
+                self.record.name,
+                names.join(" and on drive ")
+            ),
+        )
     }
 
     /// Follows the chain through all segments. Returns the frames on it, and the floor.
@@ -140,6 +189,8 @@ impl Scan<'_> {
             }
             // What lies behind may still prove that more was durable than the chain reaches.
             floor = floor.max(self.floor_behind(segment, page)?);
+            let unreadable = self.images(segment)?.copies.iter().all(Option::is_none);
+            self.unreadable.push(unreadable);
         }
         Ok((frames, floor))
     }
@@ -209,13 +260,16 @@ impl Scan<'_> {
         Ok(frame.good.iter().any(|good| *good))
     }
 
-    /// Payload in a segment of another RF class: some copy must verify; the others are repaired from it.
+    /// Payload in a segment of another RF class: some copy must verify, if any can be read; the others are repaired from it.
     fn verify_elsewhere(&self, place: FramePlace, sums: &[u64]) -> Result<bool> {
         let Some(segment) = self.record.segments.iter().find(|segment| segment.egroup == place.egroup) else {
             return Ok(false);
         };
         let mut bytes = vec![0u8; place.pages as usize * BLOCK_BYTES];
         let offset = place.first_page as u32 * BLOCK_BYTES as u32;
+        if segment.copies.iter().all(|copy| self.pool.read_copy(*copy, offset, &mut bytes).is_err()) {
+            return Ok(true);
+        }
         let read = self.pool.read_slot(&segment.copies, offset, &mut bytes, &|bytes| pages_verify(bytes, sums));
         match read {
             Ok(()) => Ok(true),

@@ -79,7 +79,7 @@ impl Pool {
             (seen, last) = (seen + 1, Some(id));
             let live = record.live.len();
             let sparse = live > 0 && live * 100 <= record.pages as usize * percent_max;
-            if record.state == EgroupState::Data && sparse && !self.is_pinned(id, &record) {
+            if record.state == EgroupState::Data && sparse && !self.is_kept(id) && !self.is_pinned(id, &record) {
                 found.push(Victim { id, record });
             }
             Ok(seen < SCAN_RECORDS_MAX)

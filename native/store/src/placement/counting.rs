@@ -106,7 +106,8 @@ impl Change<'_> {
     pub(super) fn free_if_empty(&mut self, id: EgroupId) -> Result<bool> {
         let pool = self.pool;
         let Some(record) = self.egroup(id)? else { return Ok(true) };
-        if record.state == EgroupState::Log || !record.live.is_empty() || pool.is_pinned(id, record) {
+        let needed = pool.is_kept(id) || pool.is_pinned(id, record);
+        if record.state == EgroupState::Log || !record.live.is_empty() || needed {
             return Ok(false);
         }
         let record = record.clone();

@@ -64,6 +64,7 @@ pub(super) fn assemble(assembly: Assembly, mut options: PoolOptions) -> Arc<Pool
         emptied: Mutex::new(BTreeMap::new()),
         live_bytes: AtomicU64::new(u64::MAX),
         replayed: AtomicBool::new(false),
+        kept_below: AtomicU64::new(0),
         closed: AtomicBool::new(false),
         fenced: AtomicBool::new(false),
         broken: AtomicBool::new(false),

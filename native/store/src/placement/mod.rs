@@ -105,6 +105,8 @@ pub struct Pool {
     /// What tables name, in bytes on drives, as the engine saw it last; `u64::MAX`: never.
     live_bytes: AtomicU64,
     replayed: AtomicBool,
+    /// Egroups below are neither freed nor moved: a group that could not be read may need them.
+    kept_below: AtomicU64,
     closed: AtomicBool,
     fenced: AtomicBool,
     /// The last drive failed: as `Journal::broken`, for those who do not hold the publish lock.
@@ -227,11 +229,22 @@ impl Pool {
     }
     /// Every group is replayed: from now on what is empty is freed.
     pub fn replay_done(&self) {
+        self.kept_below.store(0, Ordering::Release);
         self.replayed.store(true, Ordering::Release);
+    }
+    /// Every group that can be read is replayed. What is there now stays: only the logs that were not read know what they
+    /// need of it. What comes later is freed as ever.
+    pub fn replay_done_in_part(&self) {
+        self.kept_below.store(self.next_egroup.load(Ordering::Acquire), Ordering::Release);
+        self.replayed.store(true, Ordering::Release);
+    }
+    /// Whether a group that could not be read may need the egroup.
+    fn is_kept(&self, egroup: EgroupId) -> bool {
+        egroup.0 < self.kept_below.load(Ordering::Acquire)
     }
 
     /// Whether anything may still be written (I-8: the last drive, once it failed, is not believed again).
-    fn check_writable(&self) -> Result<()> {
+    pub(crate) fn check_writable(&self) -> Result<()> {
         self.check_open()?;
         if self.broken.load(Ordering::Acquire) {
             let what =

@@ -190,7 +190,8 @@ impl<'a> Change<'a> {
         let oldest = self.pool.oldest_hold();
         let ripe: Vec<EgroupId> = {
             let emptied = self.pool.emptied.lock();
-            let ripe = emptied.iter().filter(|(_, epoch)| **epoch < oldest).map(|(id, _)| *id);
+            let free = |(id, epoch): &(&EgroupId, &u64)| **epoch < oldest && !self.pool.is_kept(**id);
+            let ripe = emptied.iter().filter(free).map(|(id, _)| *id);
             ripe.take(FREED_PER_EDIT_MAX).collect()
         };
         for id in ripe {

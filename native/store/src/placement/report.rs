@@ -124,6 +124,10 @@ impl Pool {
     pub fn counters(&self) -> PoolCounters {
         self.counters.read()
     }
+    /// Adds a sentence for the administrator, until the pool is closed.
+    pub fn warn(&self, what: String) {
+        self.warnings.lock().push(what);
+    }
     /// Sentences for the administrator.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.warnings.lock().clone();
