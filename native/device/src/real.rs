@@ -2,7 +2,8 @@
 //!
 //! - The directory and everything in it are reached by descriptor; no symbolic link is followed.
 //! - Durable writes are direct with a data sync of their own (`O_DIRECT` + `RWF_DSYNC`); where O_DIRECT is refused
-//!   they go through the page cache with the same sync, which [`RealDrive::buffered`] shows.
+//!   they go through the page cache with the same sync, which [`RealDrive::buffered`] shows. Several such writes to
+//!   one file system whose sync is known to flush its whole disk share one flush (`parallel.rs`).
 //! - A file appears under its name only when it has its whole length, durably: `create` makes it under a
 //!   temporary name first. A crash leaves at most the temporary, which the next `create` of the name removes.
 //! - After a failed flush nothing on this drive is durable any more (the kernel may have dropped what it could not
@@ -11,6 +12,7 @@
 mod directory;
 mod file;
 mod parallel;
+mod settled;
 #[cfg(test)]
 mod tests;
 
@@ -42,6 +44,8 @@ pub struct RealDrive {
     flush: Mutex<()>,
     flush_failed: AtomicBool,
     buffered: AtomicBool,
+    /// The file system, if a sync of any file there flushes the disk below for all of them.
+    flush_domain: Option<u64>,
     /// The locked file, for the life of the drive.
     lock: Mutex<Option<OwnedFd>>,
 }
@@ -50,8 +54,10 @@ impl RealDrive {
     /// Opens a directory as a drive, without taking its lock. Errors name the path: missing, not a directory, a
     /// symbolic link, writable for everyone, owned by a stranger.
     pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
+        let directory = Directory::open(path.as_ref())?;
         Ok(Self {
-            directory: Directory::open(path.as_ref())?,
+            flush_domain: directory.flush_domain()?,
+            directory,
             files: RwLock::new(Vec::new()),
             names: Mutex::new(()),
             flush: Mutex::new(()),

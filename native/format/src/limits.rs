@@ -39,8 +39,6 @@ pub const MARKS_MAX: usize = 64;
 /// A failure domain's name, and the name of a pool or group.
 pub const DOMAIN_BYTES_MAX: usize = 255;
 pub const GROUP_NAME_BYTES_MAX: usize = 255;
-/// Free slots that a drive keeps written, ready for the log.
-pub const PREFILLED_SLOTS: usize = 4;
 /// Slots of a drive that only operations that give space back may take: 2 %, and at least these.
 pub const RESERVE_PERCENT: u64 = 2;
 pub const RESERVE_SLOTS_MIN: u64 = 8;

@@ -32,7 +32,7 @@ use holdfast_format::{BranchId, GROUP_BRANCH, GroupId, Ino, Lsn, key};
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 /// Keys deleted by one op when a volume goes.
@@ -66,10 +66,6 @@ pub struct Engine {
     healer: Arc<Bell>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     closed: AtomicBool,
-    /// Log bytes and frames at the newest look, and whether a stream is being written.
-    logged_bytes: AtomicU64,
-    log_frames: AtomicU64,
-    streaming: AtomicBool,
     /// The newest failure of the housekeeper, for status.
     trouble: Mutex<Option<Error>>,
     scrubbing: Mutex<Option<scrub::Scrubbing>>,
@@ -186,9 +182,6 @@ impl Engine {
             healer: Arc::default(),
             threads: Mutex::default(),
             closed: AtomicBool::new(false),
-            logged_bytes: AtomicU64::new(0),
-            log_frames: AtomicU64::new(0),
-            streaming: AtomicBool::new(false),
             trouble: Mutex::new(None),
             scrubbing: Mutex::new(None),
             heal_trouble: Mutex::new(None),

@@ -149,6 +149,16 @@ impl Directory {
         names
     }
 
+    /// The file system's identity, where one file's sync makes durable what the disk has taken for any file.
+    pub(super) fn flush_domain(&self) -> io::Result<Option<u64>> {
+        // SAFETY: all-zero bytes are a valid `statfs`.
+        let mut found: libc::statfs = unsafe { std::mem::zeroed() };
+        // SAFETY: the descriptor is open; `found` is ours to fill.
+        check(unsafe { libc::fstatfs(self.descriptor.as_raw_fd(), &mut found) })?;
+        let known = found.f_type as i64 == EXT4_MAGIC;
+        Ok(if known { Some(stat(&self.descriptor)?.st_dev) } else { None })
+    }
+
     pub(super) fn space(&self) -> io::Result<DriveSpace> {
         // SAFETY: all-zero bytes are a valid `statvfs`.
         let mut found: libc::statvfs = unsafe { std::mem::zeroed() };
@@ -161,6 +171,9 @@ impl Directory {
         })
     }
 }
+
+/// ext2, ext3, ext4: `ext4_sync_file` ends with a flush of the whole device, whatever the file had to write itself.
+const EXT4_MAGIC: i64 = 0xEF53;
 
 /// A directory that strangers may write to could be rearranged under us.
 fn check_owner(found: &libc::stat) -> io::Result<()> {

@@ -9,6 +9,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::directory::{Directory, check, last_error, stat};
+use super::settled::{CHUNK_BYTES, Settled};
 use crate::aligned::{AlignedBuffer, DIRECT_ALIGNMENT};
 use crate::drive::Durability;
 
@@ -25,6 +26,7 @@ pub(super) struct DriveFile {
     pub(super) bytes: u64,
     /// Set after a cached write, cleared by the flush before it syncs (under the drive's flush lock).
     pub(super) dirty: AtomicBool,
+    settled: Settled,
 }
 
 impl DriveFile {
@@ -40,7 +42,8 @@ impl DriveFile {
         unsafe { libc::posix_fadvise(buffered.as_raw_fd(), 0, 0, libc::POSIX_FADV_RANDOM) };
         let direct = open_direct(directory, name, &found)?;
         let (name, bytes) = (name.to_owned(), found.st_size as u64);
-        Ok(Self { name, buffered, direct, bytes, dirty: AtomicBool::new(false) })
+        let settled = Settled::new(bytes);
+        Ok(Self { name, buffered, direct, bytes, dirty: AtomicBool::new(false), settled })
     }
 
     pub(super) fn is_direct(&self) -> bool {
@@ -55,6 +58,20 @@ impl DriveFile {
             Some(direct) if aligned => direct.as_raw_fd(),
             _ => self.buffered.as_raw_fd(),
         }
+    }
+
+    /// Whether the range was written before, durably so: a sync of what overwrites it is a flush of the disk and
+    /// nothing else.
+    ///
+    /// Errors: a failed sync; the drive is out.
+    pub(super) fn is_settled(&self, offset: u64, bytes: u64) -> io::Result<bool> {
+        self.settled.covers(self.buffered.as_raw_fd(), (offset, bytes), || self.sync_data())
+    }
+
+    /// Bytes from `end` to the end of its chunk, at most `most`: zeroed together with the write before them, they
+    /// settle the chunk for the writes to come.
+    pub(super) fn rest_of_chunk(end: u64, most: u32) -> usize {
+        (end.next_multiple_of(CHUNK_BYTES) - end).min(most as u64) as usize
     }
 
     /// Whether the slices must be copied to aligned memory before this file takes them in one call.

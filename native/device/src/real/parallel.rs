@@ -1,21 +1,34 @@
 //! Durable writes to several drives at once: one io_uring submission for all copies, or a thread each where the
 //! kernel refuses io_uring.
+//!
+//! A write is made durable by a sync of its own (`RWF_DSYNC`), all in parallel. Copies on *one* file system would then
+//! flush one disk several times over, one after the other. Where the file system is known to flush the whole disk
+//! with any file's sync ([`RealDrive::flush_domain`]), they are written plainly, and when all have been taken one sync
+//! serves them. Numbered, because the order is what makes it durable:
+//! 1. blocks are looked up: overwriting written ones changes no metadata (`settled.rs`);
+//! 2. all writes are done;
+//! 3. every file with blocks that were new syncs, or, when there is none, one file for all: the disk is flushed.
 
 use std::cell::RefCell;
 use std::io;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 
 use io_uring::{IoUring, opcode, types};
 
 use super::RealDrive;
 use super::directory::plain_error;
-use super::file::{DriveFile, vectors};
+use super::file::{DriveFile, SLICES_MAX, vectors};
+use super::settled::CHUNK_BYTES;
 use crate::aligned::AlignedBuffer;
 use crate::drive::{Durability, Write};
 use crate::threads;
 
 /// Writes in one submission; larger sets go in parts. A frame has as many copies as its group's replication factor.
 const RING_ENTRIES: usize = 16;
+/// Writes up to this size settle the rest of their chunk. Larger ones are a stream: zeroes in front of it would only
+/// double the disk's work.
+const AHEAD_OF_BYTES: usize = 64 << 10;
 /// How often a call that the kernel turns away for now is tried again.
 const SUBMIT_ATTEMPTS: usize = 10_000;
 
@@ -35,8 +48,14 @@ thread_local! {
 struct Prepared<'a> {
     index: usize,
     write: &'a Write<'a>,
+    drive: &'a RealDrive,
     file: Arc<DriveFile>,
+    /// Bytes that are written: the slices, and zeroes that settle what lies behind them.
     total: usize,
+    /// The blocks were written before: no metadata changes.
+    settled: bool,
+    /// Its flush is shared with other writes of the set.
+    shared: bool,
     /// What the kernel reads: the caller's slices or the copy of them.
     vectors: Vec<libc::iovec>,
 }
@@ -58,12 +77,11 @@ fn write_with(
     run: impl Fn(&[Prepared<'_>]) -> Vec<io::Result<()>>,
 ) -> Vec<io::Result<()>> {
     let mut results: Vec<io::Result<()>> = writes.iter().map(|_| Ok(())).collect();
-    let parallel = writes.iter().filter(|write| write.drive.as_real().is_some()).count() > 1;
     // Copies live here until every write that reads them is over.
     let mut copies: Vec<(*const &[u8], usize, AlignedBuffer)> = Vec::new();
     let mut prepared = Vec::with_capacity(writes.len());
     for (index, write) in writes.iter().enumerate() {
-        match write.drive.as_real().filter(|_| parallel) {
+        match write.drive.as_real() {
             None => {
                 results[index] =
                     write.drive.write(write.file, write.offset, write.slices, Durability::Durable)
@@ -74,25 +92,69 @@ fn write_with(
             },
         }
     }
-    for part in prepared.chunks(RING_ENTRIES) {
-        for (ready, result) in part.iter().zip(run(part)) {
+    for part in prepared.chunks_mut(RING_ENTRIES) {
+        share_flushes(part);
+        let mut written = run(part);
+        flush_shared(part, &mut written);
+        for (ready, result) in part.iter().zip(written) {
             results[ready.index] = result.map_err(plain_error);
         }
     }
     results
 }
 
+/// Marks the writes that have company in their flush domain.
+fn share_flushes(part: &mut [Prepared<'_>]) {
+    for at in 0..part.len() {
+        let domain = part[at].drive.flush_domain;
+        let others = part.iter().filter(|other| other.drive.flush_domain == domain).count() - 1;
+        part[at].shared = domain.is_some() && others > 0 && part[at].file.is_direct();
+    }
+}
+
+/// Step 3. A sync that fails leaves nothing of its domain durable: all of it failed, and its drives are out (I-8).
+fn flush_shared(part: &[Prepared<'_>], written: &mut [io::Result<()>]) {
+    for at in 0..part.len() {
+        let domain = part[at].drive.flush_domain;
+        let first = part.iter().position(|other| other.shared && other.drive.flush_domain == domain);
+        if !part[at].shared || first != Some(at) {
+            continue;
+        }
+        let mine = |other: &Prepared<'_>| other.shared && other.drive.flush_domain == domain;
+        let mut fresh: Vec<&Arc<DriveFile>> = Vec::new();
+        for ready in part.iter().filter(|ready| mine(ready) && !ready.settled) {
+            if !fresh.iter().any(|known| Arc::ptr_eq(known, &ready.file)) {
+                fresh.push(&ready.file);
+            }
+        }
+        if fresh.is_empty() {
+            fresh.push(&part[at].file);
+        }
+        let Err(error) = fresh.iter().try_for_each(|file| file.sync_data()) else { continue };
+        for (ready, result) in part.iter().zip(written.iter_mut()).filter(|(ready, _)| mine(ready)) {
+            ready.drive.flush_failed.store(true, Ordering::Release);
+            *result = Err(io::Error::new(error.kind(), format!("flushing the disk: {error}")));
+        }
+    }
+}
+
+/// Zeroes for what lies behind a write.
+fn zeroes() -> &'static [u8] {
+    static ZEROES: OnceLock<AlignedBuffer> = OnceLock::new();
+    ZEROES.get_or_init(|| AlignedBuffer::zeroed(CHUNK_BYTES as usize))
+}
+
 fn prepare<'a>(
     index: usize,
     write: &'a Write<'a>,
-    drive: &RealDrive,
+    drive: &'a RealDrive,
     copies: &mut Vec<(*const &'a [u8], usize, AlignedBuffer)>,
 ) -> io::Result<Prepared<'a>> {
     drive.check_flushed()?;
     let file = drive.file(write.file)?;
     let total: usize = write.slices.iter().map(|slice| slice.len()).sum();
     file.check_range(write.offset, total as u64)?;
-    let vectors = if file.needs_copy(write.slices) {
+    let mut vectors = if file.needs_copy(write.slices) {
         // The copies of a frame share their slices: one copy in memory serves them all.
         let key = (write.slices.as_ptr(), write.slices.len());
         let known = copies.iter().position(|(start, count, _)| (*start, *count) == key);
@@ -104,7 +166,21 @@ fn prepare<'a>(
     } else {
         vectors(write.slices)
     };
-    Ok(Prepared { index, write, file, total, vectors })
+    let settled = drive.flush_domain.is_some() && is_settled(drive, &file, write.offset, total)?;
+    let mut ahead = 0;
+    let journaled = !settled && drive.flush_domain.is_some() && file.is_direct();
+    if journaled && total <= AHEAD_OF_BYTES && vectors.len() < SLICES_MAX {
+        ahead = DriveFile::rest_of_chunk(write.offset + total as u64, write.dead_after);
+        file.check_range(write.offset, (total + ahead) as u64)?;
+        if ahead > 0 {
+            vectors.push(libc::iovec { iov_base: zeroes().as_ptr() as *mut _, iov_len: ahead });
+        }
+    }
+    Ok(Prepared { index, write, drive, file, total: total + ahead, settled, shared: false, vectors })
+}
+
+fn is_settled(drive: &RealDrive, file: &DriveFile, offset: u64, total: usize) -> io::Result<bool> {
+    file.is_settled(offset, total as u64).inspect_err(|_| drive.flush_failed.store(true, Ordering::Release))
 }
 
 /// `None`: there is no ring on this thread and nothing was written.
@@ -138,7 +214,7 @@ fn submit_all(ring: &mut IoUring, part: &[Prepared<'_>]) -> Option<Vec<i32>> {
         let descriptor = types::Fd(ready.file.durable_descriptor(ready.write.offset, ready.total));
         let entry = opcode::Writev::new(descriptor, ready.vectors.as_ptr(), ready.vectors.len() as u32)
             .offset(ready.write.offset)
-            .rw_flags(libc::RWF_DSYNC)
+            .rw_flags(if ready.shared { 0 } else { libc::RWF_DSYNC })
             .build()
             .user_data(number as u64);
         // SAFETY: vectors, slices, copies and descriptors outlive this function, and it does not return (nor unwind)
@@ -178,7 +254,10 @@ fn submit_all(ring: &mut IoUring, part: &[Prepared<'_>]) -> Option<Vec<i32>> {
 
 /// Turns a result code into a result; short and interrupted writes are finished here.
 fn finish(code: i32, ready: &Prepared<'_>) -> io::Result<()> {
+    let wanted: usize = ready.write.slices.iter().map(|slice| slice.len()).sum();
     match code {
+        // Zeroes that are missing at the end are found missing by the next write.
+        code if code >= 0 && code as usize >= wanted && ready.shared => Ok(()),
         code if code >= 0 && code as usize == ready.total => Ok(()),
         code if code >= 0 => ready.file.write_rest(ready.write.offset, ready.write.slices, code as usize),
         code if code == -libc::EINTR || code == -libc::EAGAIN => {

@@ -14,11 +14,6 @@ use std::time::Duration;
 const SECOND_NS: u64 = 1_000_000_000;
 /// Rounds of compaction or cleaning before the housekeeper looks at more urgent work again.
 const UPKEEP_ROUNDS: usize = 4;
-/// Log written in a second that makes it a stream: its frames are large, and slots written with zeroes first would only
-/// double the drives' work.
-const STREAMING_BYTES: u64 = 16 << 20;
-/// Frames of a stream are larger than this on average. Small ones, of many fsyncs, gain most from slots that were written.
-const STREAM_FRAME_BYTES: u64 = 256 << 10;
 /// With more than this share of the pool free, cleaning can wait: what it would move may die by itself.
 const CLEAN_SHARE: u64 = 3;
 /// Below this share of the pool free, history goes before it has reached its limit.
@@ -115,18 +110,6 @@ impl Engine {
         });
         let space = self.pool.space();
         if rounds == 0 && space.free < space.total / CLEAN_SHARE && self.pool.clean_step()? {
-            rounds += 1;
-        }
-        if due {
-            let sum = |read: &dyn Fn(&Group) -> u64| groups.iter().map(|group| read(group)).sum::<u64>();
-            let logged = sum(&|group| group.log().logged_bytes.load(Ordering::Relaxed));
-            let flushes = sum(&|group| group.log().flushes.load(Ordering::Relaxed));
-            let bytes = logged.saturating_sub(self.logged_bytes.swap(logged, Ordering::Relaxed));
-            let frames = flushes.saturating_sub(self.log_frames.swap(flushes, Ordering::Relaxed));
-            let large = bytes / frames.max(1) > STREAM_FRAME_BYTES;
-            self.streaming.store(large && bytes > STREAMING_BYTES, Ordering::Relaxed);
-        }
-        if rounds == 0 && !self.streaming.load(Ordering::Relaxed) && self.pool.prefill_step()? {
             rounds += 1;
         }
         failed.map(|()| rounds > 0)

@@ -11,7 +11,7 @@ use super::types::DriveCondition;
 use crate::error::{Error, Kind, Result};
 use holdfast_device::{Drive, FileId};
 use holdfast_format::Uuid;
-use holdfast_format::limits::{DRIVES_PER_POOL_MAX, PREFILLED_SLOTS, RESERVE_PERCENT, RESERVE_SLOTS_MIN, SLAB_BYTES_MAX};
+use holdfast_format::limits::{DRIVES_PER_POOL_MAX, RESERVE_PERCENT, RESERVE_SLOTS_MIN, SLAB_BYTES_MAX};
 use parking_lot::{Mutex, RwLock};
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
@@ -84,8 +84,6 @@ struct Pending {
 struct Slots {
     used: Bits,
     used_count: u32,
-    /// Slots that were written or zero-filled before: overwriting them is cheap.
-    written: Bits,
     pending: VecDeque<Pending>,
     /// No free slot lies below.
     first_free: u32,
@@ -313,18 +311,13 @@ impl Disk {
         }
         slots.used.set(slot, true);
         slots.used_count += 1;
-        // Slots are taken from the front, so whatever lies before a used one was most likely written.
-        (0..=slot).rev().take_while(|at| !slots.written.get(*at)).collect::<Vec<_>>().into_iter().for_each(
-            |at| {
-                slots.written.set(at, true);
-            },
-        );
         true
     }
 
-    /// Takes a free slot and leaves at least `keep` free ones. For the log, one that was written before is
-    /// preferred. `None`: full.
-    pub fn take(&self, for_log: bool, keep: u32) -> Option<u32> {
+    /// Takes a free slot and leaves at least `keep` free ones. `None`: full.
+    ///
+    /// The first one: a hole between used slots was written before, which makes overwriting it cheap.
+    pub fn take(&self, keep: u32) -> Option<u32> {
         let mut slots = self.slots.lock();
         loop {
             if self.limit(&slots).saturating_sub(slots.used_count) <= keep {
@@ -339,15 +332,8 @@ impl Disk {
             }
             let first = (slots.first_free..existing).find(|at| !slots.used.get(*at));
             slots.first_free = first.unwrap_or(existing);
-            let slot = match first {
-                Some(first) if for_log => (first..existing)
-                    .find(|at| !slots.used.get(*at) && slots.written.get(*at))
-                    .unwrap_or(first),
-                Some(first) => first,
-                None => return None,
-            };
+            let slot = first?;
             slots.used.set(slot, true);
-            slots.written.set(slot, true);
             slots.used_count += 1;
             return Some(slot);
         }
@@ -410,43 +396,6 @@ impl Disk {
             }
         }
         slots.pending = kept;
-    }
-
-    /// Zero-fills one free slot of an existing slab; false when enough are ready.
-    pub fn prefill(&self) -> Result<bool> {
-        let Some(slot) = self.take_unwritten() else { return Ok(false) };
-        let filled = match self.place(slot, 0) {
-            Some((drive, file, at)) => drive.prefill(file, at, self.layout.slot_bytes as u64),
-            None => Ok(()),
-        };
-        let mut slots = self.slots.lock();
-        slots.used.set(slot, false);
-        slots.used_count -= 1;
-        slots.first_free = slots.first_free.min(slot);
-        slots.written.set(slot, filled.is_ok());
-        filled.map(|()| true).map_err(|error| {
-            Error::new(Kind::Unavailable, format!("drive {}: prefilling: {error}", self.name()))
-        })
-    }
-
-    fn take_unwritten(&self) -> Option<u32> {
-        let mut slots = self.slots.lock();
-        let existing = (self.slabs.read().len() as u32 * self.layout.slab_slots).min(self.layout.slots);
-        let (mut ready, mut found) = (0, None);
-        for at in slots.first_free..existing {
-            match (slots.used.get(at), slots.written.get(at)) {
-                (false, true) => ready += 1,
-                (false, false) if found.is_none() => found = Some(at),
-                _ => {}
-            }
-            if ready >= PREFILLED_SLOTS {
-                return None;
-            }
-        }
-        let slot = found?;
-        slots.used.set(slot, true);
-        slots.used_count += 1;
-        Some(slot)
     }
 }
 

@@ -45,7 +45,7 @@ impl Pool {
         let births = births.iter().copied().zip(sums).collect();
         let footer = Footer { pool: self.uuid, egroup: id, incarnation, births }.encode();
         let footer_at = self.slot_bytes - footer.len() as u32;
-        let purpose = Purpose { rf, draw, log: false };
+        let purpose = Purpose { rf, draw };
         let copies = self.write_sealed(purpose, &[(0, &[pages]), (footer_at, &[&footer])])?;
         let record = EgroupRecord {
             state: EgroupState::Data,

@@ -11,8 +11,6 @@ use holdfast_format::table::SlotAddress;
 pub(super) struct Purpose {
     pub rf: u8,
     pub draw: Draw,
-    /// Prefer slots that were written before.
-    pub log: bool,
 }
 
 /// Copies that must be durable for a write to count (`min_write_copies`, STORE.md 27).
@@ -84,7 +82,7 @@ impl Pool {
         let rest = self.disks.iter().filter(|disk| disk.accepts());
         let rest = rest.filter(|disk| chosen.iter().all(|other| other.index != disk.index)).collect();
         self.ranked(rest, &chosen).into_iter().find_map(|disk| {
-            let slot = disk.take(false, disk.layout.reserve())?;
+            let slot = disk.take(disk.layout.reserve())?;
             Some(SlotAddress { drive: disk.index, slot })
         })
     }
@@ -117,7 +115,7 @@ impl Pool {
                     Draw::Freeing => disk.layout.reserve() / 2,
                     Draw::Upkeep => 0,
                 };
-                Some((disk, disk.take(purpose.log, keep)?))
+                Some((disk, disk.take(keep)?))
             });
             let Some((disk, slot)) = taken else {
                 self.give_back(&slots);

@@ -267,7 +267,7 @@ impl Pool {
         self.maintain()?;
         let mut segments = Vec::with_capacity(count);
         for _ in 0..count {
-            match self.take_slots(Purpose { rf, draw, log: true }) {
+            match self.take_slots(Purpose { rf, draw }) {
                 Ok(copies) => {
                     let incarnation = self.rng.lock().next_u64();
                     segments.push(Segment { egroup: self.new_egroup_id(), incarnation, rf, copies });
@@ -458,7 +458,7 @@ impl Pool {
         for index in drives {
             if let Some((drive, file)) = self.disks[*index as usize].manifest() {
                 let offset = area as u64 * self.area_bytes + offset;
-                writes.push(Write { drive, file, offset, slices: &slices });
+                writes.push(Write { drive, file, offset, slices: &slices, dead_after: 0 });
                 indices.push(*index);
             }
         }

@@ -19,6 +19,13 @@ const TABLE_COPIES_MIN: u8 = 2;
 /// Where one write goes: offset in the slot, and what.
 pub(super) type Piece<'a> = (u32, &'a [&'a [u8]]);
 
+/// What lies behind what is written: something, or nothing up to the end of the slot, which is written next.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Behind {
+    Content,
+    Nothing,
+}
+
 impl Pool {
     /// Writes pieces to every copy whose drive is active, all in parallel, durable. Returns the copies that
     /// have it all.
@@ -28,15 +35,29 @@ impl Pool {
         copies: &[SlotAddress],
         pieces: &[Piece<'_>],
     ) -> Result<Vec<SlotAddress>> {
+        self.write_copies_with(copies, pieces, Behind::Content)
+    }
+
+    fn write_copies_with(
+        &self,
+        copies: &[SlotAddress],
+        pieces: &[Piece<'_>],
+        behind: Behind,
+    ) -> Result<Vec<SlotAddress>> {
         self.check_writable()?;
         let mut writes = Vec::with_capacity(copies.len() * pieces.len());
         let mut targets = Vec::with_capacity(writes.capacity());
         for copy in copies {
             for (offset, slices) in pieces {
+                let bytes = slices.iter().map(|slice| slice.len() as u64).sum::<u64>();
+                let dead_after = match behind {
+                    Behind::Content => 0,
+                    Behind::Nothing => self.slot_bytes.saturating_sub(offset + bytes as u32),
+                };
                 if let Some((drive, file, offset)) = self.disks[copy.drive as usize].place(copy.slot, *offset)
                 {
-                    writes.push(Write { drive, file, offset, slices });
-                    targets.push((*copy, slices.iter().map(|slice| slice.len() as u64).sum::<u64>()));
+                    writes.push(Write { drive, file, offset, slices, dead_after });
+                    targets.push((*copy, bytes));
                 }
             }
         }
@@ -67,7 +88,7 @@ impl Pool {
     ///
     /// Errors: `Unavailable` when there are fewer.
     pub fn write_segment(&self, segment: &Segment, offset: u32, slices: &[&[u8]]) -> Result<usize> {
-        let done = self.write_copies(&segment.copies, &[(offset, slices)])?;
+        let done = self.write_copies_with(&segment.copies, &[(offset, slices)], Behind::Nothing)?;
         for copy in &done {
             self.disks[copy.drive as usize].log_tip.fetch_add(1, Ordering::AcqRel);
         }
@@ -242,17 +263,6 @@ impl Pool {
     pub fn raise_rf_max(&self, rf: u8) {
         self.rf_max.fetch_max(rf, Ordering::AcqRel);
     }
-
-    /// Makes one free slot ready for the log; false when every drive has enough.
-    pub fn prefill_step(&self) -> Result<bool> {
-        self.check_open()?;
-        for disk in self.disks.iter().filter(|disk| disk.is_active()) {
-            if disk.prefill()? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
 }
 
 impl TableIo for Pool {
@@ -268,7 +278,7 @@ impl TableIo for Pool {
             ));
         }
         let padding = vec![0; bytes.len().next_multiple_of(BLOCK_BYTES) - bytes.len()];
-        let purpose = Purpose { rf: self.table_rf(), draw: super::Draw::Upkeep, log: false };
+        let purpose = Purpose { rf: self.table_rf(), draw: super::Draw::Upkeep };
         let copies = self.write_sealed(purpose, &[(0, &[bytes, &padding])])?;
         Ok(Placed { id: TableId(self.new_egroup_id().0), copies })
     }
