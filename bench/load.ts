@@ -2,7 +2,6 @@
 
 import { execFileSync, spawn } from "node:child_process";
 import { join } from "node:path";
-import type { Work } from "./plan.js";
 
 export interface Latency {
   p50: number;
@@ -12,15 +11,20 @@ export interface Latency {
   max: number;
 }
 
+/** Lower bound of a bucket in nanoseconds, ops in it. A bucket ends at the bound ⅛ octave above; bounds never differ. */
+export type Histogram = readonly (readonly [lowNs: number, operations: number])[];
+
 /** One measure as `holdfast-load` prints it. */
 export interface Measure {
   work: string;
   jobs: number;
+  blockBytes: number;
   operations: number;
   seconds: number;
   operationsPerSecond: number;
   mibPerSecond: number;
   latencyMicroseconds: Latency;
+  histogram: Histogram;
 }
 
 /** Builds the generator; its path. */
@@ -30,17 +34,43 @@ export function buildLoad(root: string): string {
   return join(root, "native", "target", "release", "holdfast-load");
 }
 
+export interface LoadOptions {
+  work: string;
+  directory: string;
+  jobs: number;
+  seed: number;
+  args: readonly string[];
+}
+
+export const mayDropCaches = process.geteuid?.() === 0;
+
 /** Runs one work in a directory and waits for it. Root drops the kernel's caches before cold reads and look-ups. */
-export async function runLoad(program: string, work: Work, directory: string, seed: number): Promise<Measure[]> {
-  const cold = process.geteuid?.() === 0 ? ["--drop-caches"] : [];
-  const common = ["--dir", directory, "--jobs", String(work.jobs), "--seed", String(seed)];
-  const args = [work.name, ...common, ...work.args, ...cold];
+export async function runLoad(program: string, options: LoadOptions): Promise<Measure[]> {
+  const { work, directory, jobs, seed, args } = options;
+  const cold = mayDropCaches ? ["--drop-caches"] : [];
+  const all = [
+    work,
+    "--dir",
+    directory,
+    "--jobs",
+    String(jobs),
+    "--seed",
+    String(seed),
+    "--reuse",
+    ...args,
+    ...cold,
+  ];
+  return JSON.parse(await outputOf(program, all)) as Measure[];
+}
+
+/** What a program prints; fails with what it complains of. */
+export async function outputOf(program: string, args: readonly string[]): Promise<string> {
   const child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"] });
   const output: Record<"stdout" | "stderr", string> = { stdout: "", stderr: "" };
   for (const name of ["stdout", "stderr"] as const) {
     child[name].setEncoding("utf8").on("data", (text: string) => (output[name] += text));
   }
   const code = await new Promise<number | null>((done, fail) => child.on("error", fail).on("close", done));
-  if (code !== 0) throw new Error(`holdfast-load ${args.join(" ")}: ${output.stderr.trim() || `exit ${code}`}`);
-  return JSON.parse(output.stdout) as Measure[];
+  if (code !== 0) throw new Error(`${program} ${args.join(" ")}: ${output.stderr.trim() || `exit ${code}`}`);
+  return output.stdout;
 }

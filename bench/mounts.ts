@@ -1,144 +1,123 @@
-// Mount benches: the same load on a plain directory, on libfuse's passthrough_ll and on Holdfast, in alternating pairs
-// within one run. Exit status: 0, 1 when a bar is missed (--bars), 2 when it could not run.
+// Mount benches: the same load on all systems, in alternating pairs within one run.
 
 import { execFileSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, realpathSync, rmSync } from "node:fs";
-import { dirname, join, resolve } from "node:path";
-import { fileURLToPath } from "node:url";
-import { parseArgs } from "node:util";
-import { buildLoad, runLoad } from "./load.js";
-import { PAIRS_BARS, PAIRS_QUICK, planOf } from "./plan.js";
-import type { Plan } from "./plan.js";
-import { rowsOf, tableOf, verdictText, verdictsOf, writeResults } from "./report.js";
-import type { Sample } from "./report.js";
-import { givenTarget, passthrough, plainDirectory, startTarget } from "./systems.js";
+import { join } from "node:path";
+import { buildLoad, mayDropCaches, runLoad } from "./load.js";
+import type { Measure } from "./load.js";
+import type { Options } from "./main.js";
+import { BACKGROUND, DRIVE_BYTES, EXTRA, SYSTEMS, barsOf, planOf, systemsOf } from "./plan.js";
+import type { Task } from "./plan.js";
+import { repositoryOf, runTree } from "./programs.js";
+import { Progress } from "./progress.js";
+import { allMet, latencyTable, rowsOf, tableOf, verdictText, verdictsOf } from "./report.js";
+import type { Figure, Sample } from "./report.js";
+import { mountResults, originOf, writeResults } from "./results.js";
+import { measureBackground, measureDriveBytes } from "./special.js";
+import { Systems } from "./systems.js";
 import type { System } from "./systems.js";
 
-const USAGE = `node dist/bench/mounts.js [options]
-  --target DIR   a directory on a Holdfast mount (default: a daemon is started as by npm start)
-  --no-target    only the baselines
-  --disk DIR     where the directories that are compared lie (default: holdfast-data/, the disk of the pool)
-  --quick        ${PAIRS_QUICK} short pairs, within 3 minutes
-  --bars         at least ${PAIRS_BARS} pairs; exit status 1 when a bar is missed
-  --pairs N      pairs
-  --only WORK    only this work of holdfast-load
-  --load FILE    a holdfast-load that is already built`;
+const SPECIAL: readonly string[] = [DRIVE_BYTES, BACKGROUND];
 
-const ROOT = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
-
-interface Options {
-  target: string | undefined;
-  noTarget: boolean;
+interface Run {
+  root: string;
+  /** A folder on the disk that is compared; removed afterwards. */
   disk: string;
-  bars: boolean;
-  plan: Plan;
-  load: string | undefined;
+  program: string;
+  progress: Progress;
+  /** What `tree` clones, once it was made. */
+  repository?: string;
 }
 
-// Ctrl-C ends the generator, which shares our terminal; we go on to unmount what we mounted.
-process.on("SIGINT", () => undefined);
-
-try {
-  process.exitCode = await main();
-} catch (error) {
-  process.stderr.write(`bench: ${error instanceof Error ? error.message : String(error)}\n`);
-  process.exitCode = 2;
-}
-
-async function main(): Promise<number> {
-  const options = optionsOf();
-  if (options === undefined) {
-    process.stdout.write(`${USAGE}\n`);
-    return 0;
-  }
-  const program = options.load ?? buildLoad(ROOT);
+/** The exit status: 1 when a bar is missed. */
+export async function runMounts(root: string, options: Options, args: readonly string[]): Promise<number> {
+  const { mode, pairs, only } = options;
+  const wanted = options.systems ?? new Set(SYSTEMS.filter((name) => !EXTRA.includes(name)));
+  const named = options.systems !== undefined;
+  const needed = systemsOf(planOf({ mode, pairs, only, named, available: wanted }));
+  const program = options.load ?? buildLoad(root);
   mkdirSync(options.disk, { recursive: true });
   const disk = mkdtempSync(join(realpathSync(options.disk), "bench-"));
-  const systems: System[] = [];
+  const systems = new Systems();
+  let [samples, figures]: [Sample[], Figure[]] = [[], []];
+  const progress = new Progress();
   try {
-    systems.push(plainDirectory(disk), passthrough(ROOT, disk));
-    if (options.target !== undefined) systems.push(givenTarget(options.target));
-    else if (!options.noTarget) systems.push(await startTarget(ROOT, disk));
-    const samples = await measure(program, options.plan, systems);
-    return show(systems, samples, options.bars);
+    await systems.setUp({ root, disk, wanted: needed, target: options.target });
+    for (const [name, reason] of systems.missing) progress.note(`without ${name}: ${reason}`);
+    const plan = planOf({ mode, pairs, only, named, available: systems.names });
+    const run = { root, disk, program, progress };
+    samples = await measure(
+      run,
+      plan.filter(({ work }) => !SPECIAL.includes(work.id)),
+      systems.ready,
+    );
+    await systems.close();
+    if (options.target === undefined) figures = await measureSpecial(run, plan);
   } finally {
-    const closed = await Promise.allSettled(systems.map((system) => system.close()));
-    const failures = closed.flatMap((result) => (result.status === "rejected" ? [result.reason] : []));
+    progress.end();
     // What is still mounted must not be removed.
-    if (failures.length > 0) throw new AggregateError(failures, `left in ${disk}: ${failures.join("; ")}`);
+    await systems.close();
     rmSync(disk, { recursive: true });
   }
-}
-
-function optionsOf(): Options | undefined {
-  const text = { type: "string" } as const;
-  const flag = { type: "boolean", default: false } as const;
-  const { values } = parseArgs({
-    options: {
-      target: text,
-      "no-target": flag,
-      disk: { ...text, default: join(ROOT, "holdfast-data") },
-      quick: flag,
-      bars: flag,
-      pairs: text,
-      only: text,
-      load: text,
-      help: flag,
-    },
-  });
-  if (values.help) return undefined;
-  const pairs = Number(values.pairs ?? (values.quick ? PAIRS_QUICK : PAIRS_BARS));
-  if (!Number.isInteger(pairs) || pairs < 1) throw new Error(`--pairs ${values.pairs}: a number from 1 on is wanted`);
-  if (values.bars && pairs < PAIRS_BARS) throw new Error(`--bars needs at least ${PAIRS_BARS} pairs`);
-  if (values.target !== undefined && values["no-target"]) throw new Error("--target, --no-target: one or the other");
-  const plan = planOf(values.quick, pairs);
-  const works = plan.works.filter(({ name }) => values.only === undefined || name === values.only);
-  if (works.length === 0) throw new Error(`--only ${values.only}: no such work`);
-  return {
-    target: values.target,
-    noTarget: values["no-target"],
-    disk: resolve(values.disk),
-    bars: values.bars,
-    plan: { ...plan, works },
-    load: values.load,
+  const bars = mode === "bars" ? verdictsOf(samples, figures, barsOf(only)) : [];
+  const run = {
+    setups: systems.setups,
+    missing: Object.fromEntries(systems.missing),
+    cold: mayDropCaches,
+    bars,
+    figures,
   };
+  const results = mountResults(originOf(root, args), run, samples);
+  const path = writeResults(root, mode === "full" ? "mounts" : mode, results, options.keep);
+  const rows = rowsOf(samples);
+  const texts = [rows.length > 0 ? tableOf(rows) : "", latencyTable(rows), verdictText(bars)];
+  for (const text of texts.filter((text) => text !== "")) process.stdout.write(`${text}\n\n`);
+  process.stdout.write(`Every sample: ${path}\n`);
+  return allMet(bars) ? 0 : 1;
 }
 
 /** The systems take turns within each work, and another one begins in each pair. */
-async function measure(program: string, plan: Plan, systems: readonly System[]): Promise<Sample[]> {
+async function measure(run: Run, plan: readonly Task[], systems: readonly System[]): Promise<Sample[]> {
   const samples: Sample[] = [];
-  const total = plan.pairs * plan.works.length * systems.length;
-  let done = 0;
-  for (let pair = 0; pair < plan.pairs; pair += 1) {
-    for (const work of plan.works) {
-      for (let turn = 0; turn < systems.length; turn += 1) {
-        const system = systems[(turn + pair) % systems.length];
-        if (system === undefined) continue;
-        progress(`${done}/${total}  pair ${pair + 1}/${plan.pairs}  ${work.name} x${work.jobs} on ${system.name}`);
+  const counts = plan.flatMap((task) => [...task.systems.values()]);
+  run.progress.start(counts.reduce((sum, count) => sum + count, 0));
+  const pairs = Math.max(0, ...counts);
+  for (let pair = 0; pair < pairs; pair += 1) {
+    for (const { work, systems: turns } of plan) {
+      const due = systems.filter(({ name }) => (turns.get(name) ?? 0) > pair);
+      for (let turn = 0; turn < due.length; turn += 1) {
+        const system = due[(turn + pair) % due.length] as System;
+        run.progress.step(`pair ${pair + 1}/${pairs}  ${work.id} on ${system.name}`);
         // What the one before left unwritten must not be charged to this one.
         execFileSync("sync");
-        const measures = await runLoad(program, work, system.directory, pair + 1);
+        const measures = await measureOne(run, { work, systems: turns }, system, pair + 1);
         samples.push(...measures.map((measured) => ({ system: system.name, pair, ...measured })));
-        done += 1;
+        await system.quiet();
       }
     }
   }
-  progress("");
   return samples;
 }
 
-function progress(words: string): void {
-  if (process.stderr.isTTY) process.stderr.write(`\r\u001b[K${words}`);
-  else if (words !== "") process.stderr.write(`${words}\n`);
+function measureOne(run: Run, { work }: Task, system: System, seed: number): Promise<Measure[]> {
+  const { directory } = system;
+  if (work.name !== "tree") {
+    return runLoad(run.program, { work: work.name, directory, jobs: work.jobs, seed, args: work.args });
+  }
+  const files = Number(work.args[0]);
+  run.repository ??= repositoryOf(run.disk, files);
+  return runTree(run.repository, files, directory);
 }
 
-function show(systems: readonly System[], samples: readonly Sample[], bars: boolean): number {
-  const rows = rowsOf(samples);
-  process.stdout.write(`${tableOf(rows)}\n\n`);
-  const path = writeResults(ROOT, Object.fromEntries(systems.map(({ name, setup }) => [name, setup])), samples);
-  process.stdout.write(`Every sample: ${path}\n`);
-  if (!bars) return 0;
-  const verdicts = verdictsOf(rows);
-  process.stdout.write(`\n${verdictText(verdicts)}\n`);
-  return verdicts.every(({ met }) => met) ? 0 : 1;
+async function measureSpecial(run: Run, plan: readonly Task[]): Promise<Figure[]> {
+  const figures: Figure[] = [];
+  for (const { work, systems } of plan.filter(({ work }) => SPECIAL.includes(work.id))) {
+    const pairs = systems.get("holdfast") ?? 0;
+    const folder = join(run.disk, work.id);
+    const say = (words: string) => run.progress.note(`${work.id}: ${words}`);
+    const take = work.id === DRIVE_BYTES ? measureDriveBytes : measureBackground;
+    figures.push(...(await take({ root: run.root, folder, program: run.program, pairs, say })));
+    rmSync(folder, { recursive: true });
+  }
+  return figures;
 }

@@ -1,11 +1,9 @@
-// From samples to tables, bars and a file.
+// From samples to rows, verdicts and tables: pure functions.
 
-import { execFileSync } from "node:child_process";
-import { mkdirSync, writeFileSync } from "node:fs";
-import { cpus, release, totalmem } from "node:os";
-import { join } from "node:path";
+import { BARS, JUICEFS, libfuse } from "./bars.js";
+import type { Bar, FigureBar, RatioBar, Reference } from "./bars.js";
 import type { Measure } from "./load.js";
-import { BARS } from "./plan.js";
+import { LABELS, SYSTEMS, keyOf } from "./plan.js";
 import type { SystemName } from "./plan.js";
 
 /** One measure of one system in one pair. */
@@ -14,125 +12,267 @@ export interface Sample extends Measure {
   pair: number;
 }
 
+/** A number of Holdfast alone, from one pair. */
+export interface Figure {
+  measure: string;
+  pair: number;
+  value: number;
+  /** What else was counted meanwhile. */
+  notes?: Readonly<Record<string, number>>;
+}
+
 export interface Spread {
   median: number;
   least: number;
   most: number;
+  count: number;
 }
 
 export interface Row {
+  key: string;
   work: string;
   jobs: number;
+  blockBytes: number;
   /** Operations per second, or MiB/s for streams. */
   unit: "/s" | "MiB/s";
   rates: Partial<Record<SystemName, Spread>>;
-  /** Holdfast ÷ baseline, taken within each pair. */
+  /** Median over pairs, microseconds. */
+  p50: Partial<Record<SystemName, number>>;
+  p99: Partial<Record<SystemName, number>>;
+  /** Holdfast RF 2 ÷ the other, taken within each pair. */
   ratios: Partial<Record<SystemName, Spread>>;
-  p99: Partial<Record<SystemName, Spread>>;
+  /** The better one of libfuse's in this run. */
+  libfuse?: SystemName;
 }
+
+export type State = "met" | "missed" | "not measured";
 
 export interface Verdict {
+  issue: number;
   words: string;
-  against: SystemName;
-  least: number;
-  ratio: Spread | undefined;
-  met: boolean;
+  /** What stands under the ratio; empty for figures. */
+  against: string;
+  wanted: string;
+  stretch: string;
+  value: Spread | undefined;
+  state: State;
+  /** Undefined: there is no stretch, or it was not measured. */
+  stretchMet: boolean | undefined;
 }
 
-export function spread(values: readonly number[]): Spread {
-  if (values.length === 0) throw new Error("no values");
+/** These may be missing on a machine: a bar against them is then not measured, and not missed. */
+const OPTIONAL: readonly SystemName[] = [
+  "glusterfs",
+  "fuse_native",
+  "passthrough_hp_uring",
+  "passthrough_ll_uring",
+];
+
+export function spread(values: readonly number[]): Spread | undefined {
   const sorted = [...values].sort((a, b) => a - b);
+  const [least, most] = [sorted[0], sorted.at(-1)];
+  if (least === undefined || most === undefined) return undefined;
   const middle = Math.floor(sorted.length / 2);
   const high = sorted[middle] ?? NaN;
   const median = sorted.length % 2 === 1 ? high : ((sorted[middle - 1] ?? NaN) + high) / 2;
-  return { median, least: sorted[0] ?? NaN, most: sorted.at(-1) ?? NaN };
+  return { median, least, most, count: sorted.length };
+}
+
+export const sampleKey = ({ work, blockBytes, jobs }: Measure) => keyOf(work, blockBytes / 1024, jobs);
+const unitOf = (work: string) => (work.startsWith("sequential") ? "MiB/s" : "/s");
+const rateOf = (sample: Sample) =>
+  unitOf(sample.work) === "/s" ? sample.operationsPerSecond : sample.mibPerSecond;
+
+export function groupsOf(samples: readonly Sample[]): Map<string, Sample[]> {
+  const groups = new Map<string, Sample[]>();
+  for (const sample of samples) {
+    const key = sampleKey(sample);
+    const group = groups.get(key);
+    if (group === undefined) groups.set(key, [sample]);
+    else group.push(sample);
+  }
+  return groups;
 }
 
 export function rowsOf(samples: readonly Sample[]): Row[] {
-  const groups = groupBy(samples);
-  return [...groups.values()].map((group) => {
-    const first = group[0];
-    if (first === undefined) throw new Error("an empty group");
-    const row: Row = { work: first.work, jobs: first.jobs, unit: unitOf(first.work), rates: {}, ratios: {}, p99: {} };
-    const ours = group.filter(({ system }) => system === "holdfast");
-    for (const system of new Set(group.map((sample) => sample.system))) {
-      const theirs = group.filter((sample) => sample.system === system);
-      row.rates[system] = spread(theirs.map(rateOf));
-      row.p99[system] = spread(theirs.map((sample) => sample.latencyMicroseconds.p99));
-      if (system === "holdfast" || ours.length === 0) continue;
-      const ratios = ours.flatMap((our) => {
-        const other = theirs.find(({ pair }) => pair === our.pair);
-        return other === undefined ? [] : [rateOf(our) / rateOf(other)];
-      });
-      row.ratios[system] = spread(ratios);
+  return [...groupsOf(samples)].map(([key, group]) => {
+    const { work, jobs, blockBytes } = group[0] as Sample;
+    const row: Row = {
+      key,
+      work,
+      jobs,
+      blockBytes,
+      unit: unitOf(work),
+      rates: {},
+      p50: {},
+      p99: {},
+      ratios: {},
+    };
+    for (const system of SYSTEMS) {
+      const own = group.filter((sample) => sample.system === system);
+      const rates = spread(own.map(rateOf));
+      if (rates === undefined) continue;
+      row.rates[system] = rates;
+      row.p50[system] = spread(own.map(({ latencyMicroseconds }) => latencyMicroseconds.p50))?.median ?? NaN;
+      row.p99[system] = spread(own.map(({ latencyMicroseconds }) => latencyMicroseconds.p99))?.median ?? NaN;
+      const ratios = system === "holdfast" ? undefined : spread(ratiosIn(group, "holdfast", system));
+      if (ratios !== undefined) row.ratios[system] = ratios;
     }
-    return row;
+    const best = bestLibfuse(row);
+    return best === undefined ? row : { ...row, libfuse: best };
   });
 }
 
-export function verdictsOf(rows: readonly Row[]): Verdict[] {
-  return BARS.map(({ measure, jobs, against, least, words }) => {
-    const ratio = rows.find((row) => row.work === measure && row.jobs === jobs)?.ratios[against];
-    return { words, against, least, ratio, met: ratio !== undefined && ratio.median >= least };
+/** Subject ÷ reference of every pair that has both. */
+function ratiosIn(group: readonly Sample[], subject: SystemName, reference: SystemName): number[] {
+  const byPair = new Map(
+    group.filter(({ system }) => system === reference).map((sample) => [sample.pair, rateOf(sample)]),
+  );
+  return group.flatMap((sample) => {
+    const other = byPair.get(sample.pair);
+    return sample.system === subject && other !== undefined ? [rateOf(sample) / other] : [];
   });
 }
 
-/** Markdown: rates as medians, ratios as median (least–most). */
+function bestLibfuse(row: Row): SystemName | undefined {
+  const rated = libfuse.filter((system) => row.rates[system] !== undefined);
+  const rate = (system: SystemName) => row.rates[system]?.median ?? 0;
+  return rated.reduce<SystemName | undefined>(
+    (best, system) => (best === undefined || rate(system) > rate(best) ? system : best),
+    undefined,
+  );
+}
+
+export function verdictsOf(
+  samples: readonly Sample[],
+  figures: readonly Figure[],
+  bars: readonly Bar[] = BARS,
+): Verdict[] {
+  const groups = groupsOf(samples);
+  const rows = new Map(rowsOf(samples).map((row) => [row.key, row]));
+  return bars.map((bar) => {
+    if (bar.kind === "figure") return figureVerdict(bar, figures);
+    return ratioVerdict(bar, groups.get(bar.measure) ?? [], rows.get(bar.measure));
+  });
+}
+
+function figureVerdict(bar: FigureBar, figures: readonly Figure[]): Verdict {
+  const { issue, words, most, unit, stretch } = bar;
+  const value = spread(
+    figures.filter(({ measure }) => measure === bar.measure).map((figure) => figure.value),
+  );
+  return {
+    issue,
+    words,
+    against: "",
+    wanted: `≤ ${most} ${unit}`,
+    stretch: stretch === undefined ? "" : `≤ ${stretch}`,
+    value,
+    state: value !== undefined && value.median <= most ? "met" : "missed",
+    stretchMet: stretch === undefined || value === undefined ? undefined : value.median <= stretch,
+  };
+}
+
+function ratioVerdict(bar: RatioBar, group: readonly Sample[], row: Row | undefined): Verdict {
+  const { issue, words, least, stretch } = bar;
+  const over = (against: Reference, share = 1): Spread | undefined => {
+    const system = against === "libfuse" ? row?.libfuse : against;
+    if (system === undefined) return undefined;
+    return spread(ratiosIn(group, bar.subject, system).map((value) => value / share));
+  };
+  const value = over(bar.against, bar.share?.of);
+  const optional = bar.against !== "libfuse" && OPTIONAL.includes(bar.against);
+  const far =
+    stretch && over(stretch.against ?? bar.against, (stretch.against ? stretch.share : bar.share)?.of);
+  const missing: State = optional ? "not measured" : "missed";
+  return {
+    issue,
+    words,
+    against: bar.share?.words ?? referenceText(bar.against, row),
+    wanted: `≥ ${short(least)}`,
+    stretch: stretch === undefined ? "" : `≥ ${short(stretch.least)}${stretchText(stretch.against)}`,
+    value,
+    state: value === undefined ? missing : value.median >= least ? "met" : "missed",
+    stretchMet: stretch === undefined || far === undefined ? undefined : far.median >= stretch.least,
+  };
+}
+
+function referenceText(against: Reference, row: Row | undefined): string {
+  if (against !== "libfuse") return LABELS[against];
+  return row?.libfuse === undefined ? "libfuse" : `libfuse (${LABELS[row.libfuse]})`;
+}
+
+const stretchText = (against: Reference | undefined) =>
+  against === undefined ? "" : ` × ${against === "libfuse" ? "libfuse" : LABELS[against]}`;
+const short = (value: number) => String(Math.round(value * 100) / 100);
+
+/** Whether a run for bars is good: nothing was missed. */
+export function allMet(verdicts: readonly Verdict[]): boolean {
+  return verdicts.every(({ state }) => state !== "missed");
+}
+
+/** Markdown: medians; ratios as median (least–most); a ratio under 1 is bold: there we lose. */
 export function tableOf(rows: readonly Row[]): string {
+  const systems = SYSTEMS.filter((system) => rows.some((row) => row.rates[system] !== undefined));
   const lines = rows.map((row) => {
-    const rates = (["ext4", "libfuse", "holdfast"] as const).map((system) => rateText(row.rates[system]?.median));
-    const ratios = (["ext4", "libfuse"] as const).map((system) => ratioText(row.ratios[system]));
-    const name = row.jobs === 1 ? row.work : `${row.work}, ${row.jobs} jobs`;
-    const p99 = rateText(row.p99.holdfast?.median);
-    return [name, row.unit, ...rates, ...ratios, p99];
+    const rates = systems.map((system) => rateText(row.rates[system]?.median));
+    const over = [row.ratios.ext4, row.libfuse && row.ratios[row.libfuse]].map((ratio) => ratioText(ratio));
+    const quoted = JUICEFS[row.key];
+    return [nameOf(row), row.unit, ...rates, ...over, quoted === undefined ? "–" : quoted.toFixed(2)];
   });
-  const head = ["work", "unit", "ext4", "libfuse", "Holdfast", "÷ ext4", "÷ libfuse", "p99 µs"];
+  const ratios = ["Holdfast ÷ plain", "Holdfast ÷ best libfuse", "JuiceFS ÷ plain, quoted"];
+  const head = ["work", "unit", ...systems.map((system) => LABELS[system]), ...ratios];
+  return markdown([head, head.map(() => "---"), ...lines]);
+}
+
+/** p50 and p99 by system, microseconds; empty where only whole runs were timed. */
+export function latencyTable(rows: readonly Row[]): string {
+  const timed = rows.filter(({ p99 }) => Object.values(p99).some((value) => value > 0));
+  if (timed.length === 0) return "";
+  const systems = SYSTEMS.filter((system) => timed.some((row) => row.p99[system] !== undefined));
+  const lines = timed.map((row) => {
+    const cells = systems.map((system) => {
+      const [middle, far] = [row.p50[system], row.p99[system]];
+      return middle === undefined || far === undefined ? "–" : `${rateText(middle)} / ${rateText(far)}`;
+    });
+    return [nameOf(row), ...cells];
+  });
+  const head = ["p50 / p99, µs", ...systems.map((system) => LABELS[system])];
   return markdown([head, head.map(() => "---"), ...lines]);
 }
 
 export function verdictText(verdicts: readonly Verdict[]): string {
-  const lines = verdicts.map(({ words, against, least, ratio, met }) => {
-    return [met ? "met" : "MISSED", words, `÷ ${against}`, `≥ ${least}`, ratioText(ratio)];
-  });
-  const head = ["bar", "work", "against", "wanted", "median (least–most)"];
-  return markdown([head, head.map(() => "---"), ...lines]);
+  const head = ["bar", "work", "against", "wanted", "median (least–most)", "pairs", "stretch", ""];
+  const issues = [...new Set(verdicts.map(({ issue }) => issue))].sort((a, b) => a - b);
+  return issues
+    .map((issue) => {
+      const own = verdicts.filter((verdict) => verdict.issue === issue);
+      const lines = own.map(({ state, words, against, wanted, value, stretch, stretchMet }) => {
+        const far = stretchMet === undefined ? "" : stretchMet ? "reached" : "not yet";
+        const called = state === "missed" ? "MISSED" : state;
+        return [
+          called,
+          words,
+          against,
+          wanted,
+          ratioText(value, false),
+          String(value?.count ?? 0),
+          stretch,
+          far,
+        ];
+      });
+      const met = own.filter(({ state }) => state === "met").length;
+      const title = `Issue ${issue}: ${met} of ${own.length} met`;
+      return `${title}\n\n${markdown([head, head.map(() => "---"), ...lines])}`;
+    })
+    .join("\n\n");
 }
 
-/** Writes everything that a reader needs to run it again; the file's path. */
-export function writeResults(root: string, setups: Record<string, string>, samples: readonly Sample[]): string {
-  const commit = git(root, ["rev-parse", "--short=12", "HEAD"]);
-  const dirty = git(root, ["status", "--porcelain", "--untracked-files=no"]) !== "";
-  const at = new Date().toISOString();
-  const machine = {
-    processor: cpus()[0]?.model ?? "unknown",
-    cores: cpus().length,
-    memoryMib: Math.round(totalmem() / 2 ** 20),
-    kernel: release(),
-    node: process.version,
-  };
-  const command = `node dist/bench/mounts.js ${process.argv.slice(2).join(" ")}`.trim();
-  const rows = rowsOf(samples);
-  const bars = verdictsOf(rows);
-  const results = { at, commit: dirty ? `${commit}+` : commit, command, machine, setups, rows, bars, samples };
-  const folder = join(root, "bench", "results");
-  mkdirSync(folder, { recursive: true });
-  const path = join(folder, `mounts-${at.slice(0, 19).replaceAll(":", "")}.json`);
-  writeFileSync(path, `${JSON.stringify(results, null, 1)}\n`);
-  return path;
-}
-
-function git(root: string, args: readonly string[]): string {
-  return execFileSync("git", args, { cwd: root, encoding: "utf8" }).trim();
-}
-
-const keyOf = (sample: Sample) => `${sample.work} ${sample.jobs}`;
-const unitOf = (work: string) => (work.startsWith("sequential") ? "MiB/s" : "/s");
-const rateOf = (sample: Sample) => (unitOf(sample.work) === "/s" ? sample.operationsPerSecond : sample.mibPerSecond);
-
-function groupBy(samples: readonly Sample[]): Map<string, Sample[]> {
-  const groups = new Map<string, Sample[]>();
-  for (const sample of samples) groups.set(keyOf(sample), [...(groups.get(keyOf(sample)) ?? []), sample]);
-  return groups;
+export function nameOf({ work, blockBytes, jobs }: Pick<Row, "work" | "blockBytes" | "jobs">): string {
+  const usual = work.startsWith("sequential") ? 2 ** 20 : 4096;
+  const size =
+    blockBytes === 0 || blockBytes === usual ? "" : `, ${blockBytes < 2 ** 20 ? "4 KiB" : "1 MiB"}`;
+  return `${work}${size}${jobs === 1 ? "" : `, ${jobs} jobs`}`;
 }
 
 function rateText(rate: number | undefined): string {
@@ -140,12 +280,14 @@ function rateText(rate: number | undefined): string {
   return rate >= 100 ? Math.round(rate).toLocaleString("en") : rate.toFixed(1);
 }
 
-function ratioText(ratio: Spread | undefined): string {
+function ratioText(ratio: Spread | undefined, markLoss = true): string {
   if (ratio === undefined) return "–";
-  return `${ratio.median.toFixed(2)} (${ratio.least.toFixed(2)}–${ratio.most.toFixed(2)})`;
+  const median = ratio.median.toFixed(2);
+  const shown = markLoss && ratio.median < 1 ? `**${median}**` : median;
+  return ratio.count === 1 ? shown : `${shown} (${ratio.least.toFixed(2)}–${ratio.most.toFixed(2)})`;
 }
 
-function markdown(rows: readonly (readonly string[])[]): string {
+export function markdown(rows: readonly (readonly string[])[]): string {
   const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)));
   const line = (row: readonly string[]) => {
     const cells = row.map((cell, column) => cell.padEnd(widths[column] ?? 0, cell === "---" ? "-" : " "));

@@ -1,10 +1,9 @@
-// The file systems that are compared, over one disk: a plain directory, libfuse's passthrough_ll over a plain
-// directory, and Holdfast.
+// The file systems that are compared, over one disk: a plain directory, what `baseline/` sets up, and Holdfast.
 
-import { execFileSync, spawn } from "node:child_process";
-import type { ChildProcess } from "node:child_process";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import { Daemon } from "./daemon.js";
 import type { SystemName } from "./plan.js";
 
 export interface System {
@@ -13,73 +12,147 @@ export interface System {
   directory: string;
   /** How it was set up, for the results. */
   setup: string;
+  /** Fulfils when it no longer works in the background, so that the next one's turn is its own. */
+  quiet(): Promise<void>;
   close(): Promise<void>;
 }
 
-const READY_MS = 15 * 60_000;
-const STOP_MS = 60_000;
+/** A script of `baseline/`, with the environment that it needs. */
+interface Baseline {
+  name: SystemName;
+  script: string;
+  env?: Readonly<Record<string, string>>;
+  /** `down` needs the folder below, too. */
+  downNeedsSource?: boolean;
+}
 
-export function plainDirectory(disk: string): System {
+const BASELINES: readonly Baseline[] = [
+  { name: "passthrough_ll", script: "passthrough_ll.sh" },
+  { name: "passthrough_hp_uring", script: "libfuse-uring.sh" },
+  { name: "passthrough_ll_uring", script: "libfuse-uring.sh", env: { LIBFUSE_PROGRAM: "passthrough_ll" } },
+  { name: "fuse_native", script: "fuse-native.sh" },
+  { name: "glusterfs", script: "glusterfs.sh", downNeedsSource: true },
+];
+
+export interface Request {
+  root: string;
+  /** An empty folder on the disk. */
+  disk: string;
+  wanted: ReadonlySet<SystemName>;
+  /** A directory on a mount that somebody else made. */
+  target?: string | undefined;
+}
+
+/** What was set up, and what could not be, with the reason. */
+export class Systems {
+  readonly ready: System[] = [];
+  readonly missing = new Map<SystemName, string>();
+  #closed = false;
+
+  get names(): Set<SystemName> {
+    return new Set(this.ready.map(({ name }) => name));
+  }
+
+  /** How each was set up. */
+  get setups(): Partial<Record<SystemName, string>> {
+    return Object.fromEntries(this.ready.map(({ name, setup }) => [name, setup]));
+  }
+
+  /** Without passthrough_ll there is nothing to compare with; the other baselines may be missing. */
+  async setUp({ root, disk, wanted, target }: Request): Promise<void> {
+    if (wanted.has("ext4")) this.ready.push(plainDirectory(disk));
+    for (const baseline of BASELINES.filter(({ name }) => wanted.has(name))) {
+      try {
+        this.ready.push(mounted(root, disk, baseline));
+      } catch (error) {
+        if (baseline.name === "passthrough_ll") throw error;
+        this.missing.set(baseline.name, lastLine(error));
+      }
+    }
+    const volumes = (["holdfast", "holdfast_rf1"] as const).filter((name) => wanted.has(name));
+    if (target !== undefined) this.ready.push(givenTarget(target));
+    else if (volumes.length > 0) this.ready.push(...(await ownTarget(root, disk, volumes)));
+  }
+
+  /** Takes everything down, once; fails with what is still there. */
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    const closed = await Promise.allSettled(this.ready.map((system) => system.close()));
+    const failures = closed.flatMap((result) =>
+      result.status === "rejected" ? [lastLine(result.reason)] : [],
+    );
+    if (failures.length > 0) throw new Error(`left in place: ${failures.join("; ")}`);
+  }
+}
+
+const quietAlready = async () => undefined;
+
+function plainDirectory(disk: string): System {
   const directory = join(disk, "ext4");
   mkdirSync(directory, { recursive: true });
-  return { name: "ext4", directory, setup: "plain directory on the disk", close: async () => {} };
+  const fileSystem = execFileSync("stat", ["-f", "-c", "%T", directory], { encoding: "utf8" }).trim();
+  const setup = `plain directory on the disk (${fileSystem})`;
+  return { name: "ext4", directory, setup, quiet: quietAlready, close: quietAlready };
 }
 
-export function passthrough(root: string, disk: string): System {
-  const script = join(root, "bench", "baseline", "passthrough_ll.sh");
-  const source = join(disk, "libfuse-source");
-  const directory = join(disk, "libfuse-mount");
+function mounted(root: string, disk: string, { name, script, env = {}, downNeedsSource }: Baseline): System {
+  const program = join(root, "bench", "baseline", script);
+  const [source, directory] = [join(disk, `${name}-source`), join(disk, `${name}-mount`)];
   for (const folder of [source, directory]) mkdirSync(folder, { recursive: true });
-  execFileSync(script, ["up", source, directory], { stdio: ["ignore", "inherit", "inherit"] });
-  const options = execFileSync(script, ["options"], { encoding: "utf8" }).trim();
+  const run = (...args: string[]) =>
+    execFileSync(program, args, {
+      encoding: "utf8",
+      env: { ...process.env, ...env },
+      stdio: ["ignore", "pipe", "pipe"],
+    });
+  run("up", source, directory);
+  const setup = `${script}: ${run("options").trim()}`;
   const close = async () => {
-    execFileSync(script, ["down", directory], { stdio: ["ignore", "inherit", "inherit"] });
+    run("down", ...(downNeedsSource ? [source] : []), directory);
   };
-  return { name: "libfuse", directory, setup: `passthrough_ll -o source=…,${options}`, close };
+  return { name, directory, setup, quiet: quietAlready, close };
 }
 
-/** A mount that somebody else made; load goes into a folder of its own below it. */
-export function givenTarget(directory: string): System {
+/** Load goes into a folder of its own below it. */
+function givenTarget(directory: string): System {
   const own = mkdtempSync(join(directory, "bench-"));
   const close = async () => rmSync(own, { recursive: true });
-  return { name: "holdfast", directory: own, setup: "given by --target", close };
+  return { name: "holdfast", directory: own, setup: "given by --target", quiet: quietAlready, close };
 }
 
-/** Starts a daemon through the command line, as `npm start` does: three drives on the disk, RF 2. */
-export async function startTarget(root: string, disk: string): Promise<System> {
-  const folder = join(disk, "holdfast");
-  const mount = join(folder, "mnt");
-  const args = [join(root, "src", "cli", "bootstrap.mjs"), "start", "--dir", folder];
-  const child = spawn(process.execPath, args, { cwd: root, stdio: ["ignore", "pipe", "inherit"] });
-  child.stdout.resume();
+/** One daemon as `npm start` makes it, for both volumes. */
+async function ownTarget(
+  root: string,
+  disk: string,
+  volumes: readonly ("holdfast" | "holdfast_rf1")[],
+): Promise<System[]> {
+  const daemon = await Daemon.start(root, join(disk, "holdfast"));
   try {
-    await until(READY_MS, "Holdfast is not mounted in time", () => {
-      if (child.exitCode !== null) throw new Error(`npm start ended with ${child.exitCode}`);
-      return isMounted(mount);
-    });
+    const transport = await daemon.transport();
+    const setup = `npm start: 3 drives on the disk, through ${transport}`;
+    const rest = { quiet: () => daemon.quiet(), close: () => daemon.stop() };
+    const systems: System[] = [
+      { name: "holdfast", directory: daemon.mount, setup: `${setup}, RF 2`, ...rest },
+    ];
+    if (!volumes.includes("holdfast_rf1")) return systems;
+    const directory = await daemon.addVolume("single", 1);
+    const single = {
+      name: "holdfast_rf1",
+      directory,
+      setup: `${setup}, RF 1`,
+      ...rest,
+      close: quietAlready,
+    } as const;
+    return [...systems, single];
   } catch (error) {
-    await stop(child);
+    await daemon.stop();
     throw error;
   }
-  const close = () => stop(child);
-  return { name: "holdfast", directory: mount, setup: "npm start: 3 drives on the disk, RF 2", close };
 }
 
-async function stop(child: ChildProcess): Promise<void> {
-  child.kill("SIGINT");
-  const ended = () => child.exitCode !== null || child.signalCode !== null;
-  await until(STOP_MS, "Holdfast does not stop in time", ended);
-}
-
-/** Looks at the kernel's table: `stat` may answer from a cache. */
-function isMounted(path: string): boolean {
-  return readFileSync("/proc/self/mountinfo", "utf8").split("\n").some((line) => line.split(" ")[4] === path);
-}
-
-async function until(limitMs: number, words: string, holds: () => boolean): Promise<void> {
-  const deadline = performance.now() + limitMs;
-  while (!holds()) {
-    if (performance.now() > deadline) throw new Error(words);
-    await new Promise((done) => setTimeout(done, 50));
-  }
+/** What a script complained of last, or the message. */
+function lastLine(error: unknown): string {
+  const text = error instanceof Error && "stderr" in error ? String(error.stderr).trim() : "";
+  return text.split("\n").at(-1) || (error instanceof Error ? error.message : String(error));
 }

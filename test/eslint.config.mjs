@@ -4,7 +4,7 @@ import { dirname } from "node:path";
 import tseslint from "typescript-eslint";
 
 export default tseslint.config(
-  { ignores: ["**/dist/", "**/native/", "**/*.mjs"] },
+  { ignores: ["**/dist/", "**/native/", "**/*.mjs", "**/*.cjs"] },
   ...tseslint.configs.recommendedTypeChecked,
   {
     languageOptions: {

@@ -13,7 +13,7 @@ const ROOT = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
 const MINIMUM_NODE = [20, 17];
 const MINIMUM_RUST = [1, 90];
 
-const FORMATTED = ["src/**/*.{ts,mjs}", "test/**/*.{ts,mjs}", "tsconfig.json"];
+const FORMATTED = ["{src,test,bench}/**/*.{ts,mjs,cjs}", "tsconfig.json"];
 
 class Missing extends Error {}
 
@@ -80,16 +80,17 @@ async function lint() {
       "--max-warnings=0",
       "src",
       "test",
+      "bench",
     ]),
   ];
   return results.every((result) => result === 0) ? 0 : 1;
 }
 
-/** Mount benches beside their baselines; the arguments are those of bench/mounts.ts. */
+/** Benches beside their baselines; the arguments are those of bench/main.ts. */
 async function bench(args) {
   needFuse();
   await prepare();
-  return run(process.execPath, ["--enable-source-maps", "dist/bench/mounts.js", ...args]);
+  return run(process.execPath, ["--enable-source-maps", "dist/bench/main.js", ...args]);
 }
 
 // --- what must be there ---------------------------------------------------------------------------------------------

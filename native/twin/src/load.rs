@@ -223,8 +223,8 @@ fn make_job<'a>(
     let file = match work.act {
         Act::Files | Act::CreateFsync => None,
         Act::Stream => Some(fresh(&own.join("stream"))?),
-        Act::Read { .. } => Some(filled(folder, &format!("read-{number}"), options)?),
-        Act::Write { .. } => Some(filled(folder, &format!("write-{number}"), options)?),
+        Act::Read { .. } => Some(filled(folder, &format!("read-{number}-{}", options.mib), options)?),
+        Act::Write { .. } => Some(filled(folder, &format!("write-{number}-{}", options.mib), options)?),
     };
     Ok(Job {
         options,
@@ -373,11 +373,21 @@ fn cool_down(options: &Options, jobs: &[Job<'_>], warm: bool) -> io::Result<()> 
         }
     }
     jobs.iter().filter_map(|job| job.file.as_ref()).for_each(|file| crate::sys::evict(file.as_raw_fd()));
-    if warm { Ok(()) } else { drop_caches(options) }
+    if warm { Ok(()) } else { drop_caches(options, jobs) }
 }
 
-fn drop_caches(options: &Options) -> io::Result<()> {
-    if options.drop_caches { fs::write("/proc/sys/vm/drop_caches", "3") } else { Ok(()) }
+/// What is not written back yet is not dropped. The kernel's sync reaches no FUSE file system: they are asked by an
+/// fsync of a directory.
+fn drop_caches(options: &Options, jobs: &[Job<'_>]) -> io::Result<()> {
+    if !options.drop_caches {
+        return Ok(());
+    }
+    for job in jobs {
+        // Some file systems have no fsync of directories; then there is nothing better.
+        let _refused = File::open(&job.directory)?.sync_all();
+    }
+    crate::sys::sync_everything();
+    fs::write("/proc/sys/vm/drop_caches", "3")
 }
 
 /// Writes a new file in one go.

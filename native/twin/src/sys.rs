@@ -172,6 +172,12 @@ pub fn sync(fd: RawFd, data_only: bool) -> Code {
     check(unsafe { if data_only { libc::fdatasync(fd) } else { libc::fsync(fd) } }.into())
 }
 
+/// Writes back what every file system of this machine has in memory.
+pub fn sync_everything() {
+    // SAFETY: no memory is handed over.
+    unsafe { libc::sync() };
+}
+
 /// Drops the handle's clean pages from the page cache, so that the next read asks the file system.
 pub fn evict(fd: RawFd) {
     // SAFETY: no memory is handed over. The result is advice's and does not matter.

@@ -72,7 +72,7 @@ fn kept_files_serve_the_next_run() {
         for _ in 0..2 {
             run(Work::named("random-read").expect("there"), &reuse).expect("a run");
             use std::os::unix::fs::MetadataExt;
-            inodes.push(fs::metadata(directory.join(KEPT).join("read-1")).expect("kept").ino());
+            inodes.push(fs::metadata(directory.join(KEPT).join("read-1-2")).expect("kept").ino());
         }
         assert_eq!(inodes[0], inodes[1]);
     });

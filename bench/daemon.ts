@@ -1,0 +1,111 @@
+// A Holdfast daemon of the bench's own, started as `npm start` does: three drives on the disk, a volume at RF 2.
+
+import { spawn } from "node:child_process";
+import type { ChildProcess } from "node:child_process";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { Client } from "../src/cli/client.js";
+import type { ScrubReport, StatusAnswer } from "../src/daemon/protocol.js";
+
+const READY_MS = 15 * 60_000;
+const STOP_MS = 120_000;
+/** Quiet is: less than this written to drives in a look's time, several times in a row. */
+const QUIET_BYTES = 1 << 20;
+const QUIET_LOOKS = 3;
+const QUIET_LOOK_MS = 100;
+/** What goes on for longer belongs to the system that is measured. */
+const QUIET_MS_MAX = 10_000;
+
+export class Daemon {
+  readonly mount: string;
+  readonly #client: Client;
+
+  private constructor(
+    readonly root: string,
+    readonly folder: string,
+    readonly child: ChildProcess,
+  ) {
+    this.mount = join(folder, "mnt");
+    this.#client = new Client(join(folder, "state"));
+  }
+
+  /** `config`: YAML instead of the demo's own. Again on the same folder: the data is there again. */
+  static async start(root: string, folder: string, config?: string): Promise<Daemon> {
+    mkdirSync(folder, { recursive: true });
+    if (config !== undefined) writeFileSync(join(folder, "holdfast.yaml"), config);
+    const args = [join(root, "src", "cli", "bootstrap.mjs"), "start", "--dir", folder];
+    const child = spawn(process.execPath, args, { cwd: root, stdio: ["ignore", "ignore", "inherit"] });
+    const daemon = new Daemon(root, folder, child);
+    try {
+      await until(READY_MS, "Holdfast is not mounted in time", () => {
+        if (child.exitCode !== null) throw new Error(`npm start ended with ${child.exitCode}`);
+        return isMounted(daemon.mount);
+      });
+    } catch (error) {
+      await daemon.stop();
+      throw error;
+    }
+    return daemon;
+  }
+
+  async stop(): Promise<void> {
+    this.child.kill("SIGINT");
+    const ended = () => this.child.exitCode !== null || this.child.signalCode !== null;
+    await until(STOP_MS, "Holdfast does not stop in time", ended);
+  }
+
+  status(): Promise<StatusAnswer> {
+    return this.#client.get<StatusAnswer>("/v1/status");
+  }
+
+  async transport(): Promise<string> {
+    const { mounts } = await this.status();
+    return mounts[0]?.transport === "uring" ? "io_uring" : "/dev/fuse";
+  }
+
+  /** The pool's counters since its start. */
+  async counters(): Promise<Record<string, number>> {
+    const { pools } = await this.status();
+    return pools[0]?.status?.counters ?? {};
+  }
+
+  /** Another volume, mounted; its directory. */
+  async addVolume(name: string, rf: number): Promise<string> {
+    const path = join(this.folder, `mnt-${name}`);
+    mkdirSync(path, { recursive: true });
+    await this.#client.post("/v1/volumes", { name, pool: "pool", rf });
+    await this.#client.post("/v1/mounts", { volume: name, path, options: [] });
+    return path;
+  }
+
+  scrub(): Promise<ScrubReport> {
+    return this.#client.post<ScrubReport>("/v1/pools/pool/scrub", {});
+  }
+
+  async quiet(): Promise<void> {
+    await this.#client.post("/v1/flush", {});
+    let before = (await this.counters()).drive_bytes_written ?? 0;
+    for (let calm = 0, left = QUIET_MS_MAX; calm < QUIET_LOOKS && left > 0; left -= QUIET_LOOK_MS) {
+      await delay(QUIET_LOOK_MS);
+      const now = (await this.counters()).drive_bytes_written ?? 0;
+      calm = now - before < QUIET_BYTES ? calm + 1 : 0;
+      before = now;
+    }
+  }
+}
+
+/** Looks at the kernel's table: `stat` may answer from a cache. */
+function isMounted(path: string): boolean {
+  return readFileSync("/proc/self/mountinfo", "utf8")
+    .split("\n")
+    .some((line) => line.split(" ")[4] === path);
+}
+
+async function until(limitMs: number, words: string, holds: () => boolean): Promise<void> {
+  const deadline = performance.now() + limitMs;
+  while (!holds()) {
+    if (performance.now() > deadline) throw new Error(words);
+    await delay(50);
+  }
+}
