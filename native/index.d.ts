@@ -145,6 +145,7 @@ export interface PoolOptions {
   memtableBytes: bigint
   ringBytes: bigint
   metadataCacheBytes: bigint
+  dataCacheBytes: bigint
   /** Folder for rings; a tmpfs where there is one. */
   runtimeDir: Uint8Array
   retentionS: bigint

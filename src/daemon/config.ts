@@ -11,6 +11,7 @@ export interface Config {
   memory: {
     /** Cache of metadata blocks. */
     metadataCacheBytes: number;
+    dataCacheBytes: number;
     /** Changes of one group that are not drained yet. */
     memtableBytes: number;
     /** Changes of one group that are acknowledged and not yet on the drives. */
@@ -28,12 +29,13 @@ export interface Config {
 const LOG_LEVELS = ["trace", "debug", "info", "warn", "error"] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
 
-const size = (least: number, most: number) =>
+const size = (least: number, most: number, also: readonly number[] = []) =>
   z.union([z.string(), z.number()]).transform((value, context) => {
     try {
       const bytes = parseSize(value, "size");
-      if (bytes >= least && bytes <= most) return bytes;
-      context.addIssue(`must be from ${least} to ${most} bytes, is ${bytes}`);
+      if ((bytes >= least && bytes <= most) || also.includes(bytes)) return bytes;
+      const or = also.map((value) => `${value} or `).join("");
+      context.addIssue(`must be ${or}from ${least} to ${most} bytes, is ${bytes}`);
     } catch {
       context.addIssue(`"${value}" is not a size; write it like 64MiB`);
     }
@@ -68,6 +70,7 @@ const schema = z.strictObject({
   memory: z
     .strictObject({
       metadata_cache: size(8 * MIB, 2 ** 40).default(128 * MIB),
+      data_cache: size(8 * MIB, 2 ** 40, [0]).default(256 * MIB),
       memtable: size(4 * MIB, 4096 * MIB).default(32 * MIB),
       ring: size(8 * MIB, 4096 * MIB).default(64 * MIB),
     })
@@ -109,6 +112,7 @@ export function parseConfig(text: string, file: string): Config {
     log,
     memory: {
       metadataCacheBytes: memory.metadata_cache,
+      dataCacheBytes: memory.data_cache,
       memtableBytes: memory.memtable,
       ringBytes: memory.ring,
     },

@@ -43,6 +43,7 @@ export class Supervisor {
         memtableBytes: config.memory.memtableBytes,
         ringBytes: config.memory.ringBytes,
         metadataCacheBytes: config.memory.metadataCacheBytes,
+        dataCacheBytes: config.memory.dataCacheBytes,
         runtimeDir: Buffer.from(runtime.path),
         retentionSeconds: Math.ceil(config.history.windowSeconds),
         historyLimitPercent: config.history.limitPercent,

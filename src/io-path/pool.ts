@@ -9,6 +9,7 @@ export interface EngineOptions {
   memtableBytes: number;
   ringBytes: number;
   metadataCacheBytes: number;
+  dataCacheBytes: number;
   /** Folder for the rings of groups, on a tmpfs where there is one. */
   runtimeDir: Buffer;
   retentionSeconds: number;
@@ -241,6 +242,7 @@ function toPoolOptions(options: EngineOptions): Parameters<typeof native.poolOpe
     memtableBytes: BigInt(options.memtableBytes),
     ringBytes: BigInt(options.ringBytes),
     metadataCacheBytes: BigInt(options.metadataCacheBytes),
+    dataCacheBytes: BigInt(options.dataCacheBytes),
     runtimeDir: options.runtimeDir,
     retentionS: BigInt(options.retentionSeconds),
     historyLimitPercent: options.historyLimitPercent,

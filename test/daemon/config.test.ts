@@ -24,6 +24,7 @@ describe("configuration", () => {
   it("an empty file is the defaults", () => {
     const config = parseConfig("", "f");
     assert.equal(config.memory.metadataCacheBytes, 128 * 2 ** 20);
+    assert.equal(config.memory.dataCacheBytes, 256 * 2 ** 20);
     assert.equal(config.stop.graceSeconds, 5);
     assert.equal(config.history.windowSeconds, 3600);
     assert.equal(config.log.level, "info");
@@ -45,10 +46,11 @@ describe("configuration", () => {
     ["memry: {}", ["unknown key memry", "allowed at the top: log, memory, history, stop, runtime_dir"]],
     [
       "memory: {cache: 1MiB}",
-      ["unknown key memory.cache", "allowed in memory: metadata_cache, memtable, ring"],
+      ["unknown key memory.cache", "allowed in memory: metadata_cache, data_cache, memtable, ring"],
     ],
     ["memory: {ring: lots}", ["memory.ring", "lots"]],
     ["memory: {ring: 1KiB}", ["memory.ring", "must be from"]],
+    ["memory: {data_cache: 1KiB}", ["memory.data_cache", "must be 0 or from"]],
     ["memory: 3", ["memory"]],
     ["log: {level: loud}", ["log.level"]],
     ["history: {window: 3}", ["history.window", "write it like"]],

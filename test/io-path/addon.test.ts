@@ -21,6 +21,7 @@ const options = {
   memtableBytes: 1n << 20n,
   ringBytes: 1n << 20n,
   metadataCacheBytes: 1n << 20n,
+  dataCacheBytes: 1n << 20n,
   runtimeDir: Buffer.from("/nowhere"),
   retentionS: 1n,
   historyLimitPercent: 20,

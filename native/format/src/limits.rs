@@ -77,6 +77,7 @@ pub const VALUE_BYTES_MAX: usize = XATTR_VALUE_BYTES_MAX;
 pub const MEMTABLE_BYTES_DEFAULT: usize = 32 << 20;
 pub const RING_BYTES_DEFAULT: usize = 64 << 20;
 pub const METADATA_CACHE_BYTES_DEFAULT: usize = 128 << 20;
+pub const DATA_CACHE_BYTES_DEFAULT: usize = 256 << 20;
 
 /// Levels of a tree: 0 to 7. The last one is never compacted.
 pub const LEVELS_MAX: usize = 8;

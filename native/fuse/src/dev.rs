@@ -13,6 +13,7 @@ use crate::abi::{DEV_IOC_CLONE, READ_BUFFER_BYTES_MIN, opcode};
 use crate::errno::Errno;
 use crate::init::{Negotiated, negotiate};
 use crate::transport::{Answer, Crew, InFlight, Job, Reply, Serve, Transport};
+use holdfast_device::AlignedBuffer;
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -218,7 +219,8 @@ impl Reader {
     fn run(self) {
         let body_bytes = self.agreed.request_bytes_max.max(BODY_BYTES_MIN);
         let mut buffer = MessageBuffer::new(body_bytes);
-        let mut out = vec![0; body_bytes];
+        // A drive reads into aligned memory without a copy.
+        let mut out = AlignedBuffer::zeroed(body_bytes);
         loop {
             match buffer.read(&self.channel.device) {
                 Ok(bytes) => self.serve_one(bytes, &mut out),

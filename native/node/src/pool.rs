@@ -45,6 +45,7 @@ pub struct PoolOptions {
     pub memtable_bytes: BigInt,
     pub ring_bytes: BigInt,
     pub metadata_cache_bytes: BigInt,
+    pub data_cache_bytes: BigInt,
     /// Folder for rings; a tmpfs where there is one.
     pub runtime_dir: Uint8Array,
     pub retention_s: BigInt,
@@ -57,6 +58,7 @@ impl PoolOptions {
             memtable_bytes: convert::memory("memtableBytes", &self.memtable_bytes)?,
             ring_bytes: convert::memory("ringBytes", &self.ring_bytes)?,
             metadata_cache_bytes: convert::memory("metadataCacheBytes", &self.metadata_cache_bytes)?,
+            data_cache_bytes: convert::memory("dataCacheBytes", &self.data_cache_bytes)?,
             runtime_dir: convert::path("runtimeDir", &self.runtime_dir)?,
             retention_s: convert::unsigned("retentionS", &self.retention_s)?,
             history_limit_percent: convert::whole("historyLimitPercent", self.history_limit_percent, 100)? as u8,

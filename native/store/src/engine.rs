@@ -19,6 +19,7 @@ pub use options::{
 
 use crate::api::FileSystem;
 use crate::error::{Error, Kind, Result};
+use crate::extent::cache::DataCache;
 use crate::group::{Bell, Group, GroupOptions};
 use crate::ledger::{Ledger, OpDraft};
 use crate::metadata::cache::BlockCache;
@@ -55,6 +56,7 @@ pub struct Engine {
     pool: Arc<Pool>,
     options: EngineOptions,
     cache: Arc<BlockCache>,
+    data_cache: Arc<DataCache>,
     clock: Arc<dyn Clock>,
     boot_id: [u8; 16],
     memory: RingMemory,
@@ -167,10 +169,12 @@ impl Engine {
         options: EngineOptions,
         foundation: Foundation,
     ) -> Result<Arc<Self>> {
+        let data_cache = Arc::new(DataCache::new(options.data_cache_bytes));
         let engine = Arc::new(Self {
             pool: pool.clone(),
             options,
             cache,
+            data_cache,
             clock: foundation.clock,
             boot_id: foundation.boot_id,
             memory: foundation.memory,
@@ -209,6 +213,7 @@ impl Engine {
             boot_id: self.boot_id,
             background: self.options.background,
             housekeeper: self.housekeeper.clone(),
+            data_cache: self.data_cache.clone(),
         };
         let memory = (self.memory)(self.pool.uuid(), record.id, self.options.ring_bytes)?;
         let mut rng = Rng::from_seed(self.rng.lock().next_u64());

@@ -211,7 +211,7 @@ fn run_on_ring(part: &[Prepared<'_>]) -> Option<Vec<io::Result<()>>> {
 /// Submits one write per entry and waits for all; gives the kernel's result codes. `None`: nothing was submitted.
 fn submit_all(ring: &mut IoUring, part: &[Prepared<'_>]) -> Option<Vec<i32>> {
     for (number, ready) in part.iter().enumerate() {
-        let descriptor = types::Fd(ready.file.durable_descriptor(ready.write.offset, ready.total));
+        let descriptor = types::Fd(ready.file.descriptor_for(ready.write.offset, ready.total));
         let entry = opcode::Writev::new(descriptor, ready.vectors.as_ptr(), ready.vectors.len() as u32)
             .offset(ready.write.offset)
             .rw_flags(if ready.shared { 0 } else { libc::RWF_DSYNC })

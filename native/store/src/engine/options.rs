@@ -7,7 +7,7 @@ use crate::placement::{HealProgress, Pool, PoolDrive, ProbeInfo};
 use holdfast_device::real::RealDrive;
 use holdfast_device::{Drive, SharedMemory};
 use holdfast_format::limits::{
-    MEMTABLE_BYTES_DEFAULT, METADATA_CACHE_BYTES_DEFAULT, RING_BYTES_DEFAULT, WRITE_BYTES_MAX,
+    DATA_CACHE_BYTES_DEFAULT, MEMTABLE_BYTES_DEFAULT, METADATA_CACHE_BYTES_DEFAULT, RING_BYTES_DEFAULT, WRITE_BYTES_MAX,
 };
 use holdfast_format::{GroupId, Uuid};
 use std::io::ErrorKind;
@@ -33,6 +33,8 @@ pub struct EngineOptions {
     pub ring_bytes: usize,
     /// Cache of metadata blocks.
     pub metadata_cache_bytes: usize,
+    /// Cache of file data that was read from drives; 0: none.
+    pub data_cache_bytes: usize,
     /// Folder for rings; a tmpfs where there is one.
     pub runtime_dir: PathBuf,
     /// Retention of ticks.
@@ -49,6 +51,7 @@ impl Default for EngineOptions {
             memtable_bytes: MEMTABLE_BYTES_DEFAULT,
             ring_bytes: RING_BYTES_DEFAULT,
             metadata_cache_bytes: METADATA_CACHE_BYTES_DEFAULT,
+            data_cache_bytes: DATA_CACHE_BYTES_DEFAULT,
             runtime_dir: PathBuf::new(),
             retention_s: 3600,
             history_limit_percent: 20,
@@ -62,6 +65,7 @@ const RING_BYTES_MAX: usize = 256 << 20;
 const MEMTABLE_BYTES_MIN: usize = 256 << 10;
 const MEMTABLE_BYTES_MAX: usize = 1 << 30;
 const CACHE_BYTES_MIN: usize = 1 << 20;
+const DATA_CACHE_BYTES_MAX: usize = 1 << 40;
 
 impl EngineOptions {
     /// Refuses budgets out of range, naming the range.
@@ -75,6 +79,9 @@ impl EngineOptions {
         check("the memtable budget", self.memtable_bytes, MEMTABLE_BYTES_MIN, MEMTABLE_BYTES_MAX)?;
         check("the ring", self.ring_bytes, RING_BYTES_MIN, RING_BYTES_MAX)?;
         check("the metadata cache", self.metadata_cache_bytes, CACHE_BYTES_MIN, usize::MAX)?;
+        if self.data_cache_bytes > 0 {
+            check("the data cache", self.data_cache_bytes, CACHE_BYTES_MIN, DATA_CACHE_BYTES_MAX)?;
+        }
         if self.history_limit_percent > 90 {
             return Err(Error::invalid("the history limit is more than 90 % of the pool"));
         }
@@ -258,6 +265,7 @@ fn counters_of(engine: &Engine) -> Counters {
     let groups = engine.groups();
     let sum = |read: &dyn Fn(&crate::group::Group) -> u64| groups.iter().map(|group| read(group)).sum::<u64>();
     let cache = engine.cache.stats();
+    let data = engine.data_cache.stats();
     [
         ("drive_bytes_written", pool.bytes_written),
         ("drive_bytes_read", pool.bytes_read),
@@ -281,6 +289,9 @@ fn counters_of(engine: &Engine) -> Counters {
         ("metadata_cache_hits", cache.hits),
         ("metadata_cache_misses", cache.misses),
         ("metadata_cache_bytes", cache.bytes),
+        ("data_cache_hits", data.hits),
+        ("data_cache_misses", data.misses),
+        ("data_cache_bytes", data.bytes),
         ("keys_stepped", sum(&|group| group.tree().stats().keys_stepped)),
     ]
     .into_iter()

@@ -1,5 +1,7 @@
-//! Reading blocks: from the ring, from log segments, from egroups; every byte verified against the map's checksum.
+//! Reading blocks: from the ring, from the cache, from log segments, from egroups; every byte verified against the map's
+//! checksum, wherever it comes from.
 
+use super::cache::{DataCache, Keep};
 use super::resolve::{Resolved, Source};
 use crate::error::{Error, Result};
 use crate::oplog::place::Place;
@@ -17,8 +19,33 @@ struct Run {
     checksums: Vec<u64>,
 }
 
-/// Fills `into` with the resolved blocks; holes are zeroes.
-pub fn read_resolved(pool: &Pool, ring: &Ring, resolved: &Resolved, into: &mut [u8]) -> Result<()> {
+/// Reads of more blocks are streams: they do not pay for the cache's places.
+const SMALL_READ_BLOCKS: usize = 16;
+
+/// Memory of one page that a drive reads into directly.
+#[repr(align(4096))]
+struct Page([u8; BLOCK_BYTES]);
+
+/// Where bytes are, one inside the other: egroups on drives, pages of them in the cache, ops in the ring.
+#[derive(Clone, Copy)]
+pub struct Sources<'a> {
+    pub pool: &'a Pool,
+    pub ring: &'a Ring,
+    pub cache: &'a DataCache,
+}
+
+/// Where egroup pages come from.
+struct Pages<'a> {
+    pool: &'a Pool,
+    cache: &'a DataCache,
+    keep: Keep,
+}
+
+/// Fills `into` with the resolved blocks; holes are zeroes. Page-aligned memory is read into without a copy.
+pub fn read_resolved(sources: Sources<'_>, resolved: &Resolved, into: &mut [u8]) -> Result<()> {
+    let Sources { pool, ring, cache } = sources;
+    let keep = if resolved.blocks.len() > SMALL_READ_BLOCKS { Keep::FreeRoom } else { Keep::Evicting };
+    let pages = Pages { pool, cache, keep };
     debug_assert_eq!(into.len(), resolved.blocks.len() * BLOCK_BYTES);
     let mut run: Option<Run> = None;
     for (at, block) in resolved.blocks.iter().enumerate() {
@@ -29,7 +56,7 @@ pub fn read_resolved(pool: &Pool, ring: &Ring, resolved: &Resolved, into: &mut [
                 None
             }
             Source::Packed { egroup, page, byte_offset, length, checksum } => {
-                read_packed(pool, (*egroup, *page), (*byte_offset, *length), *checksum, bytes)?;
+                pages.read_packed((*egroup, *page), (*byte_offset, *length), *checksum, bytes)?;
                 None
             }
             Source::Page { egroup, page, checksum } => Some((*egroup, *page, *checksum)),
@@ -52,13 +79,13 @@ pub fn read_resolved(pool: &Pool, ring: &Ring, resolved: &Resolved, into: &mut [
             }
         };
         match page {
-            None => flush_run(pool, run.take(), into)?,
+            None => pages.flush_run(run.take(), into)?,
             Some((egroup, page, checksum)) => {
                 let continues = run
                     .as_ref()
                     .is_some_and(|run| run.egroup == egroup && run.first_page as usize + run.checksums.len() == page as usize);
                 if !continues {
-                    flush_run(pool, run.take(), into)?;
+                    pages.flush_run(run.take(), into)?;
                 }
                 run.get_or_insert_with(|| Run { egroup, first_page: page, at, checksums: Vec::new() })
                     .checksums
@@ -66,7 +93,7 @@ pub fn read_resolved(pool: &Pool, ring: &Ring, resolved: &Resolved, into: &mut [
             }
         }
     }
-    flush_run(pool, run.take(), into)?;
+    pages.flush_run(run.take(), into)?;
     for (at, block) in resolved.blocks.iter().enumerate() {
         let bytes = &mut into[at * BLOCK_BYTES..(at + 1) * BLOCK_BYTES];
         for (_, start, piece) in block.pieces.iter().rev() {
@@ -76,26 +103,53 @@ pub fn read_resolved(pool: &Pool, ring: &Ring, resolved: &Resolved, into: &mut [
     Ok(())
 }
 
-fn flush_run(pool: &Pool, run: Option<Run>, into: &mut [u8]) -> Result<()> {
-    let Some(run) = run else { return Ok(()) };
-    let bytes = &mut into[run.at * BLOCK_BYTES..(run.at + run.checksums.len()) * BLOCK_BYTES];
-    pool.read_pages(run.egroup, run.first_page, bytes, &|page, bytes| checksum(bytes) == run.checksums[page])
-}
-
-fn read_packed(
-    pool: &Pool,
-    (egroup, page): (EgroupId, u16),
-    (offset, length): (u16, u16),
-    expected: u64,
-    into: &mut [u8],
-) -> Result<()> {
-    let range = offset as usize..offset as usize + length as usize;
-    let mut whole = [0u8; BLOCK_BYTES];
-    if range.end > BLOCK_BYTES {
-        return Err(Error::corrupt("a packed block leaves its page"));
+impl Pages<'_> {
+    fn flush_run(&self, run: Option<Run>, into: &mut [u8]) -> Result<()> {
+        let Some(run) = run else { return Ok(()) };
+        let bytes = &mut into[run.at * BLOCK_BYTES..(run.at + run.checksums.len()) * BLOCK_BYTES];
+        let verify = |page: usize, bytes: &[u8]| checksum(bytes) == run.checksums[page];
+        self.read((run.egroup, run.first_page), bytes, &verify)
     }
-    pool.read_pages(egroup, page, &mut whole, &|_, bytes| checksum(&bytes[range.clone()]) == expected)?;
-    into[..length as usize].copy_from_slice(&whole[range]);
-    into[length as usize..].fill(0);
-    Ok(())
+
+    /// What the cache does not have is read in one go, from its first page to its last.
+    fn read(
+        &self,
+        (egroup, first_page): (EgroupId, u16),
+        into: &mut [u8],
+        verify: &dyn Fn(usize, &[u8]) -> bool,
+    ) -> Result<()> {
+        let name = |index: usize| (egroup, first_page + index as u16);
+        let mut missing: Option<(usize, usize)> = None;
+        for (index, page) in into.chunks_exact_mut(BLOCK_BYTES).enumerate() {
+            if !self.cache.copy(name(index), page, |bytes| verify(index, bytes)) {
+                missing = Some((missing.map_or(index, |(first, _)| first), index));
+            }
+        }
+        let Some((first, last)) = missing else { return Ok(()) };
+        let part = &mut into[first * BLOCK_BYTES..(last + 1) * BLOCK_BYTES];
+        self.pool.read_pages(egroup, name(first).1, part, &|index, bytes| verify(first + index, bytes))?;
+        for (index, page) in part.chunks_exact(BLOCK_BYTES).enumerate() {
+            self.cache.keep(name(first + index), page, self.keep);
+        }
+        Ok(())
+    }
+
+    fn read_packed(
+        &self,
+        page: (EgroupId, u16),
+        (offset, length): (u16, u16),
+        expected: u64,
+        into: &mut [u8],
+    ) -> Result<()> {
+        let range = offset as usize..offset as usize + length as usize;
+        if range.end > BLOCK_BYTES {
+            return Err(Error::corrupt("a packed block leaves its page"));
+        }
+        let mut whole = Page([0; BLOCK_BYTES]);
+        // Of what else lies in the page nothing is known here, and nothing leaves: each part has its own checksum.
+        self.read(page, &mut whole.0, &|_, bytes| checksum(&bytes[range.clone()]) == expected)?;
+        into[..length as usize].copy_from_slice(&whole.0[range]);
+        into[length as usize..].fill(0);
+        Ok(())
+    }
 }

@@ -226,7 +226,7 @@ impl Group {
                 let (branch, ino) = (parts.branch, parts.ino);
                 let resolved = resolve(&below, (branch, ino), u16::MAX >> 7, block as u64, 1, version.stamp.lsn)?;
                 let mut content = [0u8; BLOCK_BYTES];
-                read_resolved(&self.pool, &self.log.ring, &resolved, &mut content)?;
+                read_resolved(self.sources(), &resolved, &mut content)?;
                 self.counters.drained_partials.fetch_add(1, Ordering::Relaxed);
                 let length = content.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
                 if length == 0 {

@@ -14,6 +14,7 @@ pub mod view;
 
 use crate::error::{Error, Kind, Result};
 use crate::extent;
+use crate::extent::cache::DataCache;
 use crate::ledger::{BlockRef, Durable, Ledger, Mapped, OpDraft, Space};
 use crate::metadata::tree::Tree;
 use crate::oplog::log::Log;
@@ -40,6 +41,8 @@ pub struct GroupOptions {
     pub background: bool,
     /// Wakes the thread that drains.
     pub housekeeper: Arc<Bell>,
+    /// The pool's: egroup pages that were read.
+    pub data_cache: Arc<DataCache>,
 }
 
 /// Wakes one thread, at once or at its next look; never lost.
@@ -159,6 +162,11 @@ impl Group {
         self.log.failure()
     }
 
+    /// Where bytes of files are read from.
+    fn sources(&self) -> extent::read::Sources<'_> {
+        extent::read::Sources { pool: &self.pool, ring: &self.log.ring, cache: &self.options.data_cache }
+    }
+
     /// A volume of this RF lives in the group from now on.
     pub fn raise_rf(&self, rf: u8) {
         self.log.raise_header_rf(rf);
@@ -243,7 +251,7 @@ impl Ledger for Group {
         let count = into.len() / BLOCK_BYTES;
         let resolved =
             extent::resolve::resolve(&view, (branch, ino), levels, first_block as u64, count, Lsn(u64::MAX))?;
-        extent::read::read_resolved(&self.pool, &self.log.ring, &resolved, into)
+        extent::read::read_resolved(self.sources(), &resolved, into)
     }
 
     fn map(

@@ -4,6 +4,7 @@
 use super::change::Change;
 use super::{Volume, mode};
 use crate::api::{Caller, FsError, FsResult, WriteFlags};
+use holdfast_device::AlignedBuffer;
 use holdfast_format::Ino;
 use holdfast_format::inode::InodeRecord;
 use holdfast_format::limits::{BLOCK_BYTES, FILE_BYTES_MAX};
@@ -96,7 +97,7 @@ impl Volume {
             let into = &mut into[..covering];
             return Ok(self.ledger.read_blocks(self.branch, ino, record.levels, first as u32, into)?);
         }
-        let mut blocks = vec![0u8; covering];
+        let mut blocks = AlignedBuffer::zeroed(covering);
         self.ledger.read_blocks(self.branch, ino, record.levels, first as u32, &mut blocks)?;
         into[..length].copy_from_slice(&blocks[skip..skip + length]);
         Ok(())

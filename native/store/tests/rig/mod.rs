@@ -34,6 +34,8 @@ pub fn options() -> EngineOptions {
         memtable_bytes: 256 << 10,
         ring_bytes: 4 << 20,
         metadata_cache_bytes: 4 << 20,
+        // Faults of drives are to be met.
+        data_cache_bytes: 0,
         background: false,
         ..EngineOptions::default()
     }
