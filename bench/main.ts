@@ -3,9 +3,11 @@
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { runMicro } from "./micro.js";
 import { runMounts } from "./mounts.js";
 import { PAIRS, SYSTEMS } from "./plan.js";
 import type { Mode, SystemName } from "./plan.js";
+import { writeReadme } from "./readme.js";
 
 const USAGE = `npm run bench -- [options]
   (none)         all mount benches, beside every baseline that can be set up here; ${PAIRS.full} pairs
@@ -60,6 +62,8 @@ async function main(args: readonly string[]): Promise<number> {
       quick: flag,
       bars: flag,
       keep: flag,
+      micro: flag,
+      readme: flag,
       help: flag,
     },
   });
@@ -67,7 +71,9 @@ async function main(args: readonly string[]): Promise<number> {
     process.stdout.write(`${USAGE}\n`);
     return 0;
   }
-  if (values.quick && values.bars) throw new Error("--quick, --bars: one or the other");
+  if (values.readme) return writeReadme(ROOT);
+  const kinds = [values.quick, values.bars, values.micro];
+  if (kinds.filter(Boolean).length > 1) throw new Error("--quick, --bars, --micro: one of them");
   const mode = values.quick ? "quick" : values.bars ? "bars" : "full";
   const pairs = values.pairs === undefined ? undefined : Number(values.pairs);
   if (pairs !== undefined && (!Number.isInteger(pairs) || pairs < 1)) {
@@ -85,7 +91,7 @@ async function main(args: readonly string[]): Promise<number> {
     load: values.load,
     keep: values.keep,
   } as const;
-  return runMounts(ROOT, options, args);
+  return values.micro ? runMicro(ROOT, options, args) : runMounts(ROOT, options, args);
 }
 
 function systemsNamed(list: string | undefined): Set<SystemName> | undefined {

@@ -101,7 +101,7 @@ export function mergeHistograms(histograms: readonly Histogram[]): Histogram {
 }
 
 /** Writes results; their path. */
-export function writeResults(root: string, kind: Kind, results: Origin, keep: boolean): string {
+export function writeResults<T extends Origin>(root: string, kind: Kind, results: T, keep: boolean): string {
   const folder = join(root, "bench", "results", ...(keep ? [] : ["local"]));
   mkdirSync(folder, { recursive: true });
   const name = keep ? kind : `${kind}-${results.at.slice(0, 19).replaceAll(":", "")}`;

@@ -26,7 +26,7 @@ const KEPT = (mib: number) => join("load-files", `write-0-${mib}`);
 
 const READS = 200;
 /** The smallest cache that the configuration allows. */
-const SMALL_CACHE = "memory:\n  metadata_cache: 8MiB\n";
+const SMALL_CACHE = "log: {level: warn}\nmemory: {metadata_cache: 8MiB}\n";
 /** Writes nearly every block of the file once more, in random order: no block lies beside its neighbour. */
 const SCATTER_SECONDS = 8;
 
@@ -83,7 +83,7 @@ async function readCounted(daemon: Daemon, pair: number): Promise<number[]> {
 // --- the foreground beside background work --------------------------------------------------------------------------
 
 /** History of a second: what was overwritten is garbage at once, and cleaning has work. */
-const SHORT_HISTORY = "history:\n  window: 1s\n";
+const SHORT_HISTORY = "log: {level: warn}\nhistory: {window: 1s}\n";
 const PACED_SECONDS = 2;
 /** Counters that must have grown while a busy measure ran. */
 const WORKED = ["drains", "egroups_freed", "scrub_bytes"] as const;
