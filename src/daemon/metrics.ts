@@ -13,6 +13,12 @@ export function renderMetrics(status: StatusAnswer): Promise<string> {
   gauge("resident_bytes", "Resident memory of the daemon").set(process.memoryUsage.rss());
   const bytes = gauge("pool_bytes", "Bytes of a pool by what they hold", ["pool", "kind"]);
   const drive = gauge("drive_active", "1 while a drive is active", ["pool", "drive", "state"]);
+  const latency = gauge("drive_latency_seconds", "What calls took lately, mean", ["pool", "drive", "call"]);
+  const short = gauge("pool_short_bytes", "Bytes that still lack copies: all, with one left", [
+    "pool",
+    "copies",
+  ]);
+  const lost = gauge("pool_lost_pieces", "Pieces without a copy on any drive that is there", ["pool"]);
   const counter = gauge("pool_events", "Events of a pool since start, by name", ["pool", "name"]);
   for (const { name: pool, status: pooled } of status.pools) {
     if (pooled === null) continue;
@@ -22,8 +28,15 @@ export function renderMetrics(status: StatusAnswer): Promise<string> {
     bytes.set({ pool, kind: "log" }, pooled.logBytes);
     bytes.set({ pool, kind: "metadata" }, pooled.metadataBytes);
     bytes.set({ pool, kind: "data" }, pooled.dataBytes);
-    for (const { path, state } of pooled.drives)
+    for (const { path, state, readMicroseconds, writeMicroseconds } of pooled.drives) {
       drive.set({ pool, drive: path, state }, state === "active" ? 1 : 0);
+      latency.set({ pool, drive: path, call: "read" }, readMicroseconds / 1e6);
+      latency.set({ pool, drive: path, call: "write" }, writeMicroseconds / 1e6);
+    }
+    const { healing } = pooled;
+    short.set({ pool, copies: "fewer" }, healing.bytesLeft);
+    short.set({ pool, copies: "one" }, healing.bytesSingle);
+    lost.set({ pool }, healing.thingsLost);
     for (const [name, value] of Object.entries(pooled.counters)) counter.set({ pool, name }, value);
   }
   const lsn = gauge("volume_lsn", "Log positions of a volume's group", ["volume", "kind"]);

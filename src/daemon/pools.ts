@@ -18,6 +18,8 @@ interface Entry {
   problem: ErrorBody | null;
   /** Paths of drives that are being emptied, to be removed. */
   leaving: Set<string>;
+  /** Number of the newest event that is in the log. */
+  logged: number;
 }
 
 export class Pools {
@@ -35,7 +37,7 @@ export class Pools {
   /** Opens what is known; a pool that does not open is kept with its problem, and tried again by `retry`. */
   async openKnown(known: readonly KnownPool[]): Promise<void> {
     for (const one of known) {
-      const entry: Entry = { known: one, pool: undefined, problem: null, leaving: new Set() };
+      const entry: Entry = { known: one, pool: undefined, problem: null, leaving: new Set(), logged: 0 };
       this.#entries.set(one.name, entry);
       await this.#open(entry);
     }
@@ -107,7 +109,7 @@ export class Pools {
 
   #add(pool: Pool, drives: Buffer[]): KnownPool {
     const known = { ...pool.identity, drives };
-    this.#entries.set(known.name, { known, pool, problem: null, leaving: new Set() });
+    this.#entries.set(known.name, { known, pool, problem: null, leaving: new Set(), logged: 0 });
     this.log.info({ pool: known.name }, "pool open");
     return known;
   }
@@ -132,6 +134,19 @@ export class Pools {
     const found = drives.find(({ path, uuid }) => path === drive || uuid === drive);
     await this.get(name).removeDrive(drive);
     this.#entry(name).leaving.add(found?.path ?? drive);
+  }
+
+  /** Writes what happened to drives into the log. */
+  async logEvents(): Promise<void> {
+    for (const entry of this.#entries.values()) {
+      if (entry.pool === undefined) continue;
+      const { events } = await entry.pool.status();
+      const fresh = events.filter(({ number }) => number > entry.logged);
+      for (const { what, number } of fresh) {
+        this.log.warn({ pool: entry.known.name }, what);
+        entry.logged = number;
+      }
+    }
   }
 
   /** Drops the paths of drives that were to be removed and are out of their pools. True when there were any. */

@@ -79,6 +79,7 @@ export class Supervisor {
     const round = this.#exclusive(async () => {
       if (this.#phase !== "running") return;
       await this.pools.retry();
+      await this.pools.logEvents();
       if (await this.pools.forgetRemoved()) this.#save();
       if (await this.mounts.watch()) this.#save();
     });
@@ -299,11 +300,6 @@ export class Supervisor {
   }
 }
 
-function poolWarnings(pool: PoolAnswer): string[] {
-  const drives = pool.status?.drives ?? [];
-  const out = drives.filter((drive) => drive.state !== "active");
-  return [
-    ...(pool.status?.warnings ?? []),
-    ...out.map((drive) => `pool ${pool.name}: drive ${drive.path} is ${drive.state}: ${drive.reason}`),
-  ];
+function poolWarnings({ name, status }: PoolAnswer): string[] {
+  return (status?.warnings ?? []).map((warning) => `pool ${name}: ${warning}`);
 }

@@ -26,9 +26,14 @@ export interface DriveStatus {
   uuid: string;
   path: string;
   domain: string;
-  /** `active`, `draining`, `out`, `missing` or `stale`. */
+  /** `active`, `slow`, `failing`, `draining`, `out`, `missing` or `stale`. */
   state: string;
   reason: string;
+  /** Since when, in seconds since 1970; 0: since before the pool was opened. */
+  sinceSeconds: number;
+  /** What reads and writes took lately; 0: not measured. */
+  readMicroseconds: number;
+  writeMicroseconds: number;
   totalBytes: number;
   freeBytes: number;
   buffered: boolean;
@@ -56,12 +61,24 @@ export interface PoolStatus {
     bytesDone: number;
     /** Null: nothing to do, or not known yet. */
     etaSeconds: number | null;
+    /** Of what lacks copies: pieces with one copy left, and their bytes. */
+    thingsSingle: number;
+    bytesSingle: number;
     /** Tables and egroups without a copy on any drive that is there. */
     thingsLost: number;
     stuck: string[];
   };
+  /** The newest things that happened to drives, oldest first. */
+  events: PoolEvent[];
   /** The background's scrub. */
   scrub: ScrubStatus;
+}
+
+export interface PoolEvent {
+  /** Counted from 1 since the pool was opened. */
+  number: number;
+  atSeconds: number;
+  what: string;
 }
 
 export interface ScrubStatus {
@@ -252,6 +269,23 @@ function toPoolOptions(options: EngineOptions): Parameters<typeof native.poolOpe
 type NativePoolStatus = Exclude<Awaited<ReturnType<typeof native.poolStatus>>, { failure: unknown }>;
 type NativeVolume = Exclude<Awaited<ReturnType<typeof native.volumeList>>, { failure: unknown }>[number];
 
+function toDriveStatus(drive: NativePoolStatus["drives"][number]): DriveStatus {
+  const { uuid, path, domain, state, reason, buffered } = drive;
+  return {
+    uuid,
+    path,
+    domain,
+    state,
+    reason,
+    buffered,
+    sinceSeconds: drive.sinceS,
+    readMicroseconds: Math.round(exact(drive.readNs) / 1000),
+    writeMicroseconds: Math.round(exact(drive.writeNs) / 1000),
+    totalBytes: exact(drive.totalBytes),
+    freeBytes: exact(drive.freeBytes),
+  };
+}
+
 function toPoolStatus(status: NativePoolStatus): PoolStatus {
   return {
     name: status.name,
@@ -265,11 +299,7 @@ function toPoolStatus(status: NativePoolStatus): PoolStatus {
     metadataBytes: exact(status.metadataBytes),
     dataBytes: exact(status.dataBytes),
     historyWindowSeconds: exact(status.historyWindowS),
-    drives: status.drives.map((drive) => ({
-      ...drive,
-      totalBytes: exact(drive.totalBytes),
-      freeBytes: exact(drive.freeBytes),
-    })),
+    drives: status.drives.map(toDriveStatus),
     warnings: status.warnings,
     counters: Object.fromEntries(status.counters.map(({ name, value }) => [name, exact(value)])),
     healing: {
@@ -277,9 +307,12 @@ function toPoolStatus(status: NativePoolStatus): PoolStatus {
       bytesLeft: exact(status.healing.bytesLeft),
       bytesDone: exact(status.healing.bytesDone),
       etaSeconds: status.healing.etaS === undefined ? null : exact(status.healing.etaS),
+      thingsSingle: exact(status.healing.thingsSingle),
+      bytesSingle: exact(status.healing.bytesSingle),
       thingsLost: exact(status.healing.thingsLost),
       stuck: status.healing.stuck,
     },
+    events: status.events.map(({ number, atS, what }) => ({ number, atSeconds: atS, what })),
     scrub: {
       running: status.scrub.running,
       pass: exact(status.scrub.pass),

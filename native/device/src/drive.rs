@@ -36,6 +36,65 @@ pub struct Write<'a> {
     pub dead_after: u32,
 }
 
+/// One of several places that hold the same bytes.
+pub struct Source<'a> {
+    pub drive: &'a dyn Drive,
+    pub file: FileId,
+    pub offset: u64,
+}
+
+/// What one source said.
+pub struct Answer<'a> {
+    /// Its number among the sources.
+    pub source: usize,
+    /// The bytes, as long as was asked for.
+    pub bytes: Result<&'a [u8], &'a io::Error>,
+    /// How long the drive took; `None`: the bytes were in memory, no drive was asked.
+    pub took_ns: Option<u64>,
+}
+
+/// How a [`read_first`] ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct First {
+    /// The source whose answer was accepted: the buffer holds it.
+    pub winner: Option<usize>,
+    /// Bit n: source n had not answered when its patience was over.
+    pub late: u8,
+}
+
+/// What a failed read says of its drive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trouble {
+    /// The drive, or the way to it, is gone: no retry brings it back.
+    Gone,
+    /// This place of the medium cannot be read; others may be.
+    Medium,
+    Other,
+}
+
+/// Errors of a drive that was unplugged, whose FUSE or network server died (ENOTCONN, ESTALE), or that ends early.
+pub fn trouble(error: &io::Error) -> Trouble {
+    if error.kind() == io::ErrorKind::UnexpectedEof {
+        return Trouble::Medium;
+    }
+    match error.raw_os_error() {
+        Some(libc::EIO | libc::EILSEQ | libc::EREMOTEIO | libc::EBADMSG) => Trouble::Medium,
+        Some(
+            libc::ENODEV
+            | libc::ENXIO
+            | libc::ENOTCONN
+            | libc::ESTALE
+            | libc::ESHUTDOWN
+            | libc::ECONNABORTED
+            | libc::ENOMEDIUM,
+        ) => Trouble::Gone,
+        _ => Trouble::Other,
+    }
+}
+
+/// Sources of one read at most.
+pub const SOURCES_MAX: usize = 8;
+
 /// A failed `flush`, or a failed durable write, means that the drive is out (I-8): the caller never retries it.
 pub trait Drive: Send + Sync {
     /// For messages: the path.
@@ -67,8 +126,32 @@ pub trait Drive: Send + Sync {
     }
 }
 
+/// Reads from the first of `sources` (at most [`SOURCES_MAX`]); when it has not answered after `patience_ns` the next one
+/// is asked, too, and so on; at once when an answer is refused. The first answer that `accept` takes wins, and is what
+/// `into` holds. What comes later is thrown away.
+pub fn read_first(
+    sources: &[Source<'_>],
+    into: &mut [u8],
+    patience_ns: u64,
+    accept: &mut dyn FnMut(&Answer<'_>) -> bool,
+) -> First {
+    let simulated = sources.iter().all(|source| source.drive.as_sim().is_some());
+    if simulated {
+        crate::sim::read_first(sources, into, patience_ns, accept)
+    } else {
+        crate::real::read_first(sources, into, patience_ns, accept)
+    }
+}
+
 /// Writes all in parallel, each durable when the call returns; one result per write, in order.
 pub fn write_durable(writes: &[Write<'_>]) -> Vec<io::Result<()>> {
     let simulated = writes.iter().all(|write| write.drive.as_sim().is_some());
     if simulated { crate::sim::write_durable(writes) } else { crate::real::write_durable(writes) }
+}
+
+/// As [`write_durable`], and how long each write took, in nanoseconds. Costs a thread a write: for what is done once a
+/// second.
+pub fn write_durable_timed(writes: &[Write<'_>]) -> Vec<(io::Result<()>, u64)> {
+    let simulated = writes.iter().all(|write| write.drive.as_sim().is_some());
+    if simulated { crate::sim::write_durable_timed(writes) } else { crate::real::write_durable_timed(writes) }
 }

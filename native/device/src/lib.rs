@@ -14,7 +14,7 @@ pub mod threads;
 
 pub use aligned::AlignedBuffer;
 pub use clock::{Clock, RealClock};
-pub use drive::{Drive, DriveSpace, Durability, FileId, Write};
+pub use drive::{Answer, Drive, DriveSpace, Durability, FileId, First, Source, Write};
 pub use memory::SharedMemory;
 pub use real::RealDrive;
 pub use rng::Rng;

@@ -13,8 +13,10 @@ mod directory;
 mod file;
 mod parallel;
 mod settled;
+mod reading;
 #[cfg(test)]
 mod tests;
+mod timed;
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -29,6 +31,8 @@ use crate::names::{LOCK_FILE, TEMPORARY_SUFFIX, check_name, is_reserved};
 use directory::{Directory, check, plain_error, stat};
 use file::DriveFile;
 pub use parallel::write_durable;
+pub use reading::read_first;
+pub use timed::write_durable_timed;
 
 const ZEROES_PIECE_BYTES: usize = 1 << 20;
 /// How often `lock` looks again when the file is swapped under it.

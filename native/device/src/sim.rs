@@ -11,6 +11,7 @@ mod clock;
 mod crash;
 mod fault;
 mod image;
+mod reading;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -22,7 +23,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::clock::Clock;
 use crate::drive::{Drive, DriveSpace, Durability, FileId, Write};
+pub use reading::read_first;
 use crate::names::check_name;
 use crate::rng::Rng;
 pub use clock::SimClock;
@@ -225,6 +228,11 @@ fn join(slices: &[&[u8]]) -> Content {
 
 /// Writes to drives of one world that are under way together: a crash takes or leaves each independently.
 pub fn write_durable(writes: &[Write<'_>]) -> Vec<io::Result<()>> {
+    write_durable_timed(writes).into_iter().map(|(result, _)| result).collect()
+}
+
+/// And how long each took, in virtual time.
+pub fn write_durable_timed(writes: &[Write<'_>]) -> Vec<(io::Result<()>, u64)> {
     let Some(first) = writes.first().and_then(|write| write.drive.as_sim()) else { return Vec::new() };
     let mut state = first.world.state.lock();
     let (mut results, mut set, mut failed) = (Vec::with_capacity(writes.len()), Vec::new(), Vec::new());
@@ -233,22 +241,23 @@ pub fn write_durable(writes: &[Write<'_>]) -> Vec<io::Result<()>> {
             write.drive.as_sim().filter(|drive| Arc::ptr_eq(&drive.world.state, &first.world.state))
         else {
             let reason = "a parallel set of simulated writes stays in one world";
-            results.push(Err(io::Error::new(ErrorKind::InvalidInput, reason)));
+            results.push((Err(io::Error::new(ErrorKind::InvalidInput, reason)), 0));
             continue;
         };
         let content = join(write.slices);
         let block = BLOCK_BYTES as u64;
         if !write.offset.is_multiple_of(block) || !content.len().is_multiple_of(block) {
             let reason = format!("{} bytes at {} are not aligned to {block}", content.len(), write.offset);
-            results.push(Err(io::Error::new(ErrorKind::InvalidInput, reason)));
+            results.push((Err(io::Error::new(ErrorKind::InvalidInput, reason)), 0));
             continue;
         }
         let index = drive.index;
-        let (result, landed) =
-            state.drives[index].land(&first.world.clock, index, write.file, write.offset, content);
+        let clock = &first.world.clock;
+        let begun_ns = clock.boottime_ns();
+        let (result, landed) = state.drives[index].land(clock, index, write.file, write.offset, content);
         let list = if result.is_ok() { &mut set } else { &mut failed };
         list.extend(landed);
-        results.push(result);
+        results.push((result, clock.boottime_ns() - begun_ns));
     }
     failed.into_iter().for_each(|landed| state.record(Event::Failed(landed)));
     if !set.is_empty() {

@@ -78,10 +78,15 @@ pub struct DriveStatus {
     pub uuid: String,
     pub path: String,
     pub domain: String,
-    /// `active`, `draining`, `out`, `missing` or `stale`.
+    /// `active`, `slow`, `failing`, `draining`, `out`, `missing` or `stale`.
     pub state: String,
     /// Why it is not active; empty otherwise.
     pub reason: String,
+    /// Since when, in seconds since 1970; 0: since before the pool was opened.
+    pub since_s: f64,
+    /// What reads and writes took lately, in nanoseconds; 0: not measured.
+    pub read_ns: BigInt,
+    pub write_ns: BigInt,
     pub total_bytes: BigInt,
     pub free_bytes: BigInt,
     /// Direct I/O was refused there: buffered writes with fdatasync.
@@ -113,7 +118,25 @@ pub struct PoolStatus {
     pub counters: Vec<Counter>,
     /// Rebuilding of copies that were lost with a drive.
     pub healing: Healing,
+    /// The newest things that happened to drives, oldest first.
+    pub events: Vec<PoolEvent>,
     pub scrub: Scrub,
+}
+
+/// Something that happened to a drive, for the log.
+#[napi(object)]
+pub struct PoolEvent {
+    /// Counted from 1 since the pool was opened.
+    pub number: f64,
+    /// Seconds since 1970.
+    pub at_s: f64,
+    pub what: String,
+}
+
+impl From<engine::PoolEvent> for PoolEvent {
+    fn from(event: engine::PoolEvent) -> Self {
+        Self { number: event.number as f64, at_s: event.at_s as f64, what: event.what }
+    }
 }
 
 /// How far the background's scrub is.
@@ -185,6 +208,9 @@ pub struct Healing {
     pub bytes_done: BigInt,
     /// Absent: nothing to do, or not known yet.
     pub eta_s: Option<BigInt>,
+    /// Of what lacks copies: tables and egroups with one copy left, and their bytes.
+    pub things_single: BigInt,
+    pub bytes_single: BigInt,
     /// Tables and egroups without a copy on any drive that is there.
     pub things_lost: BigInt,
     /// What cannot be healed, and why.
@@ -198,6 +224,8 @@ impl From<engine::HealProgress> for Healing {
             bytes_left: progress.bytes_left.into(),
             bytes_done: progress.bytes_done.into(),
             eta_s: progress.eta_s.map(BigInt::from),
+            things_single: progress.things_single.into(),
+            bytes_single: progress.bytes_single.into(),
             things_lost: progress.things_lost.into(),
             stuck: progress.stuck,
         }
@@ -240,6 +268,9 @@ impl From<engine::DriveInfo> for DriveStatus {
             domain: drive.domain,
             state: drive.state,
             reason: drive.reason,
+            since_s: drive.since_s as f64,
+            read_ns: drive.read_ns.into(),
+            write_ns: drive.write_ns.into(),
             total_bytes: drive.total_bytes.into(),
             free_bytes: drive.free_bytes.into(),
             buffered: drive.buffered,
@@ -269,6 +300,7 @@ impl From<engine::PoolStatus> for PoolStatus {
                 .map(|(name, value)| Counter { name, value: value.into() })
                 .collect(),
             healing: status.healing.into(),
+            events: status.events.into_iter().map(PoolEvent::from).collect(),
             scrub: status.scrub.into(),
         }
     }

@@ -10,7 +10,7 @@ mod housekeeping;
 mod options;
 mod scrub;
 
-pub use crate::placement::{HealProgress, ScrubReport};
+pub use crate::placement::{HealProgress, PoolEvent, ScrubReport};
 pub use check::CheckReport;
 pub use scrub::ScrubProgress;
 pub use options::{

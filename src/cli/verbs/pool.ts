@@ -180,7 +180,7 @@ function describe(pool: PoolAnswer): string {
     bytes(drive.totalBytes),
     bytes(drive.freeBytes),
     drive.domain,
-    drive.reason,
+    drive.sinceSeconds === 0 ? drive.reason : `${drive.reason} (since ${time(drive.sinceSeconds)})`,
   ]);
   return [
     `${pool.name}  ${pool.uuid}`,
@@ -192,11 +192,18 @@ function describe(pool: PoolAnswer): string {
   ].join("\n");
 }
 
+function time(seconds: number): string {
+  return new Date(seconds * 1000).toISOString();
+}
+
 function healingLines({ healing }: NonNullable<PoolAnswer["status"]>): string[] {
-  const { bytesLeft, bytesDone, etaSeconds, thingsLost, stuck } = healing;
+  const { bytesLeft, bytesDone, etaSeconds, thingsLost, thingsSingle, bytesSingle, stuck } = healing;
   const eta = etaSeconds === null ? "" : `, about ${etaSeconds} s to go`;
   return [
     ...(bytesLeft === 0 ? [] : [`healing: ${bytes(bytesDone)} done, ${bytes(bytesLeft)} left${eta}`]),
+    ...(thingsSingle === 0
+      ? []
+      : [`at risk: ${thingsSingle} pieces (${bytes(bytesSingle)}) have one copy left`]),
     ...(thingsLost === 0 ? [] : [`lost: ${thingsLost} pieces have no copy on any drive that is there`]),
     ...stuck.map((what) => `cannot be healed: ${what}`),
   ];

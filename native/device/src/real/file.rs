@@ -118,6 +118,20 @@ impl DriveFile {
         Ok(())
     }
 
+    /// Fills `into` if all of it is in the page cache; false: a drive would have to be asked.
+    pub(super) fn read_cached(&self, offset: u64, into: &mut [u8]) -> bool {
+        let part = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
+        let at = offset as libc::off_t;
+        // SAFETY: the descriptor is open; the vector is a valid buffer of its own length.
+        let got = unsafe { libc::preadv2(self.buffered.as_raw_fd(), &part, 1, at, libc::RWF_NOWAIT) };
+        got >= 0 && got as usize == into.len()
+    }
+
+    /// What reads of this file go to.
+    pub(super) fn read_descriptor(&self) -> RawFd {
+        self.buffered.as_raw_fd()
+    }
+
     pub(super) fn write(&self, offset: u64, slices: &[&[u8]], durability: Durability) -> io::Result<()> {
         let total: usize = slices.iter().map(|slice| slice.len()).sum();
         self.check_range(offset, total as u64)?;

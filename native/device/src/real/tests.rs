@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
+use crate::drive::{Source, read_first};
 use crate::{AlignedBuffer, Rng, Write};
 
 /// A directory of its own that goes away with the value.
@@ -423,4 +424,42 @@ fn a_full_disk_says_so_and_keeps_what_it_has() {
     assert!(drive.space().unwrap().free_bytes <= 1 << 20);
     drive.write(file, 0, &[&[5; 4096]], Durability::Durable).expect("preallocated space is ours");
     assert_eq!(read(&drive, file, 0, 4096), [5; 4096]);
+}
+
+#[test]
+fn reads_race_over_copies_and_leave_nothing_behind() {
+    let folders = [Folder::new(), Folder::new()];
+    let drives: Vec<RealDrive> = folders.iter().map(Folder::drive).collect();
+    let bytes = noise(9, 1 << 20);
+    let files: Vec<FileId> = drives
+        .iter()
+        .map(|drive| {
+            let file = drive.create("f", 1 << 20).expect("created");
+            drive.write(file, 0, &[&bytes], Durability::Durable).expect("written");
+            file
+        })
+        .collect();
+    // Direct writes leave nothing in the page cache: the first reads ask the drives, later ones may not.
+    for round in 0..64usize {
+        let (offset, length) = (round * 4096, 4096 << (round % 5));
+        let sources: Vec<Source<'_>> = (0..2)
+            .map(|at| Source { drive: &drives[at], file: files[at], offset: offset as u64 })
+            .collect();
+        let mut into = vec![0; length];
+        // Without any patience both are asked; the refused one must not be what is returned.
+        let refused = round % 2;
+        let first = read_first(&sources, &mut into, 0, &mut |answer| answer.source != refused);
+        assert_eq!(first.winner, Some(1 - refused), "round {round}");
+        assert!(into == bytes[offset..offset + length], "round {round}");
+    }
+    let beyond = [
+        Source { drive: &drives[0], file: files[0], offset: (1 << 20) - 4096 },
+        Source { drive: &drives[1], file: files[1], offset: 0 },
+    ];
+    let mut said = Vec::new();
+    let first = read_first(&beyond, &mut vec![0; 8192], 1 << 30, &mut |answer| {
+        said.push(answer.bytes.map(<[u8]>::len).map_err(std::io::Error::kind));
+        answer.bytes.is_ok()
+    });
+    assert_eq!((first.winner, said), (Some(1), vec![Err(ErrorKind::UnexpectedEof), Ok(8192)]));
 }

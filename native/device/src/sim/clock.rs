@@ -8,7 +8,7 @@ use crate::clock::Clock;
 
 const NS_PER_SEC: i128 = 1_000_000_000;
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Times {
     boottime_ns: u64,
     wall_ns: i128,
@@ -29,6 +29,11 @@ impl Default for SimClock {
 }
 
 impl SimClock {
+    /// Another clock that shows the same time and goes on by itself.
+    pub(super) fn fork(&self) -> Self {
+        Self { times: Arc::new(Mutex::new(*self.times.lock())) }
+    }
+
     /// Both clocks go on.
     pub fn advance(&self, ns: u64) {
         let mut times = self.times.lock();

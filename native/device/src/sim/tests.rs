@@ -739,3 +739,68 @@ fn virtual_time_moves_only_when_told() {
     clock.reboot();
     assert_eq!((clock.wall(), clock.boottime_ns()), ((-4, 7), 0));
 }
+
+mod reading {
+    use super::*;
+    use crate::drive::{First, Source, read_first};
+
+    const MS: u64 = 1_000_000;
+
+    /// Drives that hold the same page of noise, and how long each takes.
+    fn copies(delays_ms: &[u64]) -> (SimWorld, Vec<(SimDrive, FileId)>, Vec<u8>) {
+        let world = SimWorld::new(5);
+        let bytes: Vec<u8> = (0..4096u32).map(|at| (at * 7 % 251) as u8).collect();
+        let made = |(at, delay): (usize, &u64)| {
+            let drive = world.add_drive(&format!("d{at}"), 1 << 20);
+            let file = drive.create("f", 8192).expect("created");
+            drive.write(file, 4096, &[&bytes], Durability::Durable).expect("written");
+            drive.add_fault(Fault::always(FaultKind::Slow { delay_ns: delay * MS }));
+            (drive, file)
+        };
+        let drives = delays_ms.iter().enumerate().map(made).collect();
+        (world, drives, bytes)
+    }
+
+    fn race(drives: &[(SimDrive, FileId)], into: &mut [u8], right: &[u8]) -> (First, Vec<usize>) {
+        let sources: Vec<Source<'_>> =
+            drives.iter().map(|(drive, file)| Source { drive, file: *file, offset: 4096 }).collect();
+        let mut answers = Vec::new();
+        let first = read_first(&sources, into, 10 * MS, &mut |answer| {
+            answers.push(answer.source);
+            answer.bytes.is_ok_and(|bytes| bytes == right)
+        });
+        (first, answers)
+    }
+
+    #[test]
+    fn a_late_copy_is_not_waited_for() {
+        let (world, drives, bytes) = copies(&[300, 2]);
+        let (mut into, began) = (vec![0; 4096], world.clock().boottime_ns());
+        let (first, answers) = race(&drives, &mut into, &bytes);
+        assert_eq!((first, answers), (First { winner: Some(1), late: 1 }, vec![1]));
+        assert_eq!((into, world.clock().boottime_ns() - began), (bytes, 12 * MS), "patience and the other's time");
+    }
+
+    #[test]
+    fn the_first_answer_wins_even_when_it_was_late() {
+        let (world, drives, bytes) = copies(&[15, 100]);
+        let (mut into, began) = (vec![0; 4096], world.clock().boottime_ns());
+        let (first, answers) = race(&drives, &mut into, &bytes);
+        assert_eq!((first, answers), (First { winner: Some(0), late: 1 }, vec![0]));
+        assert_eq!(world.clock().boottime_ns() - began, 15 * MS);
+    }
+
+    #[test]
+    fn wrong_and_failed_answers_make_the_next_one_be_asked_at_once() {
+        let (world, drives, bytes) = copies(&[1, 1, 1]);
+        drives[0].0.add_fault(Fault::always(FaultKind::ReadError));
+        drives[1].0.flip_bit("f", 5000, 1);
+        let (mut into, began) = (vec![0; 4096], world.clock().boottime_ns());
+        let (first, answers) = race(&drives, &mut into, &bytes);
+        assert_eq!((first, answers), (First { winner: Some(2), late: 0 }, vec![0, 1, 2]));
+        assert_eq!(world.clock().boottime_ns() - began, 3 * MS);
+        drives[2].0.flip_bit("f", 5000, 1);
+        let (first, answers) = race(&drives, &mut into, &bytes);
+        assert_eq!((first.winner, answers.len()), (None, 3), "nothing is right");
+    }
+}

@@ -3,7 +3,7 @@
 use super::scrub::ScrubProgress;
 use super::Engine;
 use crate::error::{Error, Kind, Result};
-use crate::placement::{HealProgress, Pool, PoolDrive, ProbeInfo};
+use crate::placement::{DriveCondition, HealProgress, Health, Pool, PoolDrive, PoolEvent, ProbeInfo};
 use holdfast_device::real::RealDrive;
 use holdfast_device::{Drive, SharedMemory};
 use holdfast_format::limits::{
@@ -109,10 +109,15 @@ pub struct DriveInfo {
     pub uuid: String,
     pub path: String,
     pub domain: String,
-    /// `active`, `draining`, `out`, `missing`, `stale`
+    /// `active`, `slow`, `failing`, `draining`, `out`, `missing`, `stale`
     pub state: String,
     /// Why it is not active; empty otherwise.
     pub reason: String,
+    /// Since when, in seconds since 1970; 0: since before the pool was opened.
+    pub since_s: i64,
+    /// What reads and writes took lately, mean, in nanoseconds; 0: not measured.
+    pub read_ns: u64,
+    pub write_ns: u64,
     pub total_bytes: u64,
     pub free_bytes: u64,
     /// Direct I/O refused: buffered writes with fdatasync.
@@ -141,6 +146,8 @@ pub struct PoolStatus {
     pub counters: Counters,
     /// Rebuilding of lost copies.
     pub healing: HealProgress,
+    /// The newest things that happened to drives, oldest first.
+    pub events: Vec<PoolEvent>,
     pub scrub: ScrubProgress,
 }
 
@@ -228,8 +235,16 @@ pub(super) fn status_of(engine: &Engine) -> PoolStatus {
             uuid: drive.uuid.to_string(),
             path: drive.name,
             domain: drive.domain,
-            state: if drive.draining { "draining" } else { drive.condition.name() }.to_owned(),
+            state: match (drive.draining, drive.condition, drive.health) {
+                (true, _, _) => "draining",
+                (false, DriveCondition::Active, Health::Slow | Health::Failing) => drive.health.name(),
+                (false, condition, _) => condition.name(),
+            }
+            .to_owned(),
             reason: drive.reason,
+            since_s: drive.changed_s,
+            read_ns: drive.latency.read_ns.unwrap_or(0),
+            write_ns: drive.latency.write_ns.unwrap_or(0),
             total_bytes: drive.total_bytes,
             free_bytes: drive.free_bytes,
             buffered: false,
@@ -256,6 +271,7 @@ pub(super) fn status_of(engine: &Engine) -> PoolStatus {
         warnings,
         counters: counters_of(engine),
         healing: pool.heal_progress(),
+        events: pool.events(),
         scrub: engine.scrub_progress(),
     }
 }
@@ -272,6 +288,9 @@ fn counters_of(engine: &Engine) -> Counters {
         ("checksum_failures", pool.checksum_failures),
         ("read_errors", pool.read_errors),
         ("repairs", pool.repairs),
+        ("reads_hedged", pool.reads_hedged),
+        ("hedges_won", pool.hedges_won),
+        ("drives_demoted", pool.drives_demoted),
         ("drives_out", pool.drives_out),
         ("manifest_writes", pool.manifest_writes),
         ("egroups_freed", pool.egroups_freed),

@@ -7,6 +7,7 @@
 //!   followed the
 //!   edit that freed it, and when no hold is as old as that edit.
 
+use super::health::{Health, Pulse};
 use super::types::DriveCondition;
 use crate::error::{Error, Kind, Result};
 use holdfast_device::{Drive, FileId};
@@ -15,7 +16,7 @@ use holdfast_format::limits::{DRIVES_PER_POOL_MAX, RESERVE_PERCENT, RESERVE_SLOT
 use parking_lot::{Mutex, RwLock};
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 
 pub(super) const SUPERBLOCK_FILE: &str = "superblock";
 pub(super) const MANIFEST_FILE: &str = "manifest";
@@ -105,6 +106,9 @@ pub(super) struct Disk {
     draining: AtomicBool,
     retired: AtomicBool,
     condition: Mutex<(DriveCondition, String)>,
+    /// Wall time of the newest change of condition or health; 0: none since the pool was opened.
+    pub changed_s: AtomicI64,
+    pub pulse: Pulse,
     slots: Mutex<Slots>,
     slabs: RwLock<Vec<FileId>>,
     /// Durable log writes that this drive took part in, ever.
@@ -183,6 +187,8 @@ impl Disk {
             draining: AtomicBool::new(false),
             retired: AtomicBool::new(false),
             condition: Mutex::new((condition, reason)),
+            changed_s: AtomicI64::new(0),
+            pulse: Pulse::default(),
             slots: Mutex::default(),
             slabs: RwLock::default(),
             log_tip: AtomicU64::new(0),
@@ -237,6 +243,10 @@ impl Disk {
     /// Whether new copies may come here.
     pub fn accepts(&self) -> bool {
         self.is_active() && !self.draining.load(Ordering::Acquire)
+    }
+    /// Whether new copies should come here while there is a choice.
+    pub fn prefers(&self) -> bool {
+        self.accepts() && self.pulse.health() == Health::Good
     }
     pub fn condition(&self) -> (DriveCondition, String) {
         self.condition.lock().clone()

@@ -140,31 +140,36 @@ impl Pool {
     fn read_run(&self, run: &Run, into: &mut [u8], verify: &dyn Fn(usize, &[u8]) -> bool) -> Result<()> {
         let order = self.turn(&run.copies);
         let offset = |index: usize| (run.page as usize + index) as u32 * BLOCK_BYTES as u32;
-        let mut last = None;
-        for (at, copy) in order.iter().enumerate() {
-            if let Err(error) = self.read_copy(*copy, offset(0), into) {
-                last = Some(error);
-                continue;
+        let mut wrong: Vec<(SlotAddress, Vec<usize>)> = Vec::new();
+        let raced = self.race(&order, offset(0), into, &mut |copy, bytes| {
+            let pages = bytes.chunks_exact(BLOCK_BYTES).enumerate();
+            let bad: Vec<usize> =
+                pages.filter(|(index, page)| !verify(*index, page)).map(|(index, _)| index).collect();
+            let right = bad.is_empty();
+            if !right {
+                count(&self.counters.checksum_failures, bad.len() as u64);
+                wrong.push((copy, bad));
             }
-            for (index, page) in into.chunks_exact_mut(BLOCK_BYTES).enumerate() {
-                if !verify(index, page) {
-                    count(&self.counters.checksum_failures, 1);
-                    self.read_slot(&order[at + 1..], offset(index), page, &|bytes| verify(index, bytes))
-                        .or_else(|_| {
-                            self.read_slot(&order[..at], offset(index), page, &|bytes| verify(index, bytes))
-                        })
-                        .map_err(|_| self.all_bad(run, index))?;
-                    self.mend(*copy, offset(index), page);
-                }
+            right
+        })?;
+        if raced.winner.is_some() {
+            for (copy, index) in wrong.iter().flat_map(|(copy, bad)| bad.iter().map(move |index| (*copy, *index))) {
+                self.mend(copy, offset(index), &into[index * BLOCK_BYTES..][..BLOCK_BYTES]);
             }
+            raced.unreadable.into_iter().for_each(|copy| {
+                self.mend(copy, offset(0), into);
+            });
             return Ok(());
         }
-        // No copy could be read in one go: a bad sector on each, maybe not the same.
+        if let Some(error) = raced.error.filter(|_| wrong.is_empty() && raced.unreadable.is_empty()) {
+            return Err(error);
+        }
+        // No copy is right as a whole: bad sectors and wrong pages on each, maybe not the same.
         for (index, page) in into.chunks_exact_mut(BLOCK_BYTES).enumerate() {
             let read = self.read_slot(&order, offset(index), page, &|bytes| verify(index, bytes));
             read.map_err(|error| if error.kind == Kind::Corrupt { self.all_bad(run, index) } else { error })?;
         }
-        if order.is_empty() { Err(last.unwrap_or_else(|| self.all_bad(run, 0))) } else { Ok(()) }
+        if order.is_empty() { Err(self.all_bad(run, 0)) } else { Ok(()) }
     }
 
     fn all_bad(&self, run: &Run, index: usize) -> Error {

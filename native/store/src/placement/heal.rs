@@ -13,6 +13,7 @@ use super::heal_content::{Content, NamesOf};
 use super::publish::Change;
 use super::records::POOL_OWNER;
 use super::report::count;
+use super::health::Health;
 use super::types::DriveCondition;
 use crate::error::Result;
 use holdfast_format::egroup::EgroupState;
@@ -66,7 +67,9 @@ pub(super) struct Healing {
 enum Standing {
     /// New copies may come here.
     Good,
-    /// In use, to be emptied.
+    /// In use and counts, but new copies come here only when there are too few better drives.
+    Slow,
+    /// In use, to be emptied: it is to be removed, or failing.
     Draining,
     /// Not there, but waited for.
     Awaited,
@@ -86,6 +89,9 @@ pub struct HealProgress {
     pub bytes_done: u64,
     /// At the pace so far; `None`: not known yet, or nothing to do.
     pub eta_s: Option<u64>,
+    /// At risk now: of what lacks copies, the things with only one left, and their bytes.
+    pub things_single: u64,
+    pub bytes_single: u64,
     /// Things with no copy on any drive that is there.
     pub things_lost: u64,
     /// What cannot be healed, and why: at most `HEAL_REPORTS_MAX` sentences.
@@ -109,9 +115,19 @@ impl Healing {
     }
 }
 
+/// Whether a copy on such a drive is one of those that were promised.
+fn counts(standing: Standing) -> bool {
+    matches!(standing, Standing::Good | Standing::Slow | Standing::Awaited)
+}
+
+/// Whether a log segment may go on there. One on a slow drive may, where there are too few others.
 fn whole(copies: &[SlotAddress], rf: u8, standings: &[Standing], pool: &Pool) -> bool {
-    let stays =
-        |copy: &SlotAddress| matches!(standings[copy.drive as usize], Standing::Good | Standing::Awaited);
+    let good = standings.iter().filter(|standing| **standing == Standing::Good).count();
+    let stays = |copy: &SlotAddress| match standings[copy.drive as usize] {
+        Standing::Good | Standing::Awaited => true,
+        Standing::Slow => good < rf as usize,
+        Standing::Draining | Standing::Gone | Standing::GivenUp => false,
+    };
     copies.iter().all(stays) && pool.copies_wanted(copies, rf, standings) == 0
 }
 
@@ -121,8 +137,12 @@ impl Pool {
         let given_up = self.drives_given_up();
         let standing = |disk: &super::disk::Disk| match disk.condition().0 {
             _ if given_up.contains(&disk.index) => Standing::GivenUp,
-            DriveCondition::Active if disk.accepts() => Standing::Good,
-            DriveCondition::Active => Standing::Draining,
+            DriveCondition::Active if !disk.accepts() => Standing::Draining,
+            DriveCondition::Active => match disk.pulse.health() {
+                Health::Good => Standing::Good,
+                Health::Slow => Standing::Slow,
+                Health::Failing => Standing::Draining,
+            },
             DriveCondition::Missing if waited_ns < MISSING_GRACE_S * SECOND_NS => Standing::Awaited,
             DriveCondition::Missing => Standing::Gone,
             DriveCondition::Out | DriveCondition::Stale => Standing::GivenUp,
@@ -138,11 +158,10 @@ impl Pool {
 
     /// New copies that something with these copies needs, given its RF.
     fn copies_wanted(&self, copies: &[SlotAddress], rf: u8, standings: &[Standing]) -> usize {
-        let good = standings.iter().filter(|standing| **standing == Standing::Good).count();
-        let counts = |copy: &&SlotAddress| {
-            matches!(standings[copy.drive as usize], Standing::Good | Standing::Awaited)
-        };
-        (rf as usize).min(good).saturating_sub(copies.iter().filter(counts).count())
+        let takes = |standing: &&Standing| matches!(standing, Standing::Good | Standing::Slow);
+        let takers = standings.iter().filter(takes).count();
+        let counts = |copy: &&SlotAddress| counts(standings[copy.drive as usize]);
+        (rf as usize).min(takers).saturating_sub(copies.iter().filter(counts).count())
     }
 
     /// Whether a log segment with these copies is as it should be: on as many drives as it can have, none of them
@@ -155,7 +174,7 @@ impl Pool {
     fn superfluous(&self, copies: &[SlotAddress], rf: u8, standings: &[Standing]) -> bool {
         let of =
             |wanted: Standing| copies.iter().filter(|copy| standings[copy.drive as usize] == wanted).count();
-        let good = of(Standing::Good);
+        let good = of(Standing::Good) + of(Standing::Slow);
         good > 0 && of(Standing::GivenUp) > 0 || good >= rf as usize && of(Standing::Draining) > 0
     }
 
@@ -196,6 +215,10 @@ impl Pool {
             let Some(task) = healing.queue.pop_front() else { break };
             healing.progress.things_left = healing.queue.len() as u64;
             healing.progress.bytes_left = healing.progress.bytes_left.saturating_sub(task.bytes);
+            if task.copies_left == 1 && task.bytes > 0 {
+                healing.progress.things_single -= 1;
+                healing.progress.bytes_single -= task.bytes;
+            }
             match self.heal_thing(task.thing, names, &mut healing) {
                 Ok(Some(healed)) => {
                     slots += healed.fresh.len();
@@ -248,6 +271,9 @@ impl Pool {
         healing.progress.stuck.clear();
         healing.progress.things_left = tasks.len() as u64;
         healing.progress.bytes_left = tasks.iter().map(|task| task.bytes).sum();
+        let single = tasks.iter().filter(|task| task.copies_left == 1 && task.bytes > 0);
+        healing.progress.things_single = single.clone().count() as u64;
+        healing.progress.bytes_single = single.map(|task| task.bytes).sum();
         healing.queue = tasks.into();
         if !healing.queue.is_empty() {
             healing.started_ns = now;
@@ -302,8 +328,8 @@ impl Pool {
         if !self.superfluous(&before, rf, &standings) {
             return None;
         }
-        let enough = before.iter().filter(|copy| standings[copy.drive as usize] == Standing::Good).count()
-            >= rf as usize;
+        let here = |copy: &&SlotAddress| matches!(standings[copy.drive as usize], Standing::Good | Standing::Slow);
+        let enough = before.iter().filter(here).count() >= rf as usize;
         let stays = |copy: &SlotAddress| {
             let standing = standings[copy.drive as usize];
             standing != Standing::GivenUp && !(enough && standing == Standing::Draining)
@@ -328,7 +354,7 @@ impl Pool {
         let mut after: Vec<SlotAddress> = before
             .iter()
             .copied()
-            .filter(|copy| matches!(standings[copy.drive as usize], Standing::Good | Standing::Awaited))
+            .filter(|copy| counts(standings[copy.drive as usize]))
             .collect();
         let mut fresh = Vec::new();
         for _ in 0..self.copies_wanted(&before, rf, &standings) {

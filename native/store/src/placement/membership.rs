@@ -4,6 +4,7 @@ use super::Pool;
 use super::journal::Journal;
 use super::publish::Change;
 use super::report::count;
+use super::superblocks::Beat;
 use crate::error::{Error, Kind, Result};
 use holdfast_format::limits::MANIFEST_COPIES_MAX;
 use holdfast_format::manifest::Item;
@@ -33,6 +34,8 @@ impl Pool {
                     return Err(Error::new(Kind::Unavailable, format!("pool {}: {reason}", self.name)));
                 }
                 disk.set_out(&reason);
+                disk.changed_s.store(self.clock.wall().0, Ordering::Relaxed);
+                self.say(format!("drive {} is out: {reason}", disk.name()));
                 count(&self.counters.drives_out, 1);
                 changed = true;
             }
@@ -58,7 +61,7 @@ impl Pool {
             let mut image = self.image.write();
             items.into_iter().for_each(|item| image.apply(item));
         }
-        for (index, reason) in self.write_superblocks(journal, true) {
+        for (index, reason) in self.write_superblocks(journal, Beat::All) {
             if failed.iter().all(|(other, _)| *other != index) {
                 failed.push((index, reason));
             }
@@ -110,12 +113,26 @@ impl Pool {
         if waiting || !self.emptied.lock().is_empty() && self.replayed.load(Ordering::Acquire) {
             self.publish_nothing()?;
         }
+        self.probe_slow();
         let mut journal = self.journal.lock();
         let exchanged = self.check_owner(&journal)?;
         self.put_out_locked(&mut journal, exchanged)?;
         journal.beat += 1;
-        let failed = self.write_superblocks(&mut journal, true);
-        self.put_out_locked(&mut journal, failed)
+        let failed = self.write_superblocks(&mut journal, Beat::Fast);
+        self.put_out_locked(&mut journal, failed)?;
+        self.judge_health();
+        self.leave_slow_manifests(&mut journal)
+    }
+
+    /// A copy of the manifest on a drive that is slow would hold up every edit: another drive takes it, or none.
+    fn leave_slow_manifests(&self, journal: &mut Journal) -> Result<()> {
+        let now = self.image.read().manifest_drives.clone();
+        let wanted = self.spread(&now, MANIFEST_COPIES_MAX);
+        if wanted.iter().all(|drive| now.contains(drive)) && wanted.len() == now.len() {
+            return Ok(());
+        }
+        let failed = self.write_membership(journal)?;
+        self.put_out_locked(journal, failed)
     }
 
     /// Leaves the drives marked as closed. Later calls fail with `Closed`; reads still work until the last
@@ -130,7 +147,7 @@ impl Pool {
         }
         self.put_out_locked(&mut journal, exchanged)?;
         journal.beat += 1;
-        let failed = self.write_superblocks(&mut journal, false);
+        let failed = self.write_superblocks(&mut journal, Beat::Last);
         self.put_out_locked(&mut journal, failed)
     }
 }

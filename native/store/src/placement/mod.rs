@@ -24,12 +24,14 @@ mod disk;
 mod egroups;
 mod heal;
 mod heal_content;
+mod health;
 mod image;
 mod journal;
 mod membership;
 mod open;
 mod placing;
 mod publish;
+mod reading;
 mod records;
 mod report;
 mod scrub;
@@ -42,12 +44,13 @@ mod types;
 pub use crate::metadata::io::PageName;
 pub use check::PageCounts;
 pub use heal::HealProgress;
+pub use health::{Health, Latency};
 pub use heal_content::{Named, NamesOf};
 pub use scrub::{ScrubReport};
 pub use holdfast_format::egroup::Birth;
 pub use holdfast_format::manifest::{EpochRow, GroupRecord, Segment};
 pub use types::{
-    DriveCondition, DriveState, Draw, Edit, GroupChange, PoolCounters, PoolDrive, PoolOptions, PoolSpace, ProbeInfo,
+    DriveCondition, DriveState, Draw, Edit, GroupChange, PoolCounters, PoolDrive, PoolEvent, PoolOptions, PoolSpace, ProbeInfo,
 };
 
 use crate::error::{Error, Kind, Result};
@@ -113,6 +116,11 @@ pub struct Pool {
     broken: AtomicBool,
     clean_cursor: Mutex<EgroupId>,
     read_turn: AtomicU64,
+    /// Moving mean of what drives took to answer reads; 0: none yet.
+    read_ns: AtomicU64,
+    /// Some drive was late lately: reads look for it.
+    late_seen: AtomicBool,
+    events: Mutex<report::Events>,
     /// Where tables lie that were given new copies since the pool was opened: trees name them as they were.
     relocated: RwLock<BTreeMap<TableId, Vec<SlotAddress>>>,
     healing: Mutex<heal::Healing>,

@@ -13,6 +13,9 @@ pub(super) struct Purpose {
     pub draw: Draw,
 }
 
+/// With at least this many drives that are neither slow nor failing, the manifest lies on no other.
+const MANIFEST_COPIES_SPARING: usize = 2;
+
 /// Copies that must be durable for a write to count (`min_write_copies`, STORE.md 27).
 pub(super) fn copies_min(rf: u8) -> usize {
     (rf as usize).saturating_sub(1).max(1)
@@ -29,27 +32,30 @@ impl Pool {
     /// Order of preference among `candidates` for the next copy, best first.
     fn ranked<'a>(&self, candidates: Vec<&'a Disk>, chosen: &[&Disk]) -> Vec<&'a Disk> {
         let mut rng = self.rng.lock();
-        let mut scored: Vec<(usize, u64, &Disk)> = candidates
+        let mut scored: Vec<(bool, usize, u64, &Disk)> = candidates
             .into_iter()
             .map(|disk| {
                 let apart =
                     chosen.iter().map(|other| distance(&disk.domain, &other.domain)).min().unwrap_or(0);
                 // Half weight, half chance: neighbours in time go to different drives, full drives get less.
                 let free = disk.free_slots() as u64;
-                (apart, free / 2 + rng.below(free.max(1)), disk)
+                (disk.prefers(), apart, free / 2 + rng.below(free.max(1)), disk)
             })
             .collect();
-        scored.sort_by_key(|(apart, free, disk)| (std::cmp::Reverse((*apart, *free)), disk.index));
-        scored.into_iter().map(|(_, _, disk)| disk).collect()
+        scored.sort_by_key(|(fit, apart, free, disk)| (std::cmp::Reverse((*fit, *apart, *free)), disk.index));
+        scored.into_iter().map(|(_, _, _, disk)| disk).collect()
     }
 
     /// Active drives in the order in which `count` copies should go to them: for the manifest.
     pub(super) fn spread(&self, keep: &[u16], count: usize) -> Vec<u16> {
+        // Two copies on drives that are not slow are better than three that wait for one that is.
+        let enough = self.disks.iter().filter(|disk| disk.prefers()).count() >= MANIFEST_COPIES_SPARING;
+        let fit = |disk: &&Disk| if enough { disk.prefers() } else { disk.accepts() };
         let mut chosen: Vec<&Disk> =
-            keep.iter().map(|index| &self.disks[*index as usize]).filter(|disk| disk.accepts()).collect();
+            keep.iter().map(|index| &self.disks[*index as usize]).filter(fit).collect();
         chosen.truncate(count);
         while chosen.len() < count {
-            let rest = self.disks.iter().filter(|disk| disk.accepts());
+            let rest = self.disks.iter().filter(fit);
             let rest = rest.filter(|disk| chosen.iter().all(|other| other.index != disk.index)).collect();
             let Some(best) = self.ranked(rest, &chosen).first().copied() else { break };
             chosen.push(best);

@@ -6,6 +6,7 @@ use super::journal::Journal;
 use super::placing::Purpose;
 use super::records::POOL_OWNER;
 use super::report::count;
+use super::superblocks::Beat;
 use super::types::{Draw, Edit, GroupChange};
 use crate::error::{Error, Kind, Result};
 use crate::metadata::io::{PageName, TreeEdit};
@@ -435,7 +436,7 @@ impl Pool {
         journal.cursor = BLOCK_BYTES as u64 + padded;
         self.durable.store(journal.sequence, Ordering::Release);
         count(&self.counters.manifest_switches, 1);
-        for (drive, reason) in self.write_superblocks(journal, true) {
+        for (drive, reason) in self.write_superblocks(journal, Beat::All) {
             if failed.iter().all(|(other, _)| *other != drive) {
                 failed.push((drive, reason));
             }

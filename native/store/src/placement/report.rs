@@ -1,7 +1,9 @@
 //! What the pool says about itself.
 
 use super::Pool;
-use super::types::{DriveState, PoolCounters, PoolSpace};
+use super::health::Health;
+use super::types::{DriveState, PoolCounters, PoolEvent, PoolSpace};
+use std::collections::VecDeque;
 use holdfast_format::GroupId;
 use holdfast_format::manifest::GroupRecord;
 use holdfast_format::table::TableDesc;
@@ -25,6 +27,9 @@ counters!(
     checksum_failures,
     read_errors,
     repairs,
+    reads_hedged,
+    hedges_won,
+    drives_demoted,
     manifest_writes,
     manifest_switches,
     drives_out,
@@ -37,11 +42,35 @@ counters!(
     bytes_healed
 );
 
+/// Events that are kept until somebody asks.
+const EVENTS_MAX: usize = 64;
+
 pub(super) fn count(counter: &AtomicU64, more: u64) {
     counter.fetch_add(more, Ordering::Relaxed);
 }
 
+/// The newest events; older ones are forgotten.
+#[derive(Default)]
+pub(super) struct Events {
+    count: u64,
+    kept: VecDeque<PoolEvent>,
+}
+
 impl Pool {
+    /// Tells the administrator's log.
+    pub(super) fn say(&self, what: String) {
+        let mut events = self.events.lock();
+        events.count += 1;
+        let event = PoolEvent { number: events.count, at_s: self.clock.wall().0, what };
+        if events.kept.len() == EVENTS_MAX {
+            events.kept.pop_front();
+        }
+        events.kept.push_back(event);
+    }
+    /// The newest events, oldest first.
+    pub fn events(&self) -> Vec<PoolEvent> {
+        self.events.lock().kept.iter().cloned().collect()
+    }
     /// Groups as the manifest knows them, by id.
     pub fn groups(&self) -> Vec<GroupRecord> {
         self.image.read().groups.values().cloned().collect()
@@ -71,7 +100,10 @@ impl Pool {
     }
     pub fn drives(&self) -> Vec<DriveState> {
         let state = |disk: &super::disk::Disk| {
-            let (condition, reason) = disk.condition();
+            let (condition, mut reason) = disk.condition();
+            if disk.is_active() {
+                reason = disk.pulse.reason();
+            }
             let free = disk.free_slots() as u64 + disk.pending_slots() as u64;
             DriveState {
                 index: disk.index,
@@ -81,6 +113,9 @@ impl Pool {
                 condition,
                 reason,
                 draining: disk.is_draining(),
+                health: disk.pulse.health(),
+                latency: disk.pulse.latency(),
+                changed_s: disk.changed_s.load(Ordering::Relaxed),
                 total_bytes: disk.total_slots() as u64 * self.slot_bytes as u64,
                 free_bytes: if disk.is_active() { free * self.slot_bytes as u64 } else { 0 },
             }
@@ -134,6 +169,10 @@ impl Pool {
         for disk in self.disks.iter().filter(|disk| !disk.is_active() && !disk.is_retired()) {
             let (condition, reason) = disk.condition();
             warnings.push(format!("drive {} is {}: {reason}", disk.name(), condition.name()));
+        }
+        for disk in self.disks.iter().filter(|disk| disk.is_active() && disk.pulse.health() != Health::Good) {
+            let (health, reason) = (disk.pulse.health().name(), disk.pulse.reason());
+            warnings.push(format!("drive {} is {health}, and is spared: {reason}", disk.name()));
         }
         if let Some(reason) = &self.journal.lock().broken {
             warnings.push(format!("nothing can be written any more: {reason}"));

@@ -8,7 +8,7 @@ use crate::error::{Error, Kind, Result};
 use crate::metadata::io::{Placed, TableIo};
 use holdfast_device::{Durability, Write};
 use holdfast_format::TableId;
-use holdfast_format::limits::{BLOCK_BYTES, COPIES_MAX};
+use holdfast_format::limits::BLOCK_BYTES;
 use holdfast_format::manifest::Segment;
 use holdfast_format::table::{SlotAddress, TableDesc};
 use std::sync::atomic::Ordering;
@@ -78,6 +78,10 @@ impl Pool {
         if !failed.is_empty() {
             done.retain(|copy| failed.iter().all(|(drive, _)| *drive != copy.drive));
             self.put_out(failed)?;
+        } else if done.len() < copies.len() {
+            // Somebody else is putting a drive out: m+1 is durable before anything counts that the drive missed.
+            drop(self.journal.lock());
+            self.check_writable()?;
         }
         Ok(done)
     }
@@ -129,7 +133,7 @@ impl Pool {
         Ok(())
     }
 
-    fn disk_of(&self, copy: SlotAddress) -> Result<&super::disk::Disk> {
+    pub(super) fn disk_of(&self, copy: SlotAddress) -> Result<&super::disk::Disk> {
         let disk = self.disks.get(copy.drive as usize);
         disk.ok_or_else(|| Error::corrupt(format!("pool {}: there is no drive {}", self.name, copy.drive)))
     }
@@ -143,53 +147,6 @@ impl Pool {
         }
         count(&self.counters.repairs, 1);
         Ok(())
-    }
-
-    /// Copies in the order in which to try them: reads spread over the drives.
-    pub(super) fn turn(&self, copies: &[SlotAddress]) -> Vec<SlotAddress> {
-        let mut order = copies.to_vec();
-        if !order.is_empty() {
-            let turn = self.read_turn.fetch_add(1, Ordering::Relaxed) as usize % order.len();
-            order.rotate_left(turn);
-        }
-        order
-    }
-
-    /// Fills `into` from the first entitled copy that `verify` accepts, and rewrites from it the copies that
-    /// were
-    /// tried and rejected. Errors: `Corrupt` when no copy is right, `Unavailable` when none can be read.
-    pub fn read_slot(
-        &self,
-        copies: &[SlotAddress],
-        offset: u32,
-        into: &mut [u8],
-        verify: &dyn Fn(&[u8]) -> bool,
-    ) -> Result<()> {
-        let mut rejected: Vec<SlotAddress> = Vec::with_capacity(COPIES_MAX);
-        let mut last = None;
-        for copy in self.turn(copies) {
-            match self.read_copy(copy, offset, into) {
-                Ok(()) if verify(into) => {
-                    for bad in rejected {
-                        self.mend(bad, offset, into);
-                    }
-                    return Ok(());
-                }
-                Ok(()) => {
-                    count(&self.counters.checksum_failures, 1);
-                    rejected.push(copy);
-                }
-                Err(error) => last = Some(error),
-            }
-        }
-        match last {
-            Some(error) if rejected.is_empty() => Err(error),
-            _ => Err(Error::corrupt(format!(
-                "pool {}: {} bytes at {offset} of slots {copies:?}: no copy has the right content",
-                self.name,
-                into.len()
-            ))),
-        }
     }
 
     /// Rewrites verified bytes of a bad copy. Bytes around them, to the next block border, stay as they are
@@ -224,7 +181,7 @@ impl Pool {
     }
 
     /// Puts a drive out now, or with the next edit when the publish lock is held (maybe by this thread).
-    fn suspect(&self, drive: u16, reason: String) {
+    pub(super) fn suspect(&self, drive: u16, reason: String) {
         self.suspects.lock().push((drive, reason));
         if let Some(mut journal) = self.journal.try_lock() {
             let failed = std::mem::take(&mut *self.suspects.lock());

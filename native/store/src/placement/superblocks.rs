@@ -2,6 +2,7 @@
 //! 37).
 
 use super::disk::{Disk, MANIFEST_FILE, SUPERBLOCK_FILE, drive_error};
+use super::health::Health;
 use super::types::ProbeInfo;
 use super::{Journal, Pool};
 use crate::error::{Error, Kind, Result};
@@ -10,6 +11,18 @@ use holdfast_format::DecodeError;
 use holdfast_format::limits::MARKS_MAX;
 use holdfast_format::superblock::{Mark, RO_COMPAT_KNOWN, SUPERBLOCK_BYTES, Superblock};
 use std::sync::atomic::Ordering;
+
+/// Whose superblocks are written, and why.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Beat {
+    /// The sign of life of each second. Drives that are slow are left out: nobody waits for them. What the others know of
+    /// them stays what is durable there.
+    Fast,
+    /// A change that every drive has to know.
+    All,
+    /// The pool is closed.
+    Last,
+}
 
 /// What the superblock file of a drive holds.
 pub(super) enum Found {
@@ -22,6 +35,15 @@ pub(super) enum Found {
 /// Reads both slots; the one written last counts.
 pub(super) fn read(drive: &dyn Drive) -> Result<Found> {
     Ok(read_slots(drive)?.0)
+}
+
+/// As [`read`], when both slots can be read: one that cannot says nothing about the drive's content.
+fn read_both(drive: &dyn Drive) -> Result<Found> {
+    let failed = |error| drive_error(drive, "reading the superblock", &error);
+    if let Some(file) = drive.open(SUPERBLOCK_FILE).map_err(failed)? {
+        drive.read(file, 0, &mut [0; 2 * SUPERBLOCK_BYTES]).map_err(failed)?;
+    }
+    read(drive)
 }
 
 /// The superblock that counts, and the slot that it does not lie in: the next one to be written.
@@ -150,12 +172,15 @@ impl Pool {
     /// So a mark never promises what its drive does not have, each slot alone says how far its drive is, and a
     /// write that is torn never takes the newest superblock away (after a crash between 1 and 2, which slot that
     /// is differs from drive to drive).
-    pub(super) fn write_superblocks(&self, journal: &mut Journal, open: bool) -> Vec<(u16, String)> {
+    pub(super) fn write_superblocks(&self, journal: &mut Journal, beat: Beat) -> Vec<(u16, String)> {
         let mut failed = Vec::new();
+        let open = beat != Beat::Last;
+        let any_good = self.disks.iter().any(Disk::prefers);
+        let spared = |disk: &Disk| beat == Beat::Fast && any_good && disk.pulse.health() != Health::Good;
         for _step in 0..2 {
             journal.writes += 1;
             let blocks: Vec<(u16, Mark, Vec<u8>)> = (0..self.disks.len() as u16)
-                .filter(|index| self.disks[*index as usize].is_active())
+                .filter(|index| self.disks[*index as usize].is_active() && !spared(&self.disks[*index as usize]))
                 .filter(|index| failed.iter().all(|(other, _)| other != index))
                 .map(|index| {
                     let block = self.superblock_of(journal, &self.disks[index as usize], open);
@@ -173,8 +198,9 @@ impl Pool {
                     written.push((*index, *own));
                 }
             }
-            let results = holdfast_device::drive::write_durable(&writes);
-            for ((index, own), result) in written.into_iter().zip(results) {
+            let results = holdfast_device::drive::write_durable_timed(&writes);
+            for ((index, own), (result, ns)) in written.into_iter().zip(results) {
+                self.disks[index as usize].pulse.wrote(ns);
                 match result {
                     Ok(()) => {
                         self.disks[index as usize].next_superblock.fetch_xor(1, Ordering::AcqRel);
@@ -193,7 +219,10 @@ impl Pool {
         let mut exchanged = Vec::new();
         for disk in self.disks.iter() {
             let Some((drive, _)) = disk.superblock() else { continue };
-            let Ok(found) = read(drive) else { continue };
+            let Ok(found) = read_both(drive) else {
+                disk.pulse.failed();
+                continue;
+            };
             let known = journal.known.get(&disk.index).copied().unwrap_or_default();
             match found {
                 Found::Valid(block) if block.pool != self.uuid => {

@@ -1,5 +1,6 @@
 //! What callers of the pool see: how it is made, how it is changed, what it reports.
 
+use super::health::{Health, Latency};
 use crate::metadata::cache::BlockCache;
 use crate::metadata::io::TreeEdit;
 use holdfast_device::{Clock, Drive, Rng};
@@ -129,9 +130,24 @@ pub struct DriveState {
     pub reason: String,
     /// It is being emptied, to be removed.
     pub draining: bool,
+    /// Of an active drive.
+    pub health: Health,
+    pub latency: Latency,
+    /// Wall time, seconds since 1970, of the newest change of condition or health; 0: none since the pool was opened.
+    pub changed_s: i64,
     /// Bytes of slots, and of those that are free.
     pub total_bytes: u64,
     pub free_bytes: u64,
+}
+
+/// Something that happened to a drive or to what lies on drives, for the log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PoolEvent {
+    /// Counted from 1 since the pool was opened.
+    pub number: u64,
+    /// Seconds since 1970.
+    pub at_s: i64,
+    pub what: String,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -169,6 +185,11 @@ pub struct PoolCounters {
     pub checksum_failures: u64,
     pub read_errors: u64,
     pub repairs: u64,
+    /// Reads for which a second copy was asked because the first was late, and those that it answered first.
+    pub reads_hedged: u64,
+    pub hedges_won: u64,
+    /// Drives that became slow or failing.
+    pub drives_demoted: u64,
     pub manifest_writes: u64,
     pub manifest_switches: u64,
     pub drives_out: u64,

@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod judge;
+pub mod load;
 pub mod manifest;
 pub mod player;
 pub mod step;

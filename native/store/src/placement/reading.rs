@@ -1,0 +1,143 @@
+//! Reads that are verified, hedged and mend: the first copy that is right wins, a late one is not waited for.
+//!
+//! Invariants:
+//! - Only copies on drives that are in use are asked: what a drive missed is never read (I-7).
+//! - Bytes count only when the caller's check accepts them, whichever copy they come from (I-4).
+//! - A copy that was wrong or unreadable is written again from bytes that the check has accepted.
+
+use super::Pool;
+use super::report::count;
+use crate::error::{Error, Kind, Result};
+use holdfast_device::Source;
+use holdfast_device::drive::{Trouble, trouble};
+use holdfast_format::limits::COPIES_MAX;
+use holdfast_format::table::SlotAddress;
+use std::sync::atomic::Ordering;
+
+/// What came of asking the copies of something.
+#[derive(Default)]
+pub(super) struct Raced {
+    pub winner: Option<SlotAddress>,
+    /// Copies whose drives answered with an error of the medium: writing the place again mends it.
+    pub unreadable: Vec<SlotAddress>,
+    pub error: Option<Error>,
+}
+
+impl Pool {
+    /// Copies in the order in which to try them: reads spread over the drives, and go last to those that are late, slow
+    /// or failing.
+    pub(super) fn turn(&self, copies: &[SlotAddress]) -> Vec<SlotAddress> {
+        let mut order = copies.to_vec();
+        if order.len() > 1 {
+            let turn = self.read_turn.fetch_add(1, Ordering::Relaxed) as usize % order.len();
+            order.rotate_left(turn);
+            // No clock is read while nothing is late.
+            let late = self.late_seen.load(Ordering::Relaxed);
+            let now_ns = if late { self.clock.boottime_ns() } else { u64::MAX };
+            order.sort_by_key(|copy| {
+                self.disks.get(copy.drive as usize).map_or(u8::MAX, |disk| self.reluctance(disk, now_ns))
+            });
+        }
+        order
+    }
+
+    /// Asks the copies in this order until `right` takes an answer, which is then in `into`. A copy that is late is not
+    /// waited for: the next one is asked, too, and the first answer that is right wins.
+    pub(super) fn race(
+        &self,
+        order: &[SlotAddress],
+        offset: u32,
+        into: &mut [u8],
+        right: &mut dyn FnMut(SlotAddress, &[u8]) -> bool,
+    ) -> Result<Raced> {
+        if offset as usize + into.len() > self.slot_bytes as usize {
+            let what = format!("{} bytes at {offset} leave the slot", into.len());
+            return Err(Error::new(Kind::Internal, what));
+        }
+        let mut raced = Raced::default();
+        let (mut sources, mut places) = (Vec::with_capacity(COPIES_MAX), Vec::with_capacity(COPIES_MAX));
+        for copy in order {
+            let disk = self.disk_of(*copy)?;
+            match disk.place(copy.slot, offset) {
+                Some((drive, file, offset)) => {
+                    sources.push(Source { drive, file, offset });
+                    places.push((*copy, disk));
+                }
+                None => {
+                    let what = format!("{}: slot {}: the drive is not in use", disk.name(), copy.slot);
+                    raced.error = Some(Error::new(Kind::Unavailable, what));
+                }
+            }
+        }
+        let mut gone = Vec::new();
+        let first = holdfast_device::drive::read_first(&sources, into, self.patience_ns(), &mut |answer| {
+            let (copy, disk) = places[answer.source];
+            let error = match answer.bytes {
+                Ok(bytes) => {
+                    count(&self.counters.bytes_read, bytes.len() as u64);
+                    if let Some(ns) = answer.took_ns {
+                        self.note_read(disk, ns);
+                    }
+                    return right(copy, bytes);
+                }
+                Err(error) => error,
+            };
+            count(&self.counters.read_errors, 1);
+            disk.pulse.failed();
+            match trouble(error) {
+                Trouble::Gone => gone.push((copy.drive, format!("reading: {error}"))),
+                Trouble::Medium => raced.unreadable.push(copy),
+                Trouble::Other => {}
+            }
+            let what = format!("{}: slot {}: {error}", disk.name(), copy.slot);
+            raced.error = Some(Error::new(Kind::Unavailable, what));
+            false
+        });
+        raced.winner = first.winner.map(|winner| places[winner].0);
+        if first.late != 0 {
+            count(&self.counters.reads_hedged, 1);
+            let late = (0..places.len()).filter(|source| first.late >> source & 1 == 1);
+            late.for_each(|source| self.note_late(places[source].1));
+            let won = first.winner.is_some_and(|winner| first.late >> winner & 1 == 0);
+            count(&self.counters.hedges_won, won as u64);
+        }
+        for (drive, reason) in gone {
+            self.suspect(drive, reason);
+        }
+        Ok(raced)
+    }
+
+    /// Fills `into` from the first copy that `verify` accepts, and rewrites from it the copies that were tried and are
+    /// wrong or unreadable there. Errors: `Corrupt` when no copy is right, `Unavailable` when none can be read.
+    pub fn read_slot(
+        &self,
+        copies: &[SlotAddress],
+        offset: u32,
+        into: &mut [u8],
+        verify: &dyn Fn(&[u8]) -> bool,
+    ) -> Result<()> {
+        let mut wrong: Vec<SlotAddress> = Vec::new();
+        let raced = self.race(&self.turn(copies), offset, into, &mut |copy, bytes| {
+            let right = verify(bytes);
+            if !right {
+                count(&self.counters.checksum_failures, 1);
+                wrong.push(copy);
+            }
+            right
+        })?;
+        if raced.winner.is_some() {
+            wrong.into_iter().chain(raced.unreadable).for_each(|bad| {
+                self.mend(bad, offset, into);
+            });
+            return Ok(());
+        }
+        match raced.error {
+            Some(error) if wrong.is_empty() => Err(error),
+            _ => Err(Error::corrupt(format!(
+                "pool {}: {} bytes at {offset} of slots {copies:?}: no copy has the right content",
+                self.name,
+                into.len()
+            ))),
+        }
+    }
+}
