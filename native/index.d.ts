@@ -36,10 +36,15 @@ export interface DriveStatus {
   uuid: string
   path: string
   domain: string
-  /** `active`, `draining`, `out`, `missing` or `stale`. */
+  /** `active`, `slow`, `failing`, `draining`, `out`, `missing` or `stale`. */
   state: string
   /** Why it is not active; empty otherwise. */
   reason: string
+  /** Since when, in seconds since 1970; 0: since before the pool was opened. */
+  sinceS: number
+  /** What reads and writes took lately, in nanoseconds; 0: not measured. */
+  readNs: bigint
+  writeNs: bigint
   totalBytes: bigint
   freeBytes: bigint
   /** Direct I/O was refused there: buffered writes with fdatasync. */
@@ -62,8 +67,13 @@ export interface Healing {
   bytesDone: bigint
   /** Absent: nothing to do, or not known yet. */
   etaS?: bigint
+  /** Of what lacks copies: tables and egroups with one copy left, and their bytes. */
+  thingsSingle: bigint
+  bytesSingle: bigint
   /** Tables and egroups without a copy on any drive that is there. */
   thingsLost: bigint
+  /** With copies that should be further apart. */
+  thingsMisplaced: bigint
   /** What cannot be healed, and why. */
   stuck: Array<string>
 }
@@ -130,6 +140,15 @@ export declare function poolClose(handle: number): Promise<void | Failure>
 /** Creates a pool on empty directories and opens it. Fulfils with its handle. */
 export declare function poolCreate(name: string, drives: Array<DriveSpec>, options: PoolOptions): Promise<number | Failure>
 
+/** Something that happened to a drive, for the log. */
+export interface PoolEvent {
+  /** Counted from 1 since the pool was opened. */
+  number: number
+  /** Seconds since 1970. */
+  atS: number
+  what: string
+}
+
 /** Everything acknowledged is durable when it fulfils. */
 export declare function poolFlush(handle: number): Promise<void | Failure>
 
@@ -137,6 +156,9 @@ export interface PoolIdentity {
   name: string
   uuid: string
 }
+
+/** Gives a drive (path or uuid) another label `rack/block/node/drive`. */
+export declare function poolLabelDrive(handle: number, drive: string, label: string): Promise<void | Failure>
 
 /** Opens a pool from its drives, replaying what is needed. Fulfils with its handle. */
 export declare function poolOpen(drives: Array<Uint8Array>, options: PoolOptions): Promise<number | Failure>
@@ -187,6 +209,8 @@ export interface PoolStatus {
   counters: Array<Counter>
   /** Rebuilding of copies that were lost with a drive. */
   healing: Healing
+  /** The newest things that happened to drives, oldest first. */
+  events: Array<PoolEvent>
   scrub: Scrub
 }
 
@@ -220,7 +244,20 @@ export interface ScrubReport {
   findings: Array<string>
 }
 
-export declare function volumeCreate(handle: number, create: VolumeCreate): Promise<VolumeInfo | Failure>
+/** What to change of a volume; absent: nothing. */
+export interface VolumeChange {
+  rf?: number
+  /** Copies that a write needs to count; 0: RF - 1, at least 1. */
+  minWriteCopies?: number
+  /** With fewer, writes fail instead of waiting. */
+  failBelow?: boolean
+  /** What no two copies share: `drive`, `node`, `block` or `rack`. */
+  domain?: string
+  /** 0: none. */
+  quotaBytes?: bigint
+}
+
+export declare function volumeCreate(handle: number, request: VolumeCreate): Promise<VolumeInfo | Failure>
 
 export interface VolumeCreate {
   name: string
@@ -231,6 +268,10 @@ export interface VolumeCreate {
   ackWrite: boolean
   /** 0: none. */
   quotaBytes: bigint
+  /** Absent: RF - 1, at least 1. */
+  minWriteCopies?: number
+  failBelow: boolean
+  domain: string
 }
 
 export declare function volumeDestroy(handle: number, name: string): Promise<void | Failure>
@@ -239,6 +280,11 @@ export interface VolumeInfo {
   name: string
   group: string
   rf: number
+  minWriteCopies: number
+  failBelow: boolean
+  domain: string
+  /** What of its promises cannot be kept now; empty: all are. */
+  trouble: string
   ackWrite: boolean
   quotaBytes: bigint
   /** Seconds since 1970. */
@@ -254,5 +300,5 @@ export declare function volumeList(handle: number): Promise<Array<VolumeInfo> | 
 
 export declare function volumeRename(handle: number, name: string, newName: string): Promise<void | Failure>
 
-/** 0: no quota. */
-export declare function volumeSetQuota(handle: number, name: string, quotaBytes: bigint): Promise<void | Failure>
+/** Changes what is given, mounted or not. */
+export declare function volumeSet(handle: number, name: string, change: VolumeChange): Promise<void | Failure>

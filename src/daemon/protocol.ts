@@ -7,6 +7,12 @@
 //   POST   /v1/pools/import                PoolImportRequest → PoolAnswer
 //   GET    /v1/pools/NAME                  PoolAnswer
 //   DELETE /v1/pools/NAME                  {} ; destroys every volume in it
+//   POST   /v1/pools/NAME/drives           DriveRequest → PoolAnswer
+//   DELETE /v1/pools/NAME/drives/DRIVE     PoolAnswer ; empties it first
+//   POST   /v1/pools/NAME/replace-drive    DriveRequest with `old` → PoolAnswer
+//   POST   /v1/pools/NAME/label            DriveLabelRequest → PoolAnswer
+//   POST   /v1/pools/NAME/scrub            ScrubReport, when it is done
+//   POST   /v1/volumes/NAME/scrub          ScrubReport, when it is done
 //   GET    /v1/volumes[?pool=NAME]         VolumeAnswer[]
 //   POST   /v1/volumes                     VolumeCreateRequest → VolumeAnswer
 //   GET    /v1/volumes/NAME                VolumeAnswer
@@ -23,9 +29,9 @@
 
 import type { ErrorCode } from "../io-path/errors.js";
 import type { PathJson } from "../io-path/paths.js";
-import type { DriveStatus, PoolStatus, ScrubReport, VolumeStatus } from "../io-path/pool.js";
+import type { DomainLevel, DriveStatus, PoolStatus, ScrubReport, VolumeStatus } from "../io-path/pool.js";
 
-export type { DriveStatus, ErrorCode, PathJson, PoolStatus, ScrubReport, VolumeStatus };
+export type { DomainLevel, DriveStatus, ErrorCode, PathJson, PoolStatus, ScrubReport, VolumeStatus };
 
 export const ADMIN_SOCKET = "admin.sock";
 
@@ -75,11 +81,29 @@ export interface VolumeCreateRequest {
   group?: string | undefined;
   ack?: "fsync" | "write" | undefined;
   quota?: Size | undefined;
+  /** Copies that a write needs to count; default: rf - 1, at least 1. */
+  minWriteCopies?: number | undefined;
+  /** What it does with fewer: wait (default) or fail. */
+  below?: "block" | "fail" | undefined;
+  /** What no two copies share; default: a drive. */
+  domain?: DomainLevel | undefined;
 }
 
+/** At least one field. */
 export interface VolumeSetRequest {
+  rf?: number | undefined;
+  /** 0: the default. */
+  minWriteCopies?: number | undefined;
+  below?: "block" | "fail" | undefined;
+  domain?: DomainLevel | undefined;
   /** 0 takes the quota off. */
-  quota: Size;
+  quota?: Size | undefined;
+}
+
+export interface DriveLabelRequest {
+  /** Path or uuid. */
+  drive: string;
+  label: string;
 }
 
 export interface VolumeRenameRequest {

@@ -31,6 +31,12 @@ export const driveAdd = z.strictObject({
 });
 export const driveReplace = driveAdd.extend({ old: name });
 
+export const driveLabel = z.strictObject({ drive: name, label: z.string().max(256) });
+
+const below = z.enum(["block", "fail"]);
+const domain = z.enum(["drive", "node", "block", "rack"]);
+const copies = z.number().int().max(3);
+
 export const volumeCreate = z.strictObject({
   name,
   pool: name,
@@ -38,9 +44,20 @@ export const volumeCreate = z.strictObject({
   group: name.optional(),
   ack: z.enum(["fsync", "write"]).default("fsync"),
   quota: size.default(0),
+  minWriteCopies: copies.min(1).optional(),
+  below: below.default("block"),
+  domain: domain.default("drive"),
 });
 
-export const volumeSet = z.strictObject({ quota: size });
+export const volumeSet = z
+  .strictObject({
+    rf: copies.min(1).optional(),
+    minWriteCopies: copies.min(0).optional(),
+    below: below.optional(),
+    domain: domain.optional(),
+    quota: size.optional(),
+  })
+  .refine((set) => Object.values(set).some((value) => value !== undefined), "nothing to set");
 export const volumeRename = z.strictObject({ name });
 
 export const mount = z.strictObject({

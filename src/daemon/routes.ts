@@ -101,6 +101,14 @@ function poolRoutes(supervisor: Supervisor): Route[] {
       },
     },
     {
+      method: "POST",
+      path: "/v1/pools/:name/label",
+      run: async ({ params: [name = ""], body }) => {
+        const { drive, label } = requests.parse(requests.driveLabel, body);
+        return { json: await supervisor.labelDrive(name, drive, label) };
+      },
+    },
+    {
       method: "DELETE",
       path: "/v1/pools/:name/drives/:drive",
       run: async ({ params: [name = "", drive = ""] }) => ({
@@ -156,8 +164,9 @@ function volumeRoutes(supervisor: Supervisor): Route[] {
       method: "PATCH",
       path: "/v1/volumes/:name",
       run: async ({ params: [name = ""], body }) => {
-        const { quota } = requests.parse(requests.volumeSet, body);
-        return { json: await supervisor.setQuota(name, parseSize(quota, "quota")) };
+        const { quota, ...set } = requests.parse(requests.volumeSet, body);
+        const quotaBytes = quota === undefined ? undefined : parseSize(quota, "quota");
+        return { json: await supervisor.setVolume(name, { ...set, quotaBytes }) };
       },
     },
     {

@@ -3,7 +3,7 @@
 import { HoldfastError } from "../io-path/errors.js";
 import { onMountEnded } from "../io-path/mount.js";
 import { pathToJson, pathToText } from "../io-path/paths.js";
-import type { DriveRequest, VolumeRequest, VolumeStatus } from "../io-path/pool.js";
+import type { DriveRequest, VolumeChange, VolumeRequest, VolumeStatus } from "../io-path/pool.js";
 import { addonVersion } from "../io-path/system.js";
 import type { Config } from "./config.js";
 import type { Log } from "./log.js";
@@ -140,6 +140,10 @@ export class Supervisor {
     return this.#changeDrives(name, () => this.pools.replaceDrive(name, old, drive));
   }
 
+  labelDrive(name: string, drive: string, label: string): Promise<PoolAnswer> {
+    return this.#changeDrives(name, () => this.pools.get(name).labelDrive(drive, label));
+  }
+
   #changeDrives(name: string, change: () => Promise<void>): Promise<PoolAnswer> {
     return this.#change(async () => {
       await change();
@@ -174,23 +178,14 @@ export class Supervisor {
         throw new HoldfastError("Conflict", `volume ${request.name} exists already, in pool ${there.pool}`);
       }
       const target = this.pools.get(pool);
-      const drives = (await target.status()).drives.length;
-      if (drives < request.rf) {
-        const hint = "give a lower --rf, or a pool with more drives";
-        throw new HoldfastError(
-          "Invalid",
-          `${request.rf} copies need ${request.rf} drives; pool ${pool} has ${drives}`,
-          hint,
-        );
-      }
       return this.#volumeAnswer(pool, await target.createVolume(request));
     });
   }
 
-  setQuota(name: string, quotaBytes: number): Promise<VolumeAnswer> {
+  setVolume(name: string, change: VolumeChange): Promise<VolumeAnswer> {
     return this.#change(async () => {
       const { pool } = await this.pools.findVolume(name);
-      await this.pools.get(pool).setQuota(name, quotaBytes);
+      await this.pools.get(pool).setVolume(name, change);
       return await this.volume(name);
     });
   }

@@ -66,6 +66,8 @@ export interface PoolStatus {
     bytesSingle: number;
     /** Tables and egroups without a copy on any drive that is there. */
     thingsLost: number;
+    /** Pieces with copies that should be further apart. */
+    thingsMisplaced: number;
     stuck: string[];
   };
   /** The newest things that happened to drives, oldest first. */
@@ -112,6 +114,14 @@ export interface VolumeStatus {
   name: string;
   group: string;
   rf: number;
+  /** Copies that a write needs to count. */
+  minWriteCopies: number;
+  /** What it does with fewer. */
+  below: "block" | "fail";
+  /** What no two copies share. */
+  domain: string;
+  /** What of its promises cannot be kept now; empty: all are. */
+  trouble: string;
   ack: "fsync" | "write";
   /** 0: none. */
   quotaBytes: number;
@@ -129,6 +139,22 @@ export interface VolumeRequest {
   group?: string | undefined;
   ack: "fsync" | "write";
   quotaBytes: number;
+  /** Absent: RF - 1, at least 1. */
+  minWriteCopies?: number | undefined;
+  below: "block" | "fail";
+  domain: DomainLevel;
+}
+
+export type DomainLevel = "drive" | "node" | "block" | "rack";
+
+/** What to change of a volume; absent: nothing. */
+export interface VolumeChange {
+  rf?: number | undefined;
+  minWriteCopies?: number | undefined;
+  below?: "block" | "fail" | undefined;
+  domain?: DomainLevel | undefined;
+  /** 0: none. */
+  quotaBytes?: number | undefined;
 }
 
 export class Pool {
@@ -191,6 +217,11 @@ export class Pool {
     unwrap(await native.poolRemoveDrive(this.#handle, drive));
   }
 
+  /** Gives a drive (path or uuid) another label `rack/block/node/drive`. */
+  async labelDrive(drive: string, label: string): Promise<void> {
+    unwrap(await native.poolLabelDrive(this.#handle, drive, label));
+  }
+
   async replaceDrive(old: string, drive: DriveRequest): Promise<void> {
     unwrap(await native.poolReplaceDrive(this.#handle, old, toDriveSpec(drive)));
   }
@@ -226,6 +257,9 @@ export class Pool {
       rf: request.rf,
       ackWrite: request.ack === "write",
       quotaBytes: BigInt(request.quotaBytes),
+      failBelow: request.below === "fail",
+      domain: request.domain,
+      ...(request.minWriteCopies === undefined ? {} : { minWriteCopies: request.minWriteCopies }),
       ...(request.group === undefined ? {} : { group: request.group }),
     };
     return toVolumeStatus(unwrap(await native.volumeCreate(this.#handle, create)));
@@ -235,8 +269,17 @@ export class Pool {
     unwrap(await native.volumeRename(this.#handle, name, newName));
   }
 
-  async setQuota(name: string, quotaBytes: number): Promise<void> {
-    unwrap(await native.volumeSetQuota(this.#handle, name, BigInt(quotaBytes)));
+  /** Changes a volume, mounted or not; what lies on the drives follows in the background. */
+  async setVolume(name: string, change: VolumeChange): Promise<void> {
+    const { rf, minWriteCopies, below, domain, quotaBytes } = change;
+    const set = {
+      ...(rf === undefined ? {} : { rf }),
+      ...(minWriteCopies === undefined ? {} : { minWriteCopies }),
+      ...(below === undefined ? {} : { failBelow: below === "fail" }),
+      ...(domain === undefined ? {} : { domain }),
+      ...(quotaBytes === undefined ? {} : { quotaBytes: BigInt(quotaBytes) }),
+    };
+    unwrap(await native.volumeSet(this.#handle, name, set));
   }
 
   async destroyVolume(name: string): Promise<void> {
@@ -310,6 +353,7 @@ function toPoolStatus(status: NativePoolStatus): PoolStatus {
       thingsSingle: exact(status.healing.thingsSingle),
       bytesSingle: exact(status.healing.bytesSingle),
       thingsLost: exact(status.healing.thingsLost),
+      thingsMisplaced: exact(status.healing.thingsMisplaced),
       stuck: status.healing.stuck,
     },
     events: status.events.map(({ number, atS, what }) => ({ number, atSeconds: atS, what })),
@@ -330,6 +374,10 @@ function toVolumeStatus(volume: NativeVolume): VolumeStatus {
     name: volume.name,
     group: volume.group,
     rf: volume.rf,
+    minWriteCopies: volume.minWriteCopies,
+    below: volume.failBelow ? "fail" : "block",
+    domain: volume.domain,
+    trouble: volume.trouble,
     ack: volume.ackWrite ? "write" : "fsync",
     quotaBytes: exact(volume.quotaBytes),
     createdSeconds: volume.createdS,

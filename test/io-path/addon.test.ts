@@ -64,7 +64,7 @@ describe("addon arguments", () => {
         isArgumentError,
         `${bad}`,
       );
-      assert.throws(() => callUntyped("volumeSetQuota", 1, "v", bad), isArgumentError, `${bad}`);
+      assert.throws(() => callUntyped("volumeSet", 1, "v", { quotaBytes: bad }), isArgumentError, `${bad}`);
     }
     for (const bad of [-1, 101, 0.5]) {
       assert.throws(

@@ -16,9 +16,11 @@
 //! ```
 //! A bitmap's trailing zero bytes are not stored. `moved` maps its n-th set bit to page `base + n` of
 //! `target`.
+//! `flags`: bit 0, some page may have a share count; bits 1 and 2, the domain level: 0 drive, 1 node, 2 block, 3 rack.
 //! `live` names the pages that are referenced *under this egroup's name*, also when it has moved.
 
 use crate::checksum::checksum;
+use crate::domain::{DomainLevel, Protection};
 use crate::ids::{BranchId, EgroupId, GroupId, Ino, Lsn, Row, Stamp, Uuid};
 use crate::limits::{BLOCK_BYTES, COPIES_MAX, EGROUP_PAGES_MAX, MOVED_PARTS_MAX, MOVED_SOURCES_MAX};
 use crate::table::SlotAddress;
@@ -29,6 +31,9 @@ const KEY_SHARE: u8 = 0x02;
 
 /// Some page may have a share count: look before clearing its bit.
 const FLAG_SHARED: u8 = 1;
+/// Bits 1 and 2 of `flags`: the domain level.
+const FLAGS_DOMAIN_SHIFT: u8 = 1;
+const FLAGS_DOMAIN: u8 = 3 << FLAGS_DOMAIN_SHIFT;
 
 /// Bit set over the pages of one egroup.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -134,6 +139,8 @@ pub struct EgroupRecord {
     pub state: EgroupState,
     /// Copies that were asked for; `copies` may be fewer after a loss.
     pub rf: u8,
+    /// How far apart they were to be.
+    pub domain: DomainLevel,
     pub shared: bool,
     /// Distinguishes the uses of a slot.
     pub incarnation: u64,
@@ -203,7 +210,7 @@ impl EgroupRecord {
         let mut out = Vec::with_capacity(64 + self.pages as usize / 8);
         out.put_u8(self.state as u8);
         out.put_u8(self.rf);
-        out.put_u8(if self.shared { FLAG_SHARED } else { 0 });
+        out.put_u8((self.shared as u8 * FLAG_SHARED) | ((self.domain as u8) << FLAGS_DOMAIN_SHIFT));
         out.put_u8(self.copies.len() as u8);
         out.put_u64(self.incarnation);
         out.put_u16(self.pages);
@@ -230,7 +237,7 @@ impl EgroupRecord {
         };
         let rf = take.u8()?;
         let flags = take.u8()?;
-        if flags & !FLAG_SHARED != 0 || rf == 0 || rf as usize > COPIES_MAX {
+        if flags & !(FLAG_SHARED | FLAGS_DOMAIN) != 0 || rf == 0 || rf as usize > COPIES_MAX {
             return Err(DecodeError::Invalid("egroup flags or rf"));
         }
         let copies_len = take.u8()? as usize;
@@ -269,7 +276,12 @@ impl EgroupRecord {
             .collect::<Result<_, DecodeError>>()?;
         take.end()?;
         let shared = flags & FLAG_SHARED != 0;
-        Ok(Self { state, rf, shared, incarnation, pages, live, copies, sources, parts })
+        let domain = DomainLevel::from_bits(flags >> FLAGS_DOMAIN_SHIFT);
+        Ok(Self { state, rf, domain, shared, incarnation, pages, live, copies, sources, parts })
+    }
+
+    pub fn protection(&self) -> Protection {
+        Protection { rf: self.rf, domain: self.domain }
     }
 
     /// Where a page of a moved egroup lies now.

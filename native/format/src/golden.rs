@@ -200,6 +200,7 @@ fn egroup_record_and_keys() {
     let record = EgroupRecord {
         state: EgroupState::Moved,
         rf: 2,
+        domain: DomainLevel::Block,
         shared: true,
         incarnation: 3,
         pages: 1024,
@@ -219,7 +220,7 @@ fn egroup_record_and_keys() {
         ..record
     };
     let bytes = data.encode();
-    assert_eq!(hex(&bytes), "02020102030000000000000000040201020100020000000300070605040107000000000000");
+    assert_eq!(hex(&bytes), "02020502030000000000000000040201020100020000000300070605040107000000000000");
     assert_eq!(EgroupRecord::decode(&bytes).unwrap(), data);
     (0..bytes.len()).for_each(|cut| assert!(EgroupRecord::decode(&bytes[..cut]).is_err(), "cut at {cut}"));
     assert_eq!(hex(&egroup_key(EgroupId(0x0102_0304_0506))), "01010203040506");

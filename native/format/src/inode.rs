@@ -6,9 +6,13 @@
 //!        | atime, mtime, ctime, btime: each seconds i64, nanoseconds u32
 //!        | parent u64 | parent_cookie u64 | target_len u16 | target bytes
 //! dirent = inode u64 | type u8 (mode >> 12)
-//! volume = next_ino u64 | rf u8 | ack u8 | reserved u16 | quota_bytes u64 | created i64, u32 | name_len u8 | name
+//! volume = next_ino u64 | rf u8 | ack u8 | policy u8 | reserved u8 | quota_bytes u64 | created i64, u32 | name_len u8
+//!        | name
+//! policy = bits 0, 1: copies that a write needs, 0: RF - 1, at least 1 | bit 2: below that, fail instead of wait
+//!        | bits 3, 4: domain level (0 drive, 1 node, 2 block, 3 rack)
 //! ```
 
+use crate::domain::DomainLevel;
 use crate::ids::Ino;
 use crate::limits::{COPIES_MAX, GROUP_NAME_BYTES_MAX, SYMLINK_BYTES_MAX};
 use crate::wire::{DecodeError, Put, Take};
@@ -171,10 +175,44 @@ pub struct VolumeRecord {
     pub rf: u8,
     /// 0: `ack: fsync` (default); 1: `ack: write`.
     pub ack: u8,
+    pub policy: WritePolicy,
     /// 0: no quota.
     pub quota_bytes: u64,
     pub created: Time,
     pub name: String,
+}
+
+/// Where copies go, and what happens while there are fewer than promised.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct WritePolicy {
+    /// Copies that a write needs to count; 0: RF - 1, at least 1.
+    pub min_copies: u8,
+    /// With fewer: fail; else wait.
+    pub fail_below: bool,
+    pub domain: DomainLevel,
+}
+
+impl WritePolicy {
+    /// Copies that a write needs with this RF.
+    pub fn copies_min(self, rf: u8) -> u8 {
+        if self.min_copies == 0 { rf.saturating_sub(1).max(1) } else { self.min_copies.min(rf) }
+    }
+
+    fn encode(self) -> u8 {
+        (self.min_copies & 3) | ((self.fail_below as u8) << 2) | ((self.domain as u8) << 3)
+    }
+
+    fn decode(bits: u8, rf: u8) -> Result<Self, DecodeError> {
+        let policy = Self {
+            min_copies: bits & 3,
+            fail_below: bits >> 2 & 1 == 1,
+            domain: DomainLevel::from_bits(bits >> 3),
+        };
+        if bits >> 5 != 0 || policy.min_copies > rf {
+            return Err(DecodeError::Invalid("volume policy"));
+        }
+        Ok(policy)
+    }
 }
 
 impl VolumeRecord {
@@ -184,7 +222,8 @@ impl VolumeRecord {
         out.put_u64(self.next_ino);
         out.put_u8(self.rf);
         out.put_u8(self.ack);
-        out.put_u16(0);
+        out.put_u8(self.policy.encode());
+        out.put_u8(0);
         out.put_u64(self.quota_bytes);
         put_time(&mut out, self.created);
         out.put_u8(self.name.len() as u8);
@@ -196,9 +235,11 @@ impl VolumeRecord {
         let next_ino = take.u64()?;
         let rf = take.u8()?;
         let ack = take.u8()?;
-        if !(1..=COPIES_MAX as u8).contains(&rf) || ack > 1 || take.u16()? != 0 {
+        let policy = take.u8()?;
+        if !(1..=COPIES_MAX as u8).contains(&rf) || ack > 1 || take.u8()? != 0 {
             return Err(DecodeError::Invalid("volume record"));
         }
+        let policy = WritePolicy::decode(policy, rf)?;
         let quota_bytes = take.u64()?;
         let created = take_time(&mut take)?;
         let name_len = take.u8()? as usize;
@@ -206,6 +247,6 @@ impl VolumeRecord {
             .map_err(|_| DecodeError::Invalid("volume name"))?
             .to_owned();
         take.end()?;
-        Ok(Self { next_ino, rf, ack, quota_bytes, created, name })
+        Ok(Self { next_ino, rf, ack, policy, quota_bytes, created, name })
     }
 }

@@ -4,6 +4,7 @@
 pub mod block;
 pub mod cell;
 pub mod checksum;
+pub mod domain;
 pub mod frame;
 pub mod egroup;
 #[cfg(test)]
@@ -22,5 +23,6 @@ pub mod superblock;
 pub mod table;
 pub mod wire;
 
+pub use domain::{DomainLevel, Protection};
 pub use ids::*;
 pub use wire::DecodeError;

@@ -5,7 +5,7 @@ use crate::convert;
 use crate::registry::Registry;
 use holdfast_store::engine::{self, Engine};
 use holdfast_store::error::{Error, Kind};
-use napi::Env;
+use napi::{Env, Status};
 use napi::bindgen_prelude::{BigInt, Object, Uint8Array};
 use napi_derive::napi;
 use std::path::PathBuf;
@@ -213,6 +213,8 @@ pub struct Healing {
     pub bytes_single: BigInt,
     /// Tables and egroups without a copy on any drive that is there.
     pub things_lost: BigInt,
+    /// With copies that should be further apart.
+    pub things_misplaced: BigInt,
     /// What cannot be healed, and why.
     pub stuck: Vec<String>,
 }
@@ -227,6 +229,7 @@ impl From<engine::HealProgress> for Healing {
             things_single: progress.things_single.into(),
             bytes_single: progress.bytes_single.into(),
             things_lost: progress.things_lost.into(),
+            things_misplaced: progress.things_misplaced.into(),
             stuck: progress.stuck,
         }
     }
@@ -242,6 +245,44 @@ pub struct VolumeCreate {
     pub ack_write: bool,
     /// 0: none.
     pub quota_bytes: BigInt,
+    /// Absent: RF - 1, at least 1.
+    pub min_write_copies: Option<f64>,
+    pub fail_below: bool,
+    pub domain: String,
+}
+
+/// What to change of a volume; absent: nothing.
+#[napi(object)]
+pub struct VolumeChange {
+    pub rf: Option<f64>,
+    /// Copies that a write needs to count; 0: RF - 1, at least 1.
+    pub min_write_copies: Option<f64>,
+    /// With fewer, writes fail instead of waiting.
+    pub fail_below: Option<bool>,
+    /// What no two copies share: `drive`, `node`, `block` or `rack`.
+    pub domain: Option<String>,
+    /// 0: none.
+    pub quota_bytes: Option<BigInt>,
+}
+
+impl VolumeChange {
+    fn convert(self) -> napi::Result<engine::VolumeChange> {
+        let small = |what: &str, value: Option<f64>| {
+            value.map(|value| convert::whole(what, value, u32::from(u8::MAX)).map(|value| value as u8)).transpose()
+        };
+        Ok(engine::VolumeChange {
+            rf: small("rf", self.rf)?,
+            min_copies: small("minWriteCopies", self.min_write_copies)?,
+            fail_below: self.fail_below,
+            domain: self.domain.as_deref().map(domain_level).transpose()?,
+            quota_bytes: self.quota_bytes.as_ref().map(|bytes| convert::unsigned("quotaBytes", bytes)).transpose()?,
+        })
+    }
+}
+
+fn domain_level(name: &str) -> napi::Result<engine::DomainLevel> {
+    let level = engine::DomainLevel::from_name(name);
+    level.ok_or_else(|| napi::Error::new(Status::InvalidArg, format!("domain {name:?}: drive, node, block or rack")))
 }
 
 #[napi(object)]
@@ -249,6 +290,11 @@ pub struct VolumeInfo {
     pub name: String,
     pub group: String,
     pub rf: u32,
+    pub min_write_copies: u32,
+    pub fail_below: bool,
+    pub domain: String,
+    /// What of its promises cannot be kept now; empty: all are.
+    pub trouble: String,
     pub ack_write: bool,
     pub quota_bytes: BigInt,
     /// Seconds since 1970.
@@ -312,6 +358,10 @@ impl From<engine::VolumeInfo> for VolumeInfo {
             name: volume.name,
             group: volume.group,
             rf: u32::from(volume.rf),
+            min_write_copies: u32::from(volume.copies_min),
+            fail_below: volume.fail_below,
+            domain: volume.domain.name().to_owned(),
+            trouble: volume.trouble,
             ack_write: volume.ack_write,
             quota_bytes: volume.quota_bytes.into(),
             created_s: volume.created_s as f64,
@@ -402,6 +452,13 @@ pub fn pool_replace_drive(env: &Env, handle: f64, old: String, drive: DriveSpec)
     in_thread(env, "pool-replace-drive", move || pool(handle)?.replace_drive(&old, &drive))
 }
 
+/// Gives a drive (path or uuid) another label `rack/block/node/drive`.
+#[napi(ts_return_type = "Promise<void | Failure>")]
+pub fn pool_label_drive(env: &Env, handle: f64, drive: String, label: String) -> napi::Result<Object<'_>> {
+    let handle = convert::handle("pool", handle)?;
+    in_thread(env, "pool-label-drive", move || pool(handle)?.label_drive(&drive, &label))
+}
+
 /// Verifies every copy of everything, or of one volume, and repairs what is wrong.
 #[napi(ts_return_type = "Promise<ScrubReport | Failure>")]
 pub fn pool_scrub(env: &Env, handle: f64, volume: Option<String>) -> napi::Result<Object<'_>> {
@@ -421,17 +478,25 @@ pub fn pool_close(env: &Env, handle: f64) -> napi::Result<Object<'_>> {
 }
 
 #[napi(ts_return_type = "Promise<VolumeInfo | Failure>")]
-pub fn volume_create(env: &Env, handle: f64, create: VolumeCreate) -> napi::Result<Object<'_>> {
+pub fn volume_create(env: &Env, handle: f64, request: VolumeCreate) -> napi::Result<Object<'_>> {
     let handle = convert::handle("pool", handle)?;
     let create = engine::VolumeCreate {
-        name: create.name,
-        rf: convert::whole("rf", create.rf, u32::from(u8::MAX))? as u8,
-        group: create.group,
-        ack_write: create.ack_write,
-        quota_bytes: convert::unsigned("quotaBytes", &create.quota_bytes)?,
+        name: request.name,
+        rf: convert::whole("rf", request.rf, u32::from(u8::MAX))? as u8,
+        group: request.group,
+        ack_write: request.ack_write,
+        quota_bytes: convert::unsigned("quotaBytes", &request.quota_bytes)?,
         owner: holdfast_device::process::effective_ids(),
     };
-    in_thread(env, "volume-create", move || Ok(VolumeInfo::from(pool(handle)?.volume_create(&create)?)))
+    let min_copies = request.min_write_copies.unwrap_or(0.0);
+    let policy = engine::VolumePolicy {
+        min_copies: convert::whole("minWriteCopies", min_copies, u32::from(u8::MAX))? as u8,
+        fail_below: request.fail_below,
+        domain: domain_level(&request.domain)?,
+    };
+    in_thread(env, "volume-create", move || {
+        Ok(VolumeInfo::from(pool(handle)?.volume_create_with(&create, policy)?))
+    })
 }
 
 #[napi(ts_return_type = "Promise<Array<VolumeInfo> | Failure>")]
@@ -448,12 +513,12 @@ pub fn volume_rename(env: &Env, handle: f64, name: String, new_name: String) -> 
     in_thread(env, "volume-rename", move || pool(handle)?.volume_rename(&name, &new_name))
 }
 
-/// 0: no quota.
+/// Changes what is given, mounted or not.
 #[napi(ts_return_type = "Promise<void | Failure>")]
-pub fn volume_set_quota(env: &Env, handle: f64, name: String, quota_bytes: BigInt) -> napi::Result<Object<'_>> {
+pub fn volume_set(env: &Env, handle: f64, name: String, change: VolumeChange) -> napi::Result<Object<'_>> {
     let handle = convert::handle("pool", handle)?;
-    let quota_bytes = convert::unsigned("quotaBytes", &quota_bytes)?;
-    in_thread(env, "volume-quota", move || pool(handle)?.volume_set_quota(&name, quota_bytes))
+    let change = change.convert()?;
+    in_thread(env, "volume-set", move || pool(handle)?.volume_set(&name, &change))
 }
 
 #[napi(ts_return_type = "Promise<void | Failure>")]

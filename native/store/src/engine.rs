@@ -8,10 +8,14 @@ mod damaged;
 mod heal;
 mod housekeeping;
 mod options;
+mod policy;
 mod scrub;
 
 pub use crate::placement::{HealProgress, PoolEvent, ScrubReport};
 pub use check::CheckReport;
+pub use holdfast_format::DomainLevel;
+pub use holdfast_format::inode::WritePolicy as VolumePolicy;
+pub use policy::VolumeChange;
 pub use scrub::ScrubProgress;
 pub use options::{
     Counters, DriveInfo, DriveSpec, EngineOptions, PoolStatus, RingMemory, VolumeCreate, VolumeInfo, real_drives,
@@ -27,7 +31,7 @@ use crate::placement::{Edit, GroupChange, GroupRecord, Pool, PoolDrive, PoolOpti
 use crate::volume::{Volume, VolumeOptions};
 use holdfast_device::real::RealDrive;
 use holdfast_device::{Clock, Drive, RealClock, Rng};
-use holdfast_format::inode::{Time, VolumeRecord};
+use holdfast_format::inode::{Time, VolumeRecord, WritePolicy};
 use holdfast_format::op::{Actor, Effects, OpKind};
 use holdfast_format::{BranchId, GROUP_BRANCH, GroupId, Ino, Lsn, key};
 use parking_lot::{Mutex, RwLock};
@@ -223,6 +227,8 @@ impl Engine {
             for (branch, volume) in group.volumes()? {
                 volumes.insert(volume.name, VolumeEntry { group: record.id, branch, mounted: Weak::new() });
             }
+            drop(volumes);
+            self.adopt_policies(&group, None)?;
         }
         let entry = GroupEntry { name: record.name.clone(), group: group.clone() };
         self.groups.write().insert(record.id, entry);
@@ -265,9 +271,14 @@ impl Engine {
     }
 
     pub fn volume_create(self: &Arc<Self>, create: &VolumeCreate) -> Result<VolumeInfo> {
+        self.volume_create_with(create, WritePolicy::default())
+    }
+
+    /// A volume whose copies and writes follow a policy of their own.
+    pub fn volume_create_with(self: &Arc<Self>, create: &VolumeCreate, policy: WritePolicy) -> Result<VolumeInfo> {
         self.ensure_open()?;
         check_name("volume", &create.name)?;
-        self.check_rf(create.rf)?;
+        self.check_promise(create.rf, policy)?;
         if self.volumes.lock().contains_key(&create.name) {
             return Err(Error::new(Kind::Conflict, format!("volume {} exists", create.name)));
         }
@@ -285,11 +296,13 @@ impl Engine {
             None => self.create_group(group_name)?,
         };
         group.raise_rf(create.rf);
+        self.adopt_policies(&group, Some((BranchId(u32::MAX), create.rf, policy)))?;
         let branch = self.new_branch(&group)?;
         let record = VolumeRecord {
             next_ino: 0,
             rf: create.rf,
             ack: create.ack_write as u8,
+            policy,
             quota_bytes: create.quota_bytes,
             created: group.now(),
             name: create.name.clone(),
@@ -298,6 +311,7 @@ impl Engine {
         self.flush_group(&group, lsn)?;
         let entry = VolumeEntry { group: group.id, branch, mounted: Weak::new() };
         self.volumes.lock().insert(create.name.clone(), entry);
+        self.adopt_policies(&group, None)?;
         self.info(&create.name)
     }
 
@@ -306,20 +320,6 @@ impl Engine {
         let record = self.pool.groups().into_iter().find(|record| record.id == id);
         let record = record.ok_or_else(|| Error::new(Kind::Internal, "the new group is not in the manifest"))?;
         self.open_group(&record)
-    }
-
-    fn check_rf(&self, rf: u8) -> Result<()> {
-        if !(1..=3).contains(&rf) {
-            return Err(Error::invalid(format!("RF {rf}: choose 1, 2 or 3")));
-        }
-        let active = self.pool.drives().iter().filter(|drive| drive.condition.name() == "active").count();
-        if active < rf as usize {
-            return Err(Error::invalid(format!(
-                "RF {rf} needs {rf} drives, pool {} has {active}: add drives or choose a lower RF",
-                self.pool.name()
-            )));
-        }
-        Ok(())
     }
 
     /// Branch numbers are never reused: branch 0's record counts them.
@@ -331,6 +331,7 @@ impl Engine {
                 next_ino: 1,
                 rf: 1,
                 ack: 0,
+                policy: WritePolicy::default(),
                 quota_bytes: 0,
                 created: group.now(),
                 name: String::new(),
@@ -370,10 +371,15 @@ impl Engine {
             return Ok(info);
         }
         let (group, _, record) = self.record(name)?;
+        let trouble = self.trouble_of(&group, &record);
         Ok(VolumeInfo {
             name: record.name,
             group: self.group_name(group.id),
             rf: record.rf,
+            copies_min: record.policy.copies_min(record.rf),
+            fail_below: record.policy.fail_below,
+            domain: record.policy.domain,
+            trouble,
             ack_write: record.ack == 1,
             quota_bytes: record.quota_bytes,
             created_s: record.created.sec,
@@ -411,10 +417,6 @@ impl Engine {
             volumes.insert(new_name.to_owned(), entry);
         }
         Ok(())
-    }
-
-    pub fn volume_set_quota(&self, name: &str, quota_bytes: u64) -> Result<()> {
-        self.change_record(name, |record| record.quota_bytes = quota_bytes)
     }
 
     /// Removes the volume and everything in it. In a group of its own the group goes as a whole; a damaged group always

@@ -1,4 +1,4 @@
-// holdfast pool create|list|show|import|add-drive|remove-drive|replace-drive|destroy
+// holdfast pool create|list|show|import|add-drive|remove-drive|replace-drive|label|destroy
 
 import type { Command } from "commander";
 import type { PoolAnswer } from "../../daemon/protocol.js";
@@ -14,6 +14,7 @@ export function addPool(program: Command): void {
   addShow(pool);
   addImport(pool);
   addDriveVerbs(pool);
+  addLabel(pool);
   addDestroy(pool);
 }
 
@@ -135,6 +136,20 @@ function addDriveVerbs(pool: Command): void {
     });
 }
 
+function addLabel(pool: Command): void {
+  pool
+    .command("label <name> <drive> <label>")
+    .description("say where a drive (path or uuid) is: rack/block/node/drive; copies move apart accordingly")
+    .action(async (name: string, drive: string, label: string, _options: object, command: Command) => {
+      const { client, output } = contextOf(command);
+      const answer = await client.post<PoolAnswer>(`/v1/pools/${encodeURIComponent(name)}/label`, {
+        drive,
+        label,
+      });
+      print(output, answer, () => describe(answer));
+    });
+}
+
 function addDestroy(pool: Command): void {
   pool
     .command("destroy <name>")
@@ -204,6 +219,9 @@ function healingLines({ healing }: NonNullable<PoolAnswer["status"]>): string[] 
     ...(thingsSingle === 0
       ? []
       : [`at risk: ${thingsSingle} pieces (${bytes(bytesSingle)}) have one copy left`]),
+    ...(healing.thingsMisplaced === 0
+      ? []
+      : [`too close: ${healing.thingsMisplaced} pieces have copies that share a failure domain`]),
     ...(thingsLost === 0 ? [] : [`lost: ${thingsLost} pieces have no copy on any drive that is there`]),
     ...stuck.map((what) => `cannot be healed: ${what}`),
   ];

@@ -23,25 +23,42 @@ interface CreateOptions {
   group?: string;
   ack: string;
   quota?: string;
+  minWriteCopies?: string;
+  below: string;
+  domain: string;
 }
+
+const BELOW = ["block", "fail"];
+const DOMAINS = ["drive", "node", "block", "rack"];
+const COPIES = ["1", "2", "3"];
 
 function addCreate(volume: Command): void {
   volume
     .command("create <name>")
     .description("make a volume")
     .requiredOption("--pool <pool>", "the pool it lies in")
-    .addOption(new Option("--rf <n>", "copies on different drives").choices(["1", "2", "3"]).default("2"))
+    .addOption(new Option("--rf <n>", "copies on different drives").choices(COPIES).default("2"))
     .option("--group <group>", "protection group to join (default: one of its own)")
     .addOption(
       new Option("--ack <policy>", "when a write is answered").choices(["fsync", "write"]).default("fsync"),
     )
     .option("--quota <size>", "bytes it may hold at most")
+    .addOption(
+      new Option(
+        "--min-write-copies <n>",
+        "copies that a write needs to count (default: rf - 1, at least 1)",
+      ).choices(COPIES),
+    )
+    .addOption(
+      new Option("--below <policy>", "with fewer, writes wait or fail").choices(BELOW).default("block"),
+    )
+    .addOption(new Option("--domain <level>", "what no two copies share").choices(DOMAINS).default("drive"))
     .action(async (name: string, options: CreateOptions, command: Command) => {
       const { client, output } = contextOf(command);
       const created = await client.post<VolumeAnswer>("/v1/volumes", {
         ...options,
+        ...numbered(options),
         name,
-        rf: Number(options.rf),
       });
       print(output, created, () => `volume ${name} is ready: ${created.rf} copies, pool ${created.pool}`);
     });
@@ -82,15 +99,42 @@ function addRename(volume: Command): void {
     });
 }
 
+interface SetOptions {
+  rf?: string;
+  minWriteCopies?: string;
+  below?: string;
+  domain?: string;
+  quota?: string;
+}
+
+/** Counts as numbers. */
+function numbered({ rf, minWriteCopies }: SetOptions): { rf?: number; minWriteCopies?: number } {
+  return {
+    ...(rf === undefined ? {} : { rf: Number(rf) }),
+    ...(minWriteCopies === undefined ? {} : { minWriteCopies: Number(minWriteCopies) }),
+  };
+}
+
 function addSet(volume: Command): void {
   volume
     .command("set <name>")
-    .description("change a volume")
+    .description("change a volume, mounted or not; what lies on the drives follows in the background")
+    .addOption(new Option("--rf <n>", "copies on different drives").choices(COPIES))
+    .addOption(
+      new Option(
+        "--min-write-copies <n>",
+        "copies that a write needs to count; 0: rf - 1, at least 1",
+      ).choices(["0", ...COPIES]),
+    )
+    .addOption(new Option("--below <policy>", "with fewer, writes wait or fail").choices(BELOW))
+    .addOption(new Option("--domain <level>", "what no two copies share").choices(DOMAINS))
     .option("--quota <size>", "bytes it may hold at most; 0: no limit")
-    .action(async (name: string, options: { quota?: string }, command: Command) => {
+    .action(async (name: string, options: SetOptions, command: Command) => {
       const { client, output } = contextOf(command);
-      if (options.quota === undefined) throw new CliError("Invalid", "nothing to set", "give --quota SIZE");
-      const changed = await client.patch<VolumeAnswer>(urlOf(name), { quota: options.quota });
+      if (Object.keys(options).length === 0) {
+        throw new CliError("Invalid", "nothing to set", "see: holdfast volume set --help");
+      }
+      const changed = await client.patch<VolumeAnswer>(urlOf(name), { ...options, ...numbered(options) });
       print(output, changed, () => describe(changed));
     });
 }
@@ -133,6 +177,9 @@ function quotaOf(volume: VolumeAnswer): string {
 function describe(volume: VolumeAnswer): string {
   return [
     `${volume.name}  ${volume.rf} copies in pool ${volume.pool}, group ${volume.group}, ack on ${volume.ack}`,
+    `no two copies on one ${volume.domain}; a write needs ${volume.minWriteCopies} of them, with fewer it ` +
+      (volume.below === "fail" ? "fails" : "waits"),
+    ...(volume.trouble === "" ? [] : [`now: ${volume.trouble}`]),
     `quota ${quotaOf(volume)}; created ${new Date(volume.createdSeconds * 1000).toISOString()}`,
     `log: newest ${volume.newestLsn}, durable ${volume.durableLsn}, drained ${volume.drainedLsn}`,
     volume.mount === null ? "not mounted" : `${volume.mount.state} at ${showPath(volume.mount)}`,

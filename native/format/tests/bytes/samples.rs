@@ -3,6 +3,7 @@
 use holdfast_format::block::{BlockBuilder, BlockCursor, Entry, find};
 use holdfast_format::cell::Cell;
 use holdfast_format::checksum::{checksum, checksum_bound};
+use holdfast_format::DomainLevel;
 use holdfast_format::egroup::*;
 use holdfast_format::frame::{FRAME_HEADER_BYTES, FrameHeader, FramePlace};
 use holdfast_format::index::{self, Index, IndexBuilder};
@@ -134,6 +135,7 @@ fn values() -> Vec<Sample> {
         next_ino: 1024,
         rf: 2,
         ack: 0,
+        policy: WritePolicy { min_copies: 1, fail_below: true, domain: DomainLevel::Rack },
         quota_bytes: 1 << 30,
         created: TIME,
         name: "demo".into(),
@@ -410,6 +412,7 @@ fn pool() -> Vec<Sample> {
     let data = EgroupRecord {
         state: EgroupState::Data,
         rf: 2,
+        domain: DomainLevel::Block,
         shared: true,
         incarnation: 3,
         pages: 63,

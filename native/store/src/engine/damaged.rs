@@ -61,7 +61,15 @@ impl Engine {
                 let rf = record.segments.iter().map(|segment| segment.rf).max().unwrap_or(1);
                 let name = record.name.clone();
                 let created = Time { sec: 0, nsec: 0 };
-                volumes.push(VolumeRecord { next_ino: 0, rf, ack: 0, quota_bytes: 0, created, name });
+                volumes.push(VolumeRecord {
+                    next_ino: 0,
+                    rf,
+                    ack: 0,
+                    policy: Default::default(),
+                    quota_bytes: 0,
+                    created,
+                    name,
+                });
             }
         }
         let mut entries = self.volumes.lock();
@@ -98,6 +106,10 @@ impl Engine {
             name: volume.name.clone(),
             group: found.record.name.clone(),
             rf: volume.rf,
+            copies_min: volume.policy.copies_min(volume.rf),
+            fail_below: volume.policy.fail_below,
+            domain: volume.policy.domain,
+            trouble: String::new(),
             ack_write: volume.ack == 1,
             quota_bytes: volume.quota_bytes,
             created_s: volume.created.sec,

@@ -108,7 +108,7 @@ impl Engine {
     pub fn remove_drive(&self, drive: &str) -> Result<()> {
         self.ensure_open()?;
         let index = self.pool.find_drive(drive)?;
-        self.pool.remove_drive(index, self.rf_needed())?;
+        self.pool.remove_drive(index, &self.promises()?)?;
         self.healer.ring();
         Ok(())
     }
@@ -125,18 +125,13 @@ impl Engine {
         let index = self.pool.find_drive(old)?;
         self.pool.check_replacement(index, &new)?;
         let added = self.pool.add_drive(new)?;
-        let removed = self.pool.remove_drive(index, self.rf_needed());
+        let removed = self.pool.remove_drive(index, &self.promises()?);
         if removed.is_err() {
             // Nothing lies on it yet, or what does moves away again.
-            self.pool.remove_drive(added, 0)?;
+            self.pool.remove_drive(added, &[])?;
         }
         self.healer.ring();
         removed
-    }
-
-    fn rf_needed(&self) -> u8 {
-        let open = self.groups().iter().map(|group| group.log().header_rf()).max().unwrap_or(1);
-        open.max(self.damaged_rf())
     }
 
     /// Heals until nothing is left that can be healed now.

@@ -29,6 +29,7 @@ pub(super) fn started(result: std::io::Result<std::thread::JoinHandle<()>>, engi
 
 pub(super) fn start_flusher(engine: &Arc<Engine>, group: &Arc<Group>) -> Result<()> {
     let clock = engine.clock.clone();
+    group.log().set_patient(true);
     let group = Arc::downgrade(group);
     started(spawn("holdfast-flush", move || flusher(&group, clock.as_ref())), engine)
 }

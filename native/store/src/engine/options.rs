@@ -9,7 +9,7 @@ use holdfast_device::{Drive, SharedMemory};
 use holdfast_format::limits::{
     DATA_CACHE_BYTES_DEFAULT, MEMTABLE_BYTES_DEFAULT, METADATA_CACHE_BYTES_DEFAULT, RING_BYTES_DEFAULT, WRITE_BYTES_MAX,
 };
-use holdfast_format::{GroupId, Uuid};
+use holdfast_format::{DomainLevel, GroupId, Uuid};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -94,6 +94,13 @@ pub struct VolumeInfo {
     pub name: String,
     pub group: String,
     pub rf: u8,
+    /// Copies that a write needs to count, and what it does with fewer: fail or wait.
+    pub copies_min: u8,
+    pub fail_below: bool,
+    /// What no two copies share.
+    pub domain: DomainLevel,
+    /// What of its promises cannot be kept now, in words; empty: all are.
+    pub trouble: String,
     pub ack_write: bool,
     pub quota_bytes: u64,
     pub created_s: i64,
@@ -252,6 +259,7 @@ pub(super) fn status_of(engine: &Engine) -> PoolStatus {
         .collect();
     let mut warnings = pool.warnings();
     warnings.extend(engine.damage_warnings());
+    warnings.extend(engine.volume_warnings());
     warnings.extend(engine.trouble().map(|error| format!("housekeeping: {error}")));
     warnings.extend(engine.heal_trouble.lock().as_ref().map(|error| format!("healing: {error}")));
     warnings.extend(groups.iter().filter_map(|group| group.failure()).map(|error| format!("writes stopped: {error}")));

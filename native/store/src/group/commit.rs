@@ -39,6 +39,7 @@ impl Group {
             self.ensure_open()?;
             // The group's own records are few and come from the threads that drain: they never wait for a drain.
             if draft.branch != GROUP_BRANCH {
+                self.await_copies(draft.kind)?;
                 self.await_memtable(draft.frees)?;
             }
             let mut commit = self.commit.lock();
@@ -80,7 +81,10 @@ impl Group {
                 commit.op = op;
                 drop(commit);
                 // The caller flushes itself: the flusher may be the caller.
-                self.flush_now()?;
+                match self.flush_now() {
+                    Err(_) if self.waits_for_copies() => self.await_drives(),
+                    other => other?,
+                }
                 continue;
             };
             commit.op = op;
@@ -164,6 +168,27 @@ impl Group {
         self.active().memtable.bytes() >= budget || self.logged_bytes.load(Ordering::Acquire) >= due
     }
 
+    /// With too few drives for the copies that the volumes ask for, writes fail here where that is the policy. Else they are
+    /// taken as long as the ring has room, since what `write` promises needs no drive; `fsync` waits. The record that
+    /// changes the policy always passes.
+    fn await_copies(&self, kind: OpKind) -> Result<()> {
+        match self.log.blocked() {
+            Some(error) if self.log.fails_below() && kind != OpKind::VolumeSet => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a failed flush or drain is no failure, but waits for drives.
+    fn waits_for_copies(&self) -> bool {
+        self.options.background && self.log.blocked().is_some() && !self.log.fails_below()
+    }
+
+    /// Until something may have changed.
+    fn await_drives(&self) {
+        let mut drains = self.drained_signal.0.lock();
+        self.drained_signal.1.wait_for(&mut drains, DRAIN_WAIT);
+    }
+
     /// Waits while both memtables are full.
     fn await_memtable(&self, frees: bool) -> Result<()> {
         loop {
@@ -181,7 +206,7 @@ impl Group {
             if !self.is_over_budget(frees) {
                 return Ok(());
             }
-            if let Some(error) = &drains.error {
+            if let Some(error) = drains.error.as_ref().filter(|_| !self.waits_for_copies()) {
                 return Err(error.clone());
             }
             self.kick_drain();

@@ -13,7 +13,7 @@ use holdfast_format::cell::{self, Cell};
 use holdfast_format::checksum::checksum;
 use holdfast_format::inode::VolumeRecord;
 use holdfast_format::limits::BLOCK_BYTES;
-use holdfast_format::{BranchId, EgroupId, GROUP_BRANCH, Lsn, Stamp, key};
+use holdfast_format::{BranchId, EgroupId, GROUP_BRANCH, Lsn, Protection, Stamp, key};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
@@ -251,7 +251,8 @@ impl Group {
     }
 
     fn write_packed(&self, packer: &mut Packer, merged: &mut Merged) -> Result<EgroupId> {
-        let egroup = self.pool.write_egroup(packer.rf, &packer.pages, &packer.births, Draw::Upkeep)?;
+        let protection = Protection { rf: packer.rf, domain: self.pool.domain_of_group(self.id) };
+        let egroup = self.pool.write_egroup(protection, &packer.pages, &packer.births, Draw::Upkeep)?;
         packer.finish(egroup, merged);
         Ok(egroup)
     }

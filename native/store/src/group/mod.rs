@@ -172,6 +172,18 @@ impl Group {
         self.log.raise_header_rf(rf);
     }
 
+    /// Copies that a write of this group needs to count, and what it does with fewer: fail, or wait.
+    pub fn set_copies_min(&self, copies_min: u8, fail_below: bool) {
+        self.log.set_copies_min(copies_min, fail_below);
+        self.kick_flusher();
+        self.drained_signal.1.notify_all();
+    }
+
+    /// Why nothing can be written durably now, when too few drives are left for what the volumes ask for.
+    pub fn blocked(&self) -> Option<Error> {
+        self.log.blocked()
+    }
+
     /// Writes everything acknowledged so far to the drives, durably, and answers who waits for it.
     pub fn flush_now(&self) -> Result<()> {
         let view = self.view();
@@ -213,6 +225,7 @@ impl Group {
     /// No op is accepted any more; waiters of both signals wake.
     pub fn shut(&self) {
         self.closed.store(true, Ordering::Release);
+        self.log.set_patient(false);
         self.kick_flusher();
         self.kick_drain();
         self.drained_signal.1.notify_all();
@@ -285,7 +298,9 @@ impl Ledger for Group {
         }
         if self.options.background {
             self.kick_flusher();
-        } else if let Err(error) = self.flush_now() {
+        } else if let Err(error) = self.flush_now()
+            && self.log.blocked().is_none()
+        {
             self.log.fail(error);
         }
     }

@@ -17,10 +17,13 @@ use holdfast_format::limits::{BLOCK_BYTES, FRAME_OPS_MAX};
 use holdfast_format::op::{OP_HEADER_BYTES, Op};
 use holdfast_format::wire::Take;
 use holdfast_format::{EgroupId, GroupId, Lsn, Row};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
+
+/// A change of drives cannot be missed for longer than this.
+const DRIVES_WAIT: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// A segment that holds part of the log, for the drain to release.
 #[derive(Clone, Debug)]
@@ -137,6 +140,13 @@ pub struct Log {
     reservation: Mutex<Reservation>,
     writer: Mutex<Writer>,
     durable: AtomicU64,
+    /// Copies that a frame needs to count (STORE.md 27); with fewer, those who wait for it are refused or go on waiting.
+    copies_min: AtomicU8,
+    fail_below: AtomicBool,
+    /// A thread flushes, and may wait for drives; until the group is shut.
+    patient: AtomicBool,
+    /// Wakes it when drives or policy may have changed.
+    changed: (Mutex<()>, Condvar),
     waiters: Mutex<Waiters>,
     /// Wall time of the newest op, for the frame headers.
     pub wall_sec: AtomicI64,
@@ -207,6 +217,10 @@ impl Log {
             reservation: Mutex::default(),
             writer: Mutex::new(writer),
             durable: AtomicU64::new(tip.0.0),
+            copies_min: AtomicU8::new(1),
+            fail_below: AtomicBool::new(false),
+            patient: AtomicBool::new(false),
+            changed: Default::default(),
             waiters: Mutex::default(),
             wall_sec: AtomicI64::new(0),
             flushes: AtomicU64::new(0),
@@ -225,6 +239,75 @@ impl Log {
     /// A volume with more copies has joined the group: headers go to that many from the next frame on.
     pub fn raise_header_rf(&self, rf: u8) {
         self.header_rf.fetch_max(rf, Ordering::Relaxed);
+    }
+
+    pub fn set_copies_min(&self, copies_min: u8, fail_below: bool) {
+        self.copies_min.store(copies_min, Ordering::Relaxed);
+        self.fail_below.store(fail_below, Ordering::Relaxed);
+        self.changed.1.notify_all();
+    }
+
+    /// Whether a flush may wait for drives, on a thread of its own.
+    pub fn set_patient(&self, patient: bool) {
+        self.patient.store(patient, Ordering::Release);
+        self.changed.1.notify_all();
+    }
+
+    /// Whether writes fail, instead of waiting, while [`Log::blocked`].
+    pub fn fails_below(&self) -> bool {
+        self.fail_below.load(Ordering::Relaxed)
+    }
+
+    /// Too few drives are left for the copies that a frame needs.
+    pub fn blocked(&self) -> Option<Error> {
+        let (needed, drives) = (self.copies_min.load(Ordering::Relaxed) as usize, self.pool.drives_accepting());
+        (drives < needed).then(|| {
+            let what = format!(
+                "pool {}: a write needs {needed} copies, {drives} drives are left: add a drive, or lower \
+                 min-write-copies",
+                self.pool.name()
+            );
+            Error::new(Kind::Unavailable, what)
+        })
+    }
+
+    /// A frame was written with fewer copies than it needs: it counts when more were made. A thread waits for that; whoever
+    /// cannot wait gets the error, and the log ends here.
+    fn secure(&self, segment: &Segment, end_page: u32, mut copies: usize) -> Result<()> {
+        loop {
+            let needed = self.copies_min.load(Ordering::Relaxed).min(segment.rf) as usize;
+            if copies >= needed {
+                return Ok(());
+            }
+            let what = format!(
+                "pool {}: {copies} copies of log segment {} are durable, {needed} are needed: add a drive",
+                self.pool.name(),
+                segment.egroup
+            );
+            let error = Error::new(Kind::Unavailable, what);
+            if !self.patient.load(Ordering::Acquire) {
+                return Err(error);
+            }
+            if self.fails_below() {
+                self.refuse(&error);
+            }
+            let mut changed = self.changed.0.lock();
+            self.changed.1.wait_for(&mut changed, DRIVES_WAIT);
+            drop(changed);
+            copies = match self.pool.restore_segment(segment, end_page * BLOCK_BYTES as u32) {
+                Ok(now) => now,
+                Err(error) if matches!(error.kind, Kind::NoSpace | Kind::Unavailable) => copies,
+                Err(error) => return Err(error),
+            };
+        }
+    }
+
+    /// Those who wait are told, once; the log goes on when it can.
+    fn refuse(&self, error: &Error) {
+        let waiting = std::mem::take(&mut self.waiters.lock().by_lsn);
+        for done in waiting.into_values().flatten() {
+            done(Err(error.clone()));
+        }
     }
 
     pub fn failure(&self) -> Option<Error> {
@@ -341,6 +424,12 @@ impl Log {
             if position >= end {
                 return Ok(());
             }
+            if let Some(error) = self.blocked() {
+                if self.fails_below() {
+                    self.refuse(&error);
+                }
+                return Err(error);
+            }
             if let Err(error) = self.write_frame(&mut writer, position, end, moved) {
                 self.fail(error.clone());
                 return Err(error);
@@ -359,7 +448,7 @@ impl Log {
         let mut unused = Vec::new();
         for class in 0..3 {
             let rf = class as u8 + 1;
-            let bad = |segment: &Segment| !self.pool.is_whole(&segment.copies, rf);
+            let bad = |segment: &Segment| !self.pool.is_whole(self.group, &segment.copies, rf);
             let open = writer.open[class].as_ref().is_some_and(|open| bad(&open.segment)) as usize;
             let stocked = self.reservation.lock().stock[class].iter().filter(|segment| bad(segment)).count();
             if open + stocked == 0 {
@@ -549,7 +638,9 @@ impl Log {
         for class in (0..3).filter(|class| *class != header_class && batch.pages[*class] > 0) {
             let slices = self.payload_slices(batch, class as u8 + 1);
             if let Some(open) = &writer.open[class] {
-                self.pool.write_segment(&open.segment, open.next_page * BLOCK_BYTES as u32, &slices)?;
+                let copies =
+                    self.pool.write_segment(&open.segment, open.next_page * BLOCK_BYTES as u32, &slices)?;
+                self.secure(&open.segment, open.next_page + batch.pages[class], copies)?;
                 self.pool_bytes(&slices);
             }
         }
@@ -578,7 +669,13 @@ impl Log {
         head_memory.write(0, frame);
         let mut slices = vec![head_memory.read(0, frame.len())];
         slices.extend(self.payload_slices(batch, header_rf));
-        self.pool.write_segment(&header_open.segment, header_open.next_page * BLOCK_BYTES as u32, &slices)?;
+        let copies =
+            self.pool.write_segment(&header_open.segment, header_open.next_page * BLOCK_BYTES as u32, &slices)?;
+        self.secure(
+            &header_open.segment,
+            header_open.next_page + head + batch.pages[header_class],
+            copies,
+        )?;
         self.pool_bytes(&slices);
         self.flushes.fetch_add(1, Ordering::Relaxed);
         if !header_open.used.has_frames {

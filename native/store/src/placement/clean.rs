@@ -14,7 +14,7 @@ use super::publish::Change;
 use super::report::count;
 use crate::error::Result;
 use crate::oplog::births::segment_births;
-use holdfast_format::EgroupId;
+use holdfast_format::{EgroupId, Protection};
 use std::collections::BTreeMap;
 use holdfast_format::checksum::checksum;
 use holdfast_format::egroup::{Birth, EgroupRecord, EgroupState, MovedPart, PageSet};
@@ -66,7 +66,7 @@ impl Pool {
         Ok(true)
     }
 
-    /// Egroups of one RF whose live pages fit one egroup: at least two, the emptiest of those that were
+    /// Egroups of one protection whose live pages fit one egroup: at least two, the emptiest of those that were
     /// looked at.
     fn victims(&self) -> Result<Vec<Victim>> {
         let mut cursor = self.clean_cursor.lock();
@@ -86,12 +86,14 @@ impl Pool {
         })?;
         // The next step goes on behind this one's window, unless the window had victims: then it looks again.
         let end = seen < SCAN_RECORDS_MAX;
-        found.sort_by_key(|victim| (victim.record.rf, victim.record.live.len()));
+        found.sort_by_key(|victim| (victim.record.protection(), victim.record.live.len()));
+        let mut kinds: Vec<Protection> = found.iter().map(|victim| victim.record.protection()).collect();
+        kinds.dedup();
         let mut chosen: Vec<Victim> = Vec::new();
-        for rf in 1..=holdfast_format::limits::COPIES_MAX as u8 {
+        for kind in kinds {
             let (mut pages, mut names) = (0, 0);
             chosen.clear();
-            for at in (0..found.len()).filter(|at| found[*at].record.rf == rf) {
+            for at in (0..found.len()).filter(|at| found[*at].record.protection() == kind) {
                 let record = &found[at].record;
                 pages += record.live.len();
                 names += record.sources.len().max(1);
@@ -137,8 +139,8 @@ impl Pool {
         if moved.len() < 2 {
             return Ok(!moved.is_empty());
         }
-        let rf = moved[0].0.record.rf;
-        let target = self.write_egroup(rf, &pages, &births, Draw::Upkeep)?;
+        let protection = moved[0].0.record.protection();
+        let target = self.write_egroup(protection, &pages, &births, Draw::Upkeep)?;
         match self.publish_moves(&moved, target) {
             Ok(true) => {
                 count(&self.counters.egroups_cleaned, moved.len() as u64);

@@ -3,13 +3,14 @@
 use super::disk::{Disk, Disks, DiskSpec, Layout, MANIFEST_FILE, SUPERBLOCK_FILE, drive_error};
 use super::image::Image;
 use super::journal::Journal;
+use super::labels;
 use super::report::Counters;
 use super::types::{PoolDrive, PoolOptions, ProbeInfo};
 use super::{Holds, Pool};
 use crate::error::{Error, Kind, Result};
 use holdfast_device::{Drive, DriveSpace};
 use holdfast_format::limits::{
-    BLOCK_BYTES, DOMAIN_BYTES_MAX, DRIVE_BYTES_MIN, DRIVES_PER_POOL_MAX, GROUP_NAME_BYTES_MAX,
+    BLOCK_BYTES, DRIVE_BYTES_MIN, DRIVES_PER_POOL_MAX, GROUP_NAME_BYTES_MAX,
     MANIFEST_AREA_BYTES_MAX, MANIFEST_AREA_BYTES_MIN, MANIFEST_COPIES_MAX, slot_bytes_for,
 };
 use holdfast_format::manifest::DriveEntry;
@@ -57,6 +58,7 @@ pub(super) fn assemble(assembly: Assembly, mut options: PoolOptions) -> Arc<Pool
         tree: OnceLock::new(),
         maintenance: Mutex::new(()),
         rf_max: AtomicU8::new(rf_max.unwrap_or(1)),
+        group_domains: RwLock::default(),
         unpublished: Mutex::new(BTreeMap::new()),
         suspects: Mutex::new(Vec::new()),
         pins: Mutex::new(BTreeMap::new()),
@@ -98,11 +100,7 @@ fn check(name: &str, drives: &[PoolDrive]) -> Result<()> {
     }
     for (at, drive) in drives.iter().enumerate() {
         let path = drive.drive.name();
-        if drive.domain.len() > DOMAIN_BYTES_MAX {
-            return Err(Error::invalid(format!(
-                "drive {path}: a failure domain has at most {DOMAIN_BYTES_MAX} bytes"
-            )));
-        }
+        labels::check(&path, &drive.domain)?;
         if drives[..at].iter().any(|other| other.drive.name() == path) {
             return Err(Error::invalid(format!("drive {path} is named twice")));
         }
@@ -127,10 +125,7 @@ fn check(name: &str, drives: &[PoolDrive]) -> Result<()> {
 
 /// Bytes that a drive gives to a pool that is there already.
 pub(super) fn size_of(add: &PoolDrive) -> Result<u64> {
-    if add.domain.len() > DOMAIN_BYTES_MAX {
-        let path = add.drive.name();
-        return Err(Error::invalid(format!("drive {path}: a failure domain has at most {DOMAIN_BYTES_MAX} bytes")));
-    }
+    labels::check(&add.drive.name(), &add.domain)?;
     let (bytes, _) = sizes(std::slice::from_ref(add))?;
     Ok(bytes[0])
 }
@@ -203,7 +198,7 @@ pub(super) fn create(name: &str, drives: Vec<PoolDrive>, mut options: PoolOption
     for (index, (drive, bytes)) in drives.into_iter().zip(sizes).enumerate() {
         let index = index as u16;
         let drive_uuid = Uuid(options.rng.uuid());
-        let domain = if drive.domain.is_empty() { format!("///{drive_uuid}") } else { drive.domain };
+        let domain = labels::complete(&drive.domain, drive_uuid);
         let entry = DriveEntry {
             index,
             uuid: drive_uuid,

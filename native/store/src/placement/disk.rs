@@ -95,7 +95,7 @@ struct Slots {
 pub(super) struct Disk {
     pub index: u16,
     pub uuid: Uuid,
-    pub domain: String,
+    label: RwLock<Arc<str>>,
     pub bytes: u64,
     pub layout: Layout,
     pub drive: Option<Arc<dyn Drive>>,
@@ -177,7 +177,7 @@ impl Disk {
         Self {
             index: spec.index,
             uuid: spec.uuid,
-            domain: spec.domain,
+            label: RwLock::new(spec.domain.into()),
             bytes: spec.bytes,
             layout: spec.layout,
             drive,
@@ -247,6 +247,13 @@ impl Disk {
     /// Whether new copies should come here while there is a choice.
     pub fn prefers(&self) -> bool {
         self.accepts() && self.pulse.health() == Health::Good
+    }
+    /// Its failure domains: `rack/block/node/drive`.
+    pub fn label(&self) -> Arc<str> {
+        self.label.read().clone()
+    }
+    pub fn set_label(&self, label: &str) {
+        *self.label.write() = label.into();
     }
     pub fn condition(&self) -> (DriveCondition, String) {
         self.condition.lock().clone()

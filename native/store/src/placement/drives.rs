@@ -5,6 +5,7 @@
 
 use super::Pool;
 use super::create;
+use super::domains;
 use super::disk::{Disk, DiskSpec, Layout, MANIFEST_FILE, SUPERBLOCK_FILE, drive_error};
 use super::journal::Journal;
 use super::publish::Change;
@@ -13,7 +14,7 @@ use crate::error::{Error, Kind, Result};
 use holdfast_device::{Drive, Durability};
 use holdfast_format::limits::DRIVES_PER_POOL_MAX;
 use holdfast_format::manifest::{DriveEntry, Item};
-use holdfast_format::{EgroupId, Uuid};
+use holdfast_format::{EgroupId, Protection, Uuid};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -90,7 +91,7 @@ impl Pool {
             )));
         }
         let uuid = Uuid(self.rng.lock().uuid());
-        let domain = if add.domain.is_empty() { format!("///{uuid}") } else { add.domain };
+        let domain = super::labels::complete(&add.domain, uuid);
         let spec = DiskSpec { index, uuid, domain: domain.clone(), bytes, layout };
         let disk = Disk::create(spec, add.drive, self.area_bytes)?;
         self.first_superblock(&mut journal, &disk)?;
@@ -151,15 +152,15 @@ impl Pool {
     }
 
     /// Begins to empty a drive that is there; one that is away is given up. When nothing lies on it any more
-    /// ([`Pool::retire_step`]) it leaves the pool. `rf`: the highest of any volume.
+    /// ([`Pool::retire_step`]) it leaves the pool. `promises`: what the pool's volumes ask for.
     ///
     /// Errors: `Conflict` when its data has nowhere to go, or it may hold the last copies; says what would help.
-    pub fn remove_drive(&self, index: u16, rf: u8) -> Result<()> {
+    pub fn remove_drive(&self, index: u16, promises: &[Protection]) -> Result<()> {
         self.check_writable()?;
         let disk = &self.disks[index as usize];
         let name = disk.name();
         if disk.is_active() {
-            self.check_room_without(disk, rf)?;
+            self.check_room_without(disk, promises)?;
         } else {
             let things = self.only_there(&[index])?;
             if things > 0 {
@@ -205,9 +206,10 @@ impl Pool {
         Ok(())
     }
 
-    fn check_room_without(&self, disk: &Disk, rf: u8) -> Result<()> {
+    fn check_room_without(&self, disk: &Disk, promises: &[Protection]) -> Result<()> {
         let others = || self.disks.iter().filter(|other| other.accepts() && other.index != disk.index);
         let (name, left) = (disk.name(), others().count());
+        let rf = promises.iter().map(|promise| promise.rf).max().unwrap_or(1);
         if left < rf as usize || left == 0 {
             return Err(Error::new(
                 Kind::Conflict,
@@ -217,6 +219,21 @@ impl Pool {
                     self.name
                 ),
             ));
+        }
+        let labels: Vec<_> = others().map(|other| (other.index, other.label())).collect();
+        for promise in promises {
+            let of = |level| domains::count(labels.iter().map(|(at, label)| (*at, &**label)), level);
+            let (level, then) = (promise.domain.name(), of(promise.domain));
+            if then < promise.rf as usize && self.domains(promise.domain) >= promise.rf as usize {
+                return Err(Error::new(
+                    Kind::Conflict,
+                    format!(
+                        "without drive {name} pool {} has drives in {then} {level}s, RF {} needs {}: add a drive in \
+                         another {level} first, or lower the volumes' RF or domain",
+                        self.name, promise.rf, promise.rf
+                    ),
+                ));
+            }
         }
         let room: u64 =
             others().map(|other| other.free_slots().saturating_sub(other.layout.reserve()) as u64).sum();
@@ -319,7 +336,7 @@ impl Pool {
         let Some(drive) = disk.drive.clone() else { return Ok(()) };
         let layout = Layout::new(disk.bytes, self.slot_bytes, self.area_bytes);
         wipe(&*drive)?;
-        let add = PoolDrive { drive, bytes: Some(disk.bytes), domain: disk.domain.clone() };
+        let add = PoolDrive { drive, bytes: Some(disk.bytes), domain: disk.label().to_string() };
         self.join(add, disk.bytes, layout)?;
         disk.set_out("it came back, and was used anew as an empty drive");
         self.give_up(disk.index)

@@ -5,7 +5,7 @@ use super::Draw;
 use super::placing::Purpose;
 use super::report::count;
 use crate::error::{Error, Kind, Result};
-use holdfast_format::EgroupId;
+use holdfast_format::{EgroupId, Protection};
 use holdfast_format::checksum::checksum;
 use holdfast_format::egroup::{Birth, EgroupRecord, EgroupState, Footer, PageSet, footer_bytes};
 use holdfast_format::limits::BLOCK_BYTES;
@@ -26,10 +26,17 @@ struct Run {
 impl Pool {
     /// Seals an egroup of `pages` (whole pages, at most [`Pool::egroup_pages_max`]) with one birth name each:
     /// durable
-    /// on `rf` drives. It belongs to nobody until an edit references a page of it.
+    /// on drives as the protection asks. It belongs to nobody until an edit references a page of it.
     ///
     /// Errors: `NoSpace`, `Unavailable` (too few drives), `Internal` (wrong lengths).
-    pub fn write_egroup(&self, rf: u8, pages: &[u8], births: &[Birth], draw: Draw) -> Result<EgroupId> {
+    pub fn write_egroup(
+        &self,
+        protection: impl Into<Protection>,
+        pages: &[u8],
+        births: &[Birth],
+        draw: Draw,
+    ) -> Result<EgroupId> {
+        let Protection { rf, domain } = protection.into();
         let count = pages.len() / BLOCK_BYTES;
         if pages.is_empty()
             || !pages.len().is_multiple_of(BLOCK_BYTES)
@@ -45,11 +52,12 @@ impl Pool {
         let births = births.iter().copied().zip(sums).collect();
         let footer = Footer { pool: self.uuid, egroup: id, incarnation, births }.encode();
         let footer_at = self.slot_bytes - footer.len() as u32;
-        let purpose = Purpose { rf, draw };
+        let purpose = Purpose { rf, domain, draw };
         let copies = self.write_sealed(purpose, &[(0, &[pages]), (footer_at, &[&footer])])?;
         let record = EgroupRecord {
             state: EgroupState::Data,
             rf,
+            domain,
             shared: false,
             incarnation,
             pages: count as u16,
@@ -166,10 +174,16 @@ impl Pool {
         }
         // No copy is right as a whole: bad sectors and wrong pages on each, maybe not the same.
         for (index, page) in into.chunks_exact_mut(BLOCK_BYTES).enumerate() {
-            let read = self.read_slot(&order, offset(index), page, &|bytes| verify(index, bytes));
-            read.map_err(|error| if error.kind == Kind::Corrupt { self.all_bad(run, index) } else { error })?;
+            let is_wrong = |copy: &SlotAddress| wrong.iter().any(|(bad, pages)| bad == copy && pages.contains(&index));
+            let (known_wrong, rest): (Vec<SlotAddress>, Vec<SlotAddress>) =
+                order.iter().copied().partition(|copy| is_wrong(copy));
+            let read = self.read_in_order(&rest, offset(index), page, &|bytes| verify(index, bytes));
+            read.map_err(|error| if known_wrong.is_empty() { error } else { self.all_bad(run, index) })?;
+            known_wrong.into_iter().for_each(|copy| {
+                self.mend(copy, offset(index), page);
+            });
         }
-        if order.is_empty() { Err(self.all_bad(run, 0)) } else { Ok(()) }
+        Ok(())
     }
 
     fn all_bad(&self, run: &Run, index: usize) -> Error {

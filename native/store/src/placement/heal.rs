@@ -17,10 +17,10 @@ use super::health::Health;
 use super::types::DriveCondition;
 use crate::error::Result;
 use holdfast_format::egroup::EgroupState;
-use holdfast_format::limits::{HEAL_REPORTS_MAX, HEAL_SLOTS_PER_STEP, HEAL_THINGS_PER_STEP, MISSING_GRACE_S};
-use holdfast_format::manifest::Item;
+use holdfast_format::limits::{COPIES_MAX, HEAL_REPORTS_MAX, HEAL_SLOTS_PER_STEP, HEAL_THINGS_PER_STEP, MISSING_GRACE_S};
+use holdfast_format::manifest::{GroupRecord, Item, Segment};
 use holdfast_format::table::{SlotAddress, TableDesc};
-use holdfast_format::{EgroupId, GroupId, TableId};
+use holdfast_format::{DomainLevel, EgroupId, GroupId, Protection, TableId};
 use std::collections::{BTreeSet, VecDeque};
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -57,7 +57,11 @@ pub(super) struct Healing {
     queue: VecDeque<Task>,
     /// What the newest look saw of the drives; `None`: look again.
     seen: Option<Vec<Standing>>,
+    /// And when the queue was filled last.
+    planned: Option<Vec<Standing>>,
     looked_ns: u64,
+    /// Something was done since the newest look, or there is a reason to believe that more can be done now.
+    progressed: bool,
     /// Since the queue was empty for the last time.
     started_ns: u64,
     progress: HealProgress,
@@ -94,6 +98,8 @@ pub struct HealProgress {
     pub bytes_single: u64,
     /// Things with no copy on any drive that is there.
     pub things_lost: u64,
+    /// Things with copies that should be further apart.
+    pub things_misplaced: u64,
     /// What cannot be healed, and why: at most `HEAL_REPORTS_MAX` sentences.
     pub stuck: Vec<String>,
 }
@@ -156,6 +162,21 @@ impl Pool {
         image.drives.values().filter(|entry| entry.out).map(|entry| entry.index).collect()
     }
 
+    /// Whether copies that should be apart share a domain, and one could go elsewhere. Copies that are waited for are as
+    /// good as there.
+    fn misplaced(&self, copies: &[SlotAddress], protection: Protection, standings: &[Standing]) -> bool {
+        let counted: Vec<u16> =
+            copies.iter().map(|copy| copy.drive).filter(|drive| counts(standings[*drive as usize])).collect();
+        self.shares_domain(&counted, protection.domain)
+            && self.domains(protection.domain) > self.domains_of(&counted, protection.domain)
+    }
+
+    /// Looks through the pool again with the next step.
+    pub fn look_anew(&self) {
+        let mut healing = self.healing.lock();
+        (healing.seen, healing.progressed) = (None, true);
+    }
+
     /// New copies that something with these copies needs, given its RF.
     fn copies_wanted(&self, copies: &[SlotAddress], rf: u8, standings: &[Standing]) -> usize {
         let takes = |standing: &&Standing| matches!(standing, Standing::Good | Standing::Slow);
@@ -164,10 +185,11 @@ impl Pool {
         (rf as usize).min(takers).saturating_sub(copies.iter().filter(counts).count())
     }
 
-    /// Whether a log segment with these copies is as it should be: on as many drives as it can have, none of them
-    /// lost or to be emptied.
-    pub fn is_whole(&self, copies: &[SlotAddress], rf: u8) -> bool {
-        whole(copies, rf, &self.standings(), self)
+    /// Whether a log segment with these copies is as it should be: on as many drives as it can have, as far apart as the
+    /// group's volumes ask, none of them lost or to be emptied.
+    pub fn is_whole(&self, group: GroupId, copies: &[SlotAddress], rf: u8) -> bool {
+        let (standings, domain) = (self.standings(), self.domain_of_group(group));
+        whole(copies, rf, &standings, self) && !self.misplaced(copies, Protection { rf, domain }, &standings)
     }
 
     /// Whether a copy can go without a new one: it no longer counts, or its drive is emptied and there are others enough.
@@ -182,11 +204,14 @@ impl Pool {
     pub fn logs_degraded(&self) -> BTreeSet<GroupId> {
         let standings = self.standings();
         let image = self.image.read();
-        let degraded = |segment: &holdfast_format::manifest::Segment| {
+        let degraded = |group: &GroupRecord, segment: &Segment| {
+            let protection = Protection { rf: segment.rf, domain: self.domain_of_group(group.id) };
             !whole(&segment.copies, segment.rf, &standings, self)
+                || self.misplaced(&segment.copies, protection, &standings)
         };
-        let groups =
-            image.groups.values().filter(|group| !group.destroyed && group.segments.iter().any(degraded));
+        let groups = image.groups.values().filter(|group| {
+            !group.destroyed && group.segments.iter().any(|segment| degraded(group, segment))
+        });
         groups.map(|group| group.id).collect()
     }
 
@@ -228,6 +253,7 @@ impl Pool {
                 Err(error) => healing.report(format!("{}: {error}", task.thing)),
             }
         }
+        healing.progressed |= !done.is_empty();
         let bytes = self.publish_healed(done)?;
         healing.progress.bytes_done += bytes;
         Ok(true)
@@ -244,36 +270,56 @@ impl Pool {
         }
         let mut tasks = Vec::new();
         let mut lost = 0;
-        let mut consider = |copies: &[SlotAddress], rf: u8, bytes: u64, thing: Thing| {
+        let mut misplaced = 0;
+        let mut consider = |copies: &[SlotAddress], protection: Protection, bytes: u64, thing: Thing| {
             let copies_left = self.readable(copies).len();
-            let wanted = self.copies_wanted(copies, rf, &standings) as u64;
+            let wanted = self.copies_wanted(copies, protection.rf, &standings) as u64;
             if copies_left == 0 {
                 lost += 1;
-            } else if wanted > 0 || self.superfluous(copies, rf, &standings) {
+            } else if wanted > 0 || self.superfluous(copies, protection.rf, &standings) {
                 tasks.push(Task { copies_left, thing, bytes: bytes * wanted });
+            } else {
+                let drives: Vec<u16> = copies.iter().map(|copy| copy.drive).collect();
+                misplaced += self.shares_domain(&drives, protection.domain) as u64;
+                if self.misplaced(copies, protection, &standings) {
+                    tasks.push(Task { copies_left: COPIES_MAX + copies_left, thing, bytes });
+                }
             }
         };
-        let table_rf = self.table_rf();
-        for desc in self.image.read().tables.values().flat_map(|tables| tables.values()) {
-            consider(&desc.copies, table_rf, desc.bytes as u64, Thing::Table(desc.owner, desc.id));
+        let of_tables = self.table_protection();
+        let tables: Vec<TableDesc> =
+            self.image.read().tables.values().flat_map(|tables| tables.values().cloned()).collect();
+        for desc in tables {
+            consider(&desc.copies, of_tables, desc.bytes as u64, Thing::Table(desc.owner, desc.id));
         }
         self.scan_egroups(EgroupId(0), &mut |id, record| {
             if record.state == EgroupState::Data && !record.live.is_empty() {
                 let bytes = record.pages as u64 * holdfast_format::limits::BLOCK_BYTES as u64;
-                consider(&record.copies, record.rf, bytes, Thing::Egroup(id));
+                consider(&record.copies, record.protection(), bytes, Thing::Egroup(id));
             }
             Ok(true)
         })?;
         tasks.sort();
-        healing.seen = Some(standings);
+        let changed = healing.planned.as_ref() != Some(&standings);
+        // What could not be done a moment ago cannot be done now: it is tried again when something changes, or later.
+        let in_vain = healing.seen.is_none() && !healing.progressed && !changed;
+        healing.seen = Some(standings.clone());
+        healing.planned = Some(standings);
+        healing.progressed = false;
         healing.looked_ns = now;
         healing.progress.things_lost = lost;
-        healing.progress.stuck.clear();
+        healing.progress.things_misplaced = misplaced;
+        if !in_vain {
+            healing.progress.stuck.clear();
+        }
         healing.progress.things_left = tasks.len() as u64;
         healing.progress.bytes_left = tasks.iter().map(|task| task.bytes).sum();
         let single = tasks.iter().filter(|task| task.copies_left == 1 && task.bytes > 0);
         healing.progress.things_single = single.clone().count() as u64;
         healing.progress.bytes_single = single.map(|task| task.bytes).sum();
+        if in_vain {
+            return Ok(false);
+        }
         healing.queue = tasks.into();
         if !healing.queue.is_empty() {
             healing.started_ns = now;
@@ -287,31 +333,38 @@ impl Pool {
     /// What is named at this moment, as `(copies, RF)`; `None`: nothing to heal any more.
     fn heal_thing(&self, thing: Thing, names: NamesOf<'_>, healing: &mut Healing) -> Result<Option<Healed>> {
         let _hold = self.hold();
-        let (before, rf, content) = match thing {
+        let standings = self.standings();
+        // Nothing to copy: then at most a copy too many goes.
+        let enough = |copies: &[SlotAddress], protection: Protection| {
+            self.copies_wanted(copies, protection.rf, &standings) == 0
+                && !self.misplaced(copies, protection, &standings)
+        };
+        let (before, protection, content) = match thing {
             Thing::Table(owner, id) => {
                 let Some(desc) = self.table(owner, id) else { return Ok(None) };
-                if self.copies_wanted(&desc.copies, self.table_rf(), &self.standings()) == 0 {
-                    return Ok(self.without_superfluous(thing, desc.copies, self.table_rf()));
+                let protection = self.table_protection();
+                if enough(&desc.copies, protection) {
+                    return Ok(self.without_superfluous(thing, desc.copies, protection.rf));
                 }
                 let content = self.table_content(&desc)?;
-                (desc.copies, self.table_rf(), content)
+                (desc.copies, protection, content)
             }
             Thing::Egroup(id) => {
                 let Some(record) = self.egroup(id)? else { return Ok(None) };
                 if record.state != EgroupState::Data {
                     return Ok(None);
                 }
-                if self.copies_wanted(&record.copies, record.rf, &self.standings()) == 0 {
+                if enough(&record.copies, record.protection()) {
                     return Ok(self.without_superfluous(thing, record.copies, record.rf));
                 }
                 let content = self.egroup_content(id, &record, names)?;
-                (record.copies, record.rf, content)
+                let protection = record.protection();
+                (record.copies, protection, content)
             }
         };
         if !content.bad_pages.is_empty() {
             healing
                 .report(format!("{thing}: pages {:?} are right on no copy that is there", content.bad_pages));
-            let standings = self.standings();
             let absent = |copy: &SlotAddress| {
                 matches!(standings[copy.drive as usize], Standing::Awaited | Standing::Gone)
             };
@@ -320,7 +373,17 @@ impl Pool {
                 return Ok(None);
             }
         }
-        self.copy_to_fresh(thing, before, rf, &content)
+        self.copy_to_fresh(thing, before, protection, &content)
+    }
+
+    /// Takes one copy out that shares a domain with another.
+    fn drop_neighbour(&self, copies: &mut Vec<SlotAddress>, domain: DomainLevel) {
+        let shares = |at: &usize| {
+            copies[..*at].iter().any(|other| self.shares_domain(&[copies[*at].drive, other.drive], domain))
+        };
+        if let Some(at) = (1..copies.len()).rev().find(shares) {
+            copies.remove(at);
+        }
     }
 
     fn without_superfluous(&self, thing: Thing, before: Vec<SlotAddress>, rf: u8) -> Option<Healed> {
@@ -347,7 +410,7 @@ impl Pool {
         &self,
         thing: Thing,
         before: Vec<SlotAddress>,
-        rf: u8,
+        protection: Protection,
         content: &Content,
     ) -> Result<Option<Healed>> {
         let standings = self.standings();
@@ -357,10 +420,27 @@ impl Pool {
             .filter(|copy| counts(standings[copy.drive as usize]))
             .collect();
         let mut fresh = Vec::new();
-        for _ in 0..self.copies_wanted(&before, rf, &standings) {
-            let Some(slot) = self.take_slot_apart(&after) else { break };
+        let mut wanted = self.copies_wanted(&before, protection.rf, &standings);
+        let moves = wanted == 0;
+        if moves {
+            // Misplaced: one of those that share a domain goes elsewhere.
+            self.drop_neighbour(&mut after, protection.domain);
+            wanted = 1;
+        }
+        for _ in 0..wanted {
+            let Some(slot) = self.take_slot_apart(&after, protection.domain) else { break };
             after.push(slot);
             fresh.push(slot);
+        }
+        let drives = |copies: &[SlotAddress]| copies.iter().map(|copy| copy.drive).collect::<Vec<u16>>();
+        if moves && self.shares_domain(&drives(&after), protection.domain) {
+            // It was misplaced, and would be again.
+            self.give_back(&fresh);
+            return Err(crate::error::Error::no_space(format!(
+                "two copies share a {}, and no other {} has room: delete something or add a drive there",
+                protection.domain.name(),
+                protection.domain.name()
+            )));
         }
         if fresh.is_empty() {
             return Err(crate::error::Error::no_space(

@@ -197,15 +197,15 @@ impl Pool {
     pub(super) fn judge_health(&self) {
         let now_ns = self.clock.boottime_ns();
         let active: Vec<&Disk> = self.disks.iter().filter(|disk| disk.is_active()).collect();
-        let means: Vec<(Option<u64>, Option<u64>)> =
-            active.iter().map(|disk| (disk.pulse.reads.take(), disk.pulse.writes.take())).collect();
+        let reads: Vec<Option<u64>> = active.iter().map(|disk| disk.pulse.reads.take()).collect();
+        let writes: Vec<Option<u64>> = active.iter().map(|disk| disk.pulse.writes.take()).collect();
         let mut any_late = false;
         for (at, disk) in active.iter().enumerate() {
-            let others = |of: &dyn Fn(&(Option<u64>, Option<u64>)) -> Option<u64>| {
-                median(means.iter().enumerate().filter(|(other, _)| *other != at).filter_map(|(_, m)| of(m)).collect())
+            let others = |means: &[Option<u64>]| {
+                median(means.iter().enumerate().filter(|(other, _)| *other != at).filter_map(|(_, mean)| *mean).collect())
             };
-            let (reads, writes) = (others(&|mean| mean.0), others(&|mean| mean.1));
-            let (read, write) = means[at];
+            let (read, write) = (reads[at], writes[at]);
+            let (reads, writes) = (others(&reads), others(&writes));
             let slow = is_slow(read, reads) || is_slow(write, writes);
             let measured = read.is_some() || write.is_some();
             let late = disk.pulse.is_late(now_ns);
@@ -259,7 +259,7 @@ impl Pool {
                 continue;
             }
             disk.pulse.probed_ns.store(now_ns, Ordering::Relaxed);
-            let Some(slot) = disk.take(false, 0) else { continue };
+            let Some(slot) = disk.take(0) else { continue };
             if let Some((drive, file, at)) = disk.place(slot, 0) {
                 let block = holdfast_device::AlignedBuffer::zeroed(BLOCK_BYTES);
                 let begun_ns = self.clock.boottime_ns();

@@ -19,6 +19,7 @@ mod check;
 mod clean;
 mod counting;
 mod create;
+mod domains;
 mod drives;
 mod disk;
 mod egroups;
@@ -27,6 +28,7 @@ mod heal_content;
 mod health;
 mod image;
 mod journal;
+mod labels;
 mod membership;
 mod open;
 mod placing;
@@ -61,7 +63,7 @@ use holdfast_device::{Clock, Drive, Rng};
 use holdfast_format::egroup::{EgroupRecord, data_pages_max};
 use holdfast_format::limits::write_bytes_max_for;
 use holdfast_format::table::SlotAddress;
-use holdfast_format::{EgroupId, GroupId, TableId, Uuid};
+use holdfast_format::{DomainLevel, EgroupId, GroupId, TableId, Uuid};
 use image::Image;
 use journal::Journal;
 use parking_lot::{Mutex, RwLock};
@@ -97,6 +99,8 @@ pub struct Pool {
     next_group: AtomicU32,
     /// Highest RF of any log segment: tables get as many copies, and at least two.
     rf_max: AtomicU8,
+    /// Of groups whose volumes ask for more than different drives.
+    group_domains: RwLock<BTreeMap<GroupId, DomainLevel>>,
     /// Written, not yet named by an edit.
     unpublished: Mutex<BTreeMap<EgroupId, EgroupRecord>>,
     /// Drives that failed a repair while the publish lock was held: the next edit puts them out.

@@ -1,49 +1,64 @@
-//! Which drives get the copies: different failure domains first, then free space, with some spreading.
+//! Taking slots for copies, on the drives that [`super::domains`] puts first.
 
 use super::Pool;
 use super::disk::Disk;
+use super::domains::{self, Candidate};
 use super::types::Draw;
 use crate::error::{Error, Kind, Result};
+use holdfast_format::DomainLevel;
 use holdfast_format::table::SlotAddress;
 
 /// What a slot is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Purpose {
     pub rf: u8,
+    pub domain: DomainLevel,
     pub draw: Draw,
 }
 
 /// With at least this many drives that are neither slow nor failing, the manifest lies on no other.
 const MANIFEST_COPIES_SPARING: usize = 2;
 
-/// Copies that must be durable for a write to count (`min_write_copies`, STORE.md 27).
-pub(super) fn copies_min(rf: u8) -> usize {
-    (rf as usize).saturating_sub(1).max(1)
-}
-
-/// How far apart two domains are: the earlier the first part that differs, the farther. 0: the same.
-pub(super) fn distance(left: &str, right: &str) -> usize {
-    let (left, right): (Vec<&str>, Vec<&str>) = (left.split('/').collect(), right.split('/').collect());
-    let longest = left.len().max(right.len());
-    (0..longest).find(|at| left.get(*at) != right.get(*at)).map_or(0, |at| longest - at)
-}
-
 impl Pool {
-    /// Order of preference among `candidates` for the next copy, best first.
-    fn ranked<'a>(&self, candidates: Vec<&'a Disk>, chosen: &[&Disk]) -> Vec<&'a Disk> {
-        let mut rng = self.rng.lock();
-        let mut scored: Vec<(bool, usize, u64, &Disk)> = candidates
-            .into_iter()
-            .map(|disk| {
-                let apart =
-                    chosen.iter().map(|other| distance(&disk.domain, &other.domain)).min().unwrap_or(0);
-                // Half weight, half chance: neighbours in time go to different drives, full drives get less.
-                let free = disk.free_slots() as u64;
-                (disk.prefers(), apart, free / 2 + rng.below(free.max(1)), disk)
+    /// Order of preference among `candidates` for the next copy beside those on `chosen`, best first.
+    fn ranked<'a>(&self, candidates: Vec<&'a Disk>, chosen: &[&Disk], domain: DomainLevel) -> Vec<&'a Disk> {
+        let labels: Vec<_> = candidates.iter().map(|disk| disk.label()).collect();
+        let seen: Vec<Candidate<'_>> = candidates
+            .iter()
+            .zip(&labels)
+            .map(|(disk, label)| Candidate {
+                index: disk.index,
+                label,
+                total: disk.layout.slots,
+                free: disk.free_slots(),
+                fit: disk.prefers(),
             })
             .collect();
-        scored.sort_by_key(|(fit, apart, free, disk)| (std::cmp::Reverse((*fit, *apart, *free)), disk.index));
-        scored.into_iter().map(|(_, _, _, disk)| disk).collect()
+        let others: Vec<_> = chosen.iter().map(|disk| (disk.index, disk.label())).collect();
+        let others: Vec<(u16, &str)> = others.iter().map(|(index, label)| (*index, &**label)).collect();
+        let order = domains::order(&seen, &others, domain, &mut self.rng.lock());
+        order.into_iter().filter_map(|index| candidates.iter().copied().find(|disk| disk.index == index)).collect()
+    }
+
+    /// Domains of a level that new copies can go to: the highest RF that can keep its promise there.
+    pub fn domains(&self, level: DomainLevel) -> usize {
+        let labels: Vec<_> =
+            self.disks.iter().filter(|disk| disk.accepts()).map(|disk| (disk.index, disk.label())).collect();
+        domains::count(labels.iter().map(|(index, label)| (*index, &**label)), level)
+    }
+
+    pub(super) fn domains_of(&self, drives: &[u16], level: DomainLevel) -> usize {
+        let labels: Vec<_> = drives.iter().map(|drive| (*drive, self.disks[*drive as usize].label())).collect();
+        domains::count(labels.iter().map(|(index, label)| (*index, &**label)), level)
+    }
+
+    /// Whether two of the drives share a domain of the level.
+    pub(super) fn shares_domain(&self, drives: &[u16], level: DomainLevel) -> bool {
+        level != DomainLevel::Drive && {
+            let labels: Vec<_> = drives.iter().map(|drive| (*drive, self.disks[*drive as usize].label())).collect();
+            let pair = |at: usize| (labels[at].0, &*labels[at].1);
+            (1..labels.len()).any(|at| (0..at).any(|other| domains::share(pair(at), pair(other), level)))
+        }
     }
 
     /// Active drives in the order in which `count` copies should go to them: for the manifest.
@@ -57,15 +72,14 @@ impl Pool {
         while chosen.len() < count {
             let rest = self.disks.iter().filter(fit);
             let rest = rest.filter(|disk| chosen.iter().all(|other| other.index != disk.index)).collect();
-            let Some(best) = self.ranked(rest, &chosen).first().copied() else { break };
+            let Some(best) = self.ranked(rest, &chosen, DomainLevel::Rack).first().copied() else { break };
             chosen.push(best);
         }
         chosen.iter().map(|disk| disk.index).collect()
     }
 
-    /// Takes a free slot on each of `purpose.rf` drives, or on all that are left when those are fewer, but at
-    /// least
-    /// [`copies_min`]. Nothing durable names the slots yet. Errors: `NoSpace`, `Unavailable` (too few
+    /// Takes a free slot on each of `purpose.rf` drives, or on all that are left when those are fewer: how many
+    /// are enough is the log's to say ([`crate::oplog::log::Log::blocked`]). Nothing durable names the slots yet. Errors: `NoSpace`, `Unavailable` (too few
     /// drives).
     pub(super) fn take_slots(&self, purpose: Purpose) -> Result<Vec<SlotAddress>> {
         self.check_open()?;
@@ -83,11 +97,11 @@ impl Pool {
 
     /// Takes a free slot for one more copy of what lies at `kept`: on another drive, as far from those as there is
     /// room, outside of the reserve. Nothing durable names it yet. `None`: there is no room.
-    pub(super) fn take_slot_apart(&self, kept: &[SlotAddress]) -> Option<SlotAddress> {
+    pub(super) fn take_slot_apart(&self, kept: &[SlotAddress], domain: DomainLevel) -> Option<SlotAddress> {
         let chosen: Vec<&Disk> = kept.iter().map(|copy| &self.disks[copy.drive as usize]).collect();
         let rest = self.disks.iter().filter(|disk| disk.accepts());
         let rest = rest.filter(|disk| chosen.iter().all(|other| other.index != disk.index)).collect();
-        self.ranked(rest, &chosen).into_iter().find_map(|disk| {
+        self.ranked(rest, &chosen, domain).into_iter().find_map(|disk| {
             let slot = disk.take(disk.layout.reserve())?;
             Some(SlotAddress { drive: disk.index, slot })
         })
@@ -101,21 +115,16 @@ impl Pool {
     fn try_take_slots(&self, purpose: Purpose) -> Result<Vec<SlotAddress>> {
         let active = self.disks.iter().filter(|disk| disk.accepts()).count();
         let wanted = (purpose.rf as usize).min(active);
-        if wanted < copies_min(purpose.rf) {
-            return Err(Error::new(
-                Kind::Unavailable,
-                format!(
-                    "pool {}: {active} drives are left, RF {} needs more; add drives",
-                    self.name, purpose.rf
-                ),
-            ));
+        if wanted == 0 {
+            let what = format!("pool {}: no drive is left that takes new data; add drives", self.name);
+            return Err(Error::new(Kind::Unavailable, what));
         }
         let mut chosen: Vec<&Disk> = Vec::new();
         let mut slots = Vec::new();
         while slots.len() < wanted {
             let rest = self.disks.iter().filter(|disk| disk.accepts());
             let rest = rest.filter(|disk| chosen.iter().all(|other| other.index != disk.index)).collect();
-            let taken = self.ranked(rest, &chosen).into_iter().find_map(|disk| {
+            let taken = self.ranked(rest, &chosen, purpose.domain).into_iter().find_map(|disk| {
                 let keep = match purpose.draw {
                     Draw::Ordinary => disk.layout.reserve(),
                     Draw::Freeing => disk.layout.reserve() / 2,

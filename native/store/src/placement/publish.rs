@@ -169,6 +169,25 @@ impl<'a> Change<'a> {
         Ok(())
     }
 
+    /// A segment of the log lies at other places from now on; the order of the log stays.
+    pub fn move_segment(&mut self, group: GroupId, id: EgroupId, copies: &[SlotAddress]) -> Result<()> {
+        if let Some(record) = self.egroup(id)? {
+            record.copies = copies.to_vec();
+        }
+        let record = self.group(group)?;
+        let Some(at) = record.segments.iter().position(|segment| segment.egroup == id) else {
+            return Err(Error::new(Kind::Internal, format!("segment {id} is in no group's log")));
+        };
+        record.segments[at].copies = copies.to_vec();
+        // A fact about a segment puts it at the end: those behind it follow again.
+        let items: Vec<Item> = record.segments[at..]
+            .iter()
+            .map(|segment| Item::Segment { group, segment: segment.clone() })
+            .collect();
+        self.items.extend(items);
+        Ok(())
+    }
+
     fn release_segment(&mut self, id: EgroupId) -> Result<()> {
         let group = {
             let image = self.pool.image.read();
@@ -252,6 +271,18 @@ impl Pool {
         self.commit(&mut journal, change, &|| {})
     }
 
+    /// The group whose log a segment is in, and where the segment lies now.
+    pub(super) fn group_of_segment(&self, segment: &Segment) -> Result<(GroupId, Vec<SlotAddress>)> {
+        let image = self.image.read();
+        let of = |group: &GroupRecord| {
+            let found = group.segments.iter().find(|other| other.egroup == segment.egroup)?;
+            Some((group.id, found.copies.clone()))
+        };
+        image.groups.values().find_map(of).ok_or_else(|| {
+            Error::new(Kind::Internal, format!("segment {} is in no group's log", segment.egroup))
+        })
+    }
+
     /// A manifest write without content: freed slots wait for such.
     pub(super) fn publish_nothing(&self) -> Result<()> {
         let mut journal = self.journal.lock();
@@ -267,8 +298,9 @@ impl Pool {
         self.check_open()?;
         self.maintain()?;
         let mut segments = Vec::with_capacity(count);
+        let domain = self.domain_of_group(group);
         for _ in 0..count {
-            match self.take_slots(Purpose { rf, draw }) {
+            match self.take_slots(Purpose { rf, domain, draw }) {
                 Ok(copies) => {
                     let incarnation = self.rng.lock().next_u64();
                     segments.push(Segment { egroup: self.new_egroup_id(), incarnation, rf, copies });
@@ -294,6 +326,7 @@ impl Pool {
             let record = EgroupRecord {
                 state: EgroupState::Log,
                 rf: segment.rf,
+                domain: self.domain_of_group(group),
                 shared: false,
                 incarnation: segment.incarnation,
                 pages: (self.slot_bytes as usize / BLOCK_BYTES) as u16,

@@ -116,8 +116,19 @@ impl Pool {
         into: &mut [u8],
         verify: &dyn Fn(&[u8]) -> bool,
     ) -> Result<()> {
+        self.read_in_order(&self.turn(copies), offset, into, verify)
+    }
+
+    /// As [`Pool::read_slot`], in the order of the copies.
+    pub(super) fn read_in_order(
+        &self,
+        copies: &[SlotAddress],
+        offset: u32,
+        into: &mut [u8],
+        verify: &dyn Fn(&[u8]) -> bool,
+    ) -> Result<()> {
         let mut wrong: Vec<SlotAddress> = Vec::new();
-        let raced = self.race(&self.turn(copies), offset, into, &mut |copy, bytes| {
+        let raced = self.race(copies, offset, into, &mut |copy, bytes| {
             let right = verify(bytes);
             if !right {
                 count(&self.counters.checksum_failures, 1);

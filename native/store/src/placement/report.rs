@@ -109,7 +109,7 @@ impl Pool {
                 index: disk.index,
                 uuid: disk.uuid,
                 name: disk.drive.as_ref().map(|drive| drive.name()).unwrap_or_default(),
-                domain: disk.domain.clone(),
+                domain: disk.label().to_string(),
                 condition,
                 reason,
                 draining: disk.is_draining(),

@@ -2,12 +2,13 @@
 //! and mend.
 
 use super::Pool;
-use super::placing::{Purpose, copies_min};
+use super::placing::Purpose;
+use super::publish::Change;
 use super::report::count;
 use crate::error::{Error, Kind, Result};
 use crate::metadata::io::{Placed, TableIo};
 use holdfast_device::{Durability, Write};
-use holdfast_format::TableId;
+use holdfast_format::{DomainLevel, GroupId, Protection, TableId};
 use holdfast_format::limits::BLOCK_BYTES;
 use holdfast_format::manifest::Segment;
 use holdfast_format::table::{SlotAddress, TableDesc};
@@ -87,28 +88,63 @@ impl Pool {
     }
 
     /// Writes slices, one after the other, at `offset` of the segment's slots; durable in parallel. A drive
-    /// that fails
-    /// is put out first. Returns the number of durable copies, at least max(1, rf − 1).
+    /// that fails is put out first, and what the segment holds is copied to another one, if there is one. Returns the
+    /// number of durable copies: whether they are enough is the log's to say.
     ///
-    /// Errors: `Unavailable` when there are fewer.
+    /// Errors: `Unavailable` when there is none.
     pub fn write_segment(&self, segment: &Segment, offset: u32, slices: &[&[u8]]) -> Result<usize> {
         let done = self.write_copies_with(&segment.copies, &[(offset, slices)], Behind::Nothing)?;
         for copy in &done {
             self.disks[copy.drive as usize].log_tip.fetch_add(1, Ordering::AcqRel);
         }
-        if done.len() < copies_min(segment.rf) {
-            return Err(Error::new(
-                Kind::Unavailable,
-                format!(
-                    "pool {}: only {} copies of log segment {} are durable, {} are needed; add drives",
-                    self.name,
-                    done.len(),
-                    segment.egroup,
-                    copies_min(segment.rf)
-                ),
-            ));
+        if done.is_empty() {
+            let what = format!("pool {}: no copy of log segment {} is durable", self.name, segment.egroup);
+            return Err(Error::new(Kind::Unavailable, what));
         }
-        Ok(done.len())
+        if done.len() == segment.copies.len() {
+            return Ok(done.len());
+        }
+        let end = offset + slices.iter().map(|slice| slice.len() as u32).sum::<u32>();
+        // Without room elsewhere it stays as it is.
+        Ok(self.restore_segment(segment, end).unwrap_or(done.len()))
+    }
+
+    /// Makes the copies anew that an open segment has lost, of its first `bytes`; gives the number of copies then. Those
+    /// on drives that are in use have everything that was written: a drive that failed a write is out.
+    ///
+    /// Crash order: 1. the content is durable in fresh slots; 2. one edit names them; a crash before that leaves the
+    /// segment with the copies that it had.
+    pub(crate) fn restore_segment(&self, segment: &Segment, bytes: u32) -> Result<usize> {
+        let (group, copies) = self.group_of_segment(segment)?;
+        let mut after: Vec<SlotAddress> = self.readable(&copies);
+        let Some(source) = after.first().copied() else { return Ok(0) };
+        let mut fresh = Vec::new();
+        while after.len() < segment.rf as usize {
+            let Some(slot) = self.take_slot_apart(&after, self.domain_of_group(group)) else { break };
+            after.push(slot);
+            fresh.push(slot);
+        }
+        if fresh.is_empty() {
+            return Ok(after.len());
+        }
+        let mut content = vec![0; (bytes as usize).next_multiple_of(BLOCK_BYTES)];
+        let published = self.read_copy(source, 0, &mut content).and_then(|()| {
+            let done = self.write_copies(&fresh, &[(0, &[&content])])?;
+            if done.len() < fresh.len() {
+                return Err(Error::new(Kind::Unavailable, "another drive failed"));
+            }
+            let mut journal = self.journal.lock();
+            let mut change = Change::new(self);
+            change.move_segment(group, segment.egroup, &after)?;
+            self.commit(&mut journal, change, &|| {})
+        });
+        if let Err(error) = published {
+            self.give_back(&fresh);
+            return Err(error);
+        }
+        count(&self.counters.copies_healed, fresh.len() as u64);
+        count(&self.counters.bytes_healed, fresh.len() as u64 * content.len() as u64);
+        Ok(after.len())
     }
 
     /// One copy, as it is. For log recovery, which compares copies itself.
@@ -210,10 +246,23 @@ impl Pool {
         }
     }
 
-    /// RF of a fresh table: the highest of any group's, at least two where there are as many drives.
-    pub(super) fn table_rf(&self) -> u8 {
+    /// Of a fresh table: the highest RF and the widest domain of any group's, at least two copies where there are as many
+    /// drives.
+    pub(super) fn table_protection(&self) -> Protection {
         let wanted = self.rf_max.load(Ordering::Acquire).max(TABLE_COPIES_MIN);
-        wanted.min(self.drives_accepting().max(1) as u8)
+        let rf = wanted.min(self.drives_accepting().max(1) as u8);
+        let domain = self.group_domains.read().values().max().copied().unwrap_or_default();
+        Protection { rf, domain }
+    }
+
+    /// How far apart the copies of a group's data are to be.
+    pub fn domain_of_group(&self, group: GroupId) -> DomainLevel {
+        self.group_domains.read().get(&group).copied().unwrap_or_default()
+    }
+
+    /// The widest domain that a volume of the group asks for, from now on.
+    pub fn set_domain_of_group(&self, group: GroupId, domain: DomainLevel) {
+        self.group_domains.write().insert(group, domain);
     }
 
     /// A group writes headers with this RF.
@@ -235,7 +284,8 @@ impl TableIo for Pool {
             ));
         }
         let padding = vec![0; bytes.len().next_multiple_of(BLOCK_BYTES) - bytes.len()];
-        let purpose = Purpose { rf: self.table_rf(), draw: super::Draw::Upkeep };
+        let Protection { rf, domain } = self.table_protection();
+        let purpose = Purpose { rf, domain, draw: super::Draw::Upkeep };
         let copies = self.write_sealed(purpose, &[(0, &[bytes, &padding])])?;
         Ok(Placed { id: TableId(self.new_egroup_id().0), copies })
     }

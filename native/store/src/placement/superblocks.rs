@@ -40,10 +40,11 @@ pub(super) fn read(drive: &dyn Drive) -> Result<Found> {
 /// As [`read`], when both slots can be read: one that cannot says nothing about the drive's content.
 fn read_both(drive: &dyn Drive) -> Result<Found> {
     let failed = |error| drive_error(drive, "reading the superblock", &error);
-    if let Some(file) = drive.open(SUPERBLOCK_FILE).map_err(failed)? {
-        drive.read(file, 0, &mut [0; 2 * SUPERBLOCK_BYTES]).map_err(failed)?;
-    }
-    read(drive)
+    let Some(file) = drive.open(SUPERBLOCK_FILE).map_err(failed)? else { return Ok(Found::None) };
+    let mut both = vec![0; 2 * SUPERBLOCK_BYTES];
+    drive.read(file, 0, &mut both).map_err(failed)?;
+    let second = both.split_off(SUPERBLOCK_BYTES);
+    Ok(newest([Ok(both), Ok(second)]).0)
 }
 
 /// The superblock that counts, and the slot that it does not lie in: the next one to be written.
@@ -53,18 +54,29 @@ pub(super) fn read_slots(drive: &dyn Drive) -> Result<(Found, u8)> {
     else {
         return Ok((Found::None, 0));
     };
+    let slots = [0, 1].map(|slot| {
+        let mut bytes = vec![0; SUPERBLOCK_BYTES];
+        drive.read(file, slot * SUPERBLOCK_BYTES as u64, &mut bytes).map(|()| bytes)
+    });
+    Ok(newest(slots))
+}
+
+/// Of the two slots the one that was written last, and which to write next.
+fn newest(slots: [std::io::Result<Vec<u8>>; 2]) -> (Found, u8) {
     let mut best: Option<(Superblock, u8)> = None;
     let mut reason = "both copies are bad".to_owned();
-    for slot in [0, 1] {
-        let mut bytes = vec![0; SUPERBLOCK_BYTES];
-        if let Err(error) = drive.read(file, slot as u64 * SUPERBLOCK_BYTES as u64, &mut bytes) {
-            reason = error.to_string();
-            continue;
-        }
+    for (slot, bytes) in (0u8..).zip(slots) {
+        let bytes = match bytes {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                reason = error.to_string();
+                continue;
+            }
+        };
         match Superblock::decode(&bytes) {
             Ok(found) if found.ro_compat & !RO_COMPAT_KNOWN != 0 => {
                 let reason = format!("read-only features {:#x}", found.ro_compat & !RO_COMPAT_KNOWN);
-                return Ok((Found::Newer(reason), 0));
+                return (Found::Newer(reason), 0);
             }
             Ok(found) => {
                 if best.as_ref().is_none_or(|(best, _)| found.writes > best.writes) {
@@ -72,15 +84,15 @@ pub(super) fn read_slots(drive: &dyn Drive) -> Result<(Found, u8)> {
                 }
             }
             Err(DecodeError::Unsupported(bits)) => {
-                return Ok((Found::Newer(format!("version or features {bits:#x}")), 0));
+                return (Found::Newer(format!("version or features {bits:#x}")), 0);
             }
             Err(error) => reason = error.to_string(),
         }
     }
-    Ok(match best {
+    match best {
         Some((best, next)) => (Found::Valid(Box::new(best)), next),
         None => (Found::Damaged(reason), 0),
-    })
+    }
 }
 
 /// Files that do not make a directory "not empty": what mkfs leaves, and our own lock.
@@ -158,7 +170,7 @@ impl Pool {
             open,
             manifest_drives: self.image.read().manifest_drives.clone(),
             name: self.name.clone(),
-            domain: disk.domain.clone(),
+            domain: disk.label().to_string(),
             marks: others.filter_map(|other| Some((other, *journal.known.get(&other)?))).collect(),
         }
     }

@@ -29,6 +29,7 @@ fn record() -> VolumeRecord {
         next_ino: 0,
         rf: 2,
         ack: 0,
+        policy: Default::default(),
         quota_bytes: 0,
         created: Time::default(),
         name: "v".to_owned(),
