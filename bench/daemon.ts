@@ -17,6 +17,11 @@ const QUIET_LOOK_MS = 100;
 /** What goes on for longer belongs to the system that is measured. */
 const QUIET_MS_MAX = 10_000;
 
+export interface Making {
+  config?: string;
+  size?: string;
+}
+
 export class Daemon {
   readonly mount: string;
   readonly #client: Client;
@@ -30,11 +35,15 @@ export class Daemon {
     this.#client = new Client(join(folder, "state"));
   }
 
-  /** `config`: YAML instead of the demo's own. Again on the same folder: the data is there again. */
-  static async start(root: string, folder: string, config?: string): Promise<Daemon> {
+  /**
+   * `config`: YAML instead of the demo's own; `size`: of each drive when it is made. Again on the same folder: the data
+   * is there again.
+   */
+  static async start(root: string, folder: string, { config, size }: Making = {}): Promise<Daemon> {
     mkdirSync(folder, { recursive: true });
     if (config !== undefined) writeFileSync(join(folder, "holdfast.yaml"), config);
-    const args = [join(root, "src", "cli", "bootstrap.mjs"), "start", "--dir", folder];
+    const sized = size === undefined ? [] : ["--size", size];
+    const args = [join(root, "src", "cli", "bootstrap.mjs"), "start", "--dir", folder, ...sized];
     const child = spawn(process.execPath, args, { cwd: root, stdio: ["ignore", "ignore", "inherit"] });
     const daemon = new Daemon(root, folder, child);
     try {

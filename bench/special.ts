@@ -24,7 +24,8 @@ const KEPT = (mib: number) => join("load-files", `write-0-${mib}`);
 
 // --- drive bytes of a cold read -------------------------------------------------------------------------------------
 
-const READS = 200;
+/** Blocks between two places that are read: 655. A leaf of the map covers about 130, a block above it ten times more. */
+const READS = 100;
 /** The smallest cache that the configuration allows. */
 const SMALL_CACHE = "log: {level: warn}\nmemory: {metadata_cache: 8MiB}\n";
 /** Writes nearly every block of the file once more, in random order: no block lies beside its neighbour. */
@@ -37,7 +38,7 @@ const SCATTER_SECONDS = 8;
 export async function measureDriveBytes({ root, folder, program, pairs, say }: Place): Promise<Figure[]> {
   const figures: Figure[] = [];
   const options = ["--mib", String(FILE_MIB), "--seconds", String(SCATTER_SECONDS)];
-  let daemon = await Daemon.start(root, folder, SMALL_CACHE);
+  let daemon = await Daemon.start(root, folder, { config: SMALL_CACHE });
   try {
     say("scattering a file's blocks");
     await runLoad(program, { work: "write", directory: daemon.mount, jobs: 1, seed: 1, args: options });
@@ -48,7 +49,7 @@ export async function measureDriveBytes({ root, folder, program, pairs, say }: P
       await daemon.quiet();
       const kibs = await readCounted(daemon, pair);
       const mean = kibs.reduce((sum, kib) => sum + kib, 0) / kibs.length;
-      figures.push({ measure: "drive-bytes-mean", pair, value: mean });
+      figures.push({ measure: "drive-bytes-mean", pair, value: mean, notes: countsOf(kibs) });
       figures.push({ measure: "drive-bytes-worst", pair, value: Math.max(...kibs) });
     }
   } finally {
@@ -57,19 +58,35 @@ export async function measureDriveBytes({ root, folder, program, pairs, say }: P
   return figures;
 }
 
-/** KiB from drives for each of some reads, far apart from each other so that the kernel sees no stream. */
+/** Reads by whole KiB. */
+function countsOf(kibs: readonly number[]): Record<string, number> {
+  const counts: Record<string, number> = {};
+  for (const kib of kibs) {
+    const name = `${Math.round(kib)} KiB`;
+    counts[name] = (counts[name] ?? 0) + 1;
+  }
+  return counts;
+}
+
+/**
+ * KiB from drives for each of some reads, far apart from each other so that the kernel sees no stream. Before them every
+ * place's neighbour was read, half a stride away: what lies above the leaves of the map is cached then, as it is in a
+ * daemon that runs; the leaf itself is not.
+ */
 async function readCounted(daemon: Daemon, pair: number): Promise<number[]> {
-  const blocks = (FILE_MIB << 20) / BLOCK_BYTES;
-  const stride = Math.floor(blocks / READS);
+  const stride = Math.floor((FILE_MIB << 20) / BLOCK_BYTES / READS);
+  const first = 1 + ((pair * 31) % Math.floor(stride / 4));
   const file = openSync(join(daemon.mount, KEPT(FILE_MIB)), "r");
+  const buffer = Buffer.alloc(BLOCK_BYTES);
+  // 37 has no factor in common with 100: every place is visited, none beside the last one.
+  const places = Array.from({ length: READS }, (_, read) => ((read * 37) % READS) * stride + first);
+  const read = (block: number) => readSync(file, buffer, 0, BLOCK_BYTES, block * BLOCK_BYTES);
   try {
+    for (const place of places) read(place + Math.floor(stride / 2));
     const kibs: number[] = [];
-    const buffer = Buffer.alloc(BLOCK_BYTES);
     let before = (await daemon.counters()).drive_bytes_read ?? 0;
-    for (let read = 0; read < READS; read += 1) {
-      // 77 has no factor in common with 200: every place is visited, none beside the last one.
-      const block = 1 + ((read * 77) % READS) * stride + ((pair * 31) % (stride - 1));
-      readSync(file, buffer, 0, BLOCK_BYTES, block * BLOCK_BYTES);
+    for (const place of places) {
+      read(place);
       const after = (await daemon.counters()).drive_bytes_read ?? 0;
       kibs.push((after - before) / 1024);
       before = after;
@@ -82,11 +99,20 @@ async function readCounted(daemon: Daemon, pair: number): Promise<number[]> {
 
 // --- the foreground beside background work --------------------------------------------------------------------------
 
-/** History of a second: what was overwritten is garbage at once, and cleaning has work. */
-const SHORT_HISTORY = "log: {level: warn}\nhistory: {window: 1s}\n";
-const PACED_SECONDS = 2;
-/** Counters that must have grown while a busy measure ran. */
-const WORKED = ["drains", "egroups_freed", "scrub_bytes"] as const;
+/**
+ * History of a second: what was overwritten is garbage at once, and cleaning has work. Small drives: a drain is due after
+ * every 1/32 of the pool.
+ */
+const MAKING = { config: "log: {level: warn}\nhistory: {window: 1s}\n", size: "768MiB" } as const;
+const FOREGROUND_MIB = 128;
+const PACED_SECONDS = 3;
+/** What keeps the background busy: overwrites of 64 KiB here and there, 32 MiB a second: egroups become sparse. */
+const CHURN = ["--mib", "64", "--block-kib", "64", "--rate", "512"];
+const CHURN_BEFORE_SECONDS = 2;
+/** Counters that are noted of a busy measure. */
+const COUNTED = ["drains", "compactions", "egroups_freed", "egroups_cleaned", "pages_moved"] as const;
+/** What must have grown meanwhile: cleaning frees egroups that are empty, and packs sparse ones into others. */
+const WORKED = ["drains", "cleaning", "scrub_bytes"] as const;
 
 const FOREGROUNDS = [
   { work: "random-read", measure: "background-read-p99" },
@@ -94,43 +120,72 @@ const FOREGROUNDS = [
 ] as const;
 
 /** p99 at half of peak, busy ÷ idle, for reads and for fsynced writes. */
-export async function measureBackground({ root, folder, program, pairs, say }: Place): Promise<Figure[]> {
+export async function measureBackground(place: Place): Promise<Figure[]> {
+  const { root, folder, pairs, say } = place;
   const figures: Figure[] = [];
-  const daemon = await Daemon.start(root, folder, SHORT_HISTORY);
-  const load = async (work: string, seed: number, ...args: string[]): Promise<Measure> => {
-    const sized = ["--mib", String(FILE_MIB), ...args];
-    const [measure] = await runLoad(program, { work, directory: daemon.mount, jobs: 1, seed, args: sized });
-    if (measure === undefined) throw new Error(`${work} gave no measure`);
-    return measure;
-  };
-  const seconds = ["--seconds", String(PACED_SECONDS)];
+  const daemon = await Daemon.start(root, folder, MAKING);
   try {
+    await churn(place, daemon, 1);
     for (const { work, measure } of FOREGROUNDS) {
       say(`${work}: peak`);
-      const peak = (await load(work, 1, ...seconds)).operationsPerSecond;
-      const paced = [...seconds, "--rate", String(Math.max(1, Math.round(peak / 2)))];
+      const peak = (await foreground(place, daemon, work, 1)).operationsPerSecond;
+      const rate = Math.max(1, Math.round(peak / 2));
       for (let pair = 0; pair < pairs; pair += 1) {
-        say(`pair ${pair + 1}/${pairs}  ${work} at half of peak, idle and busy`);
+        say(`pair ${pair + 1}/${pairs}  ${work}, ${rate}/s, idle and busy`);
         await daemon.quiet();
-        const idle = await load(work, pair + 1, ...paced);
-        // Leaves 256 MiB to drain, and as much garbage to clean.
-        await load("sequential-write-fsync", pair + 1, "--seconds", "1");
-        const before = await daemon.counters();
-        const scrub = new Scrub(daemon);
-        const busy = await load(work, pair + 100, ...paced);
-        const scrubBytes = await scrub.stop();
-        const after = { ...(await daemon.counters()), scrub_bytes: scrubBytes };
-        const notes = Object.fromEntries(
-          WORKED.map((name) => [name, (after[name as keyof typeof after] ?? 0) - (before[name] ?? 0)]),
+        const idle = await foreground(place, daemon, work, pair + 1, rate);
+        const { measured, notes } = await busy(place, daemon, () =>
+          foreground(place, daemon, work, pair + 100, rate),
         );
-        const value = busy.latencyMicroseconds.p99 / idle.latencyMicroseconds.p99;
-        figures.push({ measure, pair, value, notes: { ...notes, idleP99: idle.latencyMicroseconds.p99 } });
+        const [idleP99, busyP99] = [idle.latencyMicroseconds.p99, measured.latencyMicroseconds.p99];
+        figures.push({ measure, pair, value: busyP99 / idleP99, notes: { ...notes, idleP99, busyP99 } });
       }
     }
   } finally {
     await daemon.stop();
   }
-  return figures.filter(({ measure }) => worked(figures, measure, say));
+  const counted = FOREGROUNDS.filter(({ measure }) => worked(figures, measure, say));
+  return figures.filter((figure) => counted.some(({ measure }) => measure === figure.measure));
+}
+
+async function foreground(
+  { program }: Place,
+  { mount }: Daemon,
+  work: string,
+  seed: number,
+  rate?: number,
+): Promise<Measure> {
+  const paced = rate === undefined ? [] : ["--rate", String(rate)];
+  const args = ["--mib", String(FOREGROUND_MIB), "--seconds", String(PACED_SECONDS), ...paced];
+  const [measure] = await runLoad(program, { work, directory: mount, jobs: 1, seed, args });
+  if (measure === undefined) throw new Error(`${work} gave no measure`);
+  return measure;
+}
+
+async function churn({ program }: Place, { mount }: Daemon, seconds: number): Promise<void> {
+  const args = [...CHURN, "--seconds", String(seconds)];
+  await runLoad(program, { work: "write", directory: mount, jobs: 1, seed: 1, args });
+}
+
+/** Runs something while churn is drained and cleaned and the pool is scrubbed; what was done meanwhile. */
+async function busy(
+  place: Place,
+  daemon: Daemon,
+  run: () => Promise<Measure>,
+): Promise<{ measured: Measure; notes: Record<string, number> }> {
+  await churn(place, daemon, CHURN_BEFORE_SECONDS);
+  const before = await daemon.counters();
+  const scrub = new Scrub(daemon);
+  const churning = churn(place, daemon, PACED_SECONDS + 1);
+  const measured = await run();
+  const after = await daemon.counters();
+  const scrubBytes = await scrub.stop();
+  await churning;
+  const grown = COUNTED.map((name) => [name, (after[name] ?? 0) - (before[name] ?? 0)] as const);
+  const counts = Object.fromEntries(grown);
+  const cleaning = (counts.egroups_freed ?? 0) + (counts.egroups_cleaned ?? 0);
+  const notes = { ...counts, cleaning, scrub_bytes: scrubBytes };
+  return { measured, notes };
 }
 
 /** Figures count only if each kind of background work was done in most of the busy measures. */
