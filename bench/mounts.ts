@@ -18,6 +18,8 @@ import { Systems } from "./systems.js";
 import type { System } from "./systems.js";
 
 const SPECIAL: readonly string[] = [DRIVE_BYTES, BACKGROUND];
+/** Reads that must come from the drives: what a daemon keeps in its memory must go, too. */
+const COLD: readonly string[] = ["random-read", "sequential-read"];
 
 interface Run {
   root: string;
@@ -88,6 +90,7 @@ async function measure(run: Run, plan: readonly Task[], systems: readonly System
       for (let turn = 0; turn < due.length; turn += 1) {
         const system = due[(turn + pair) % due.length] as System;
         run.progress.step(`pair ${pair + 1}/${pairs}  ${work.id} on ${system.name}`);
+        if (COLD.includes(work.name)) await system.cool?.();
         // What the one before left unwritten must not be charged to this one.
         execFileSync("sync");
         const measures = await measureOne(run, { work, systems: turns }, system, pair + 1);
