@@ -43,6 +43,7 @@ const DAEMON_VERB = "src/cli/verbs/daemon.ts";
 
 /** Rust tests that cargo skips: not checks of their own, but started by another test or by hand. */
 const IGNORED: readonly string[] = [
+  "native/format/tests/bytes/fuzz.rs: grow_the_corpus",
   "native/fuse/tests/server/mod.rs: serve_until_killed",
   "native/store/tests/crash.rs: one_seed",
 ];
@@ -154,6 +155,16 @@ describe("tidy", () => {
       lines.flatMap((line, index) => (rule.test(line) ? [`${path}:${index + 1}: ${line.trim()}`] : [])),
     );
     assert.deepEqual(found, []);
+  });
+
+  it("unsafe code is where the kernel or Node is talked to, and nowhere else", () => {
+    // twin is a program of the tests, which makes system calls itself.
+    const MAY = ["device", "fuse", "node", "ec", "twin"];
+    const crates = new Set(rust.map(({ path }) => path.split("/")[1] ?? ""));
+    for (const crate of [...crates].filter((name) => !MAY.includes(name))) {
+      const library = rust.find(({ path }) => path === `native/${crate}/src/lib.rs`);
+      assert.match(library?.text ?? "", /^#!\[forbid\(unsafe_code\)\]$/m, `native/${crate}/src/lib.rs`);
+    }
   });
 
   it("no Rust test is left out: those that cargo ignores are programs for other tests, and listed", () => {

@@ -147,6 +147,8 @@ function findProgram(name) {
 /** Installs and builds what changed. `refuseDrift`: the generated addon types must be the committed ones. */
 async function prepare({ refuseDrift = false } = {}) {
   needNode();
+  // Before anything is downloaded.
+  if (isStale("native/target/.holdfast", addonSources(), addonFile())) needCompilers();
   await step("node_modules/.holdfast", ["package.json", "package-lock.json"], async () => {
     say("installing packages");
     await must("npm ci", runNpm(["ci", "--no-audit", "--no-fund", "--loglevel=error"]));
@@ -155,7 +157,6 @@ async function prepare({ refuseDrift = false } = {}) {
     "native/target/.holdfast",
     addonSources(),
     async () => {
-      needCompilers();
       say("building the addon (the first time takes a minute or two)");
       const types = readIfThere("native/index.d.ts");
       await must("the addon", buildAddon());
@@ -176,10 +177,14 @@ async function prepare({ refuseDrift = false } = {}) {
   });
 }
 
-/** Runs `make` unless the sources are those of the last time and `product`, if named, is there. */
+/** False when the sources are those of the last time and `product` is there. */
+function isStale(stamp, sources, product) {
+  return readIfThere(stamp) !== fingerprint(sources) || !existsSync(product);
+}
+
+/** Runs `make` where it is stale. */
 async function step(stamp, sources, make, product = stamp) {
-  const before = fingerprint(sources);
-  if (readIfThere(stamp) === before && existsSync(product)) return;
+  if (!isStale(stamp, sources, product)) return;
   rmSync(stamp, { force: true });
   await make();
   mkdirSync(dirname(stamp), { recursive: true });

@@ -15,7 +15,7 @@ import {
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import type { PoolAnswer } from "../../src/daemon/protocol.js";
-import { Place, until, withoutRoot } from "../daemon-fixture.js";
+import { Place, ROOT, run, until, withoutRoot } from "../daemon-fixture.js";
 
 describe("bad input", () => {
   const place = new Place();
@@ -91,6 +91,62 @@ describe("bad input", () => {
     canary();
   });
 
+  it("a volume that is in use: not destroyed, not renamed, not mounted twice, not unmounted under its users", () => {
+    assert.match(place.fails(5, "volume", "destroy", "v", "--yes").message, /v is mounted at .*mnt/);
+    assert.match(place.fails(5, "volume", "rename", "v", "u").message, /v is mounted at .*mnt/);
+    assert.match(place.fails(5, "pool", "destroy", "p", "--yes").message, /mounted volumes: v/);
+    const [second = ""] = place.folders("second");
+    assert.match(place.fails(5, "mount", "v", second).message, /v is mounted at .*mnt/);
+    const held = openSync(join(mount, "canary"), "r");
+    try {
+      const refused = place.fails(5, "umount", mount);
+      assert.match(refused.message, new RegExp(`mnt is busy: held by .*\\(${process.pid}, `));
+      assert.match(refused.hint, /umount --detach/);
+      canary();
+    } finally {
+      closeSync(held);
+    }
+    assert.match(place.fails(10, "volume", "destroy", "v").message, /destroying volume v/);
+    canary();
+  });
+
+  it("a superblock of a format that is not known: refused, and not touched", () => {
+    // FORMAT.md, section 5, with feature bits of the future: as the corpus has it.
+    const corpus = readFileSync(join(ROOT, "native/format/tests/corpus/superblock"), "latin1");
+    const line = corpus.split("\n").find((text) => text.startsWith("Unsupported\t")) ?? "";
+    const newer = fromCorpus(line.split("\t")[1] ?? "");
+    assert.equal(newer.length, 4096);
+    const [future = ""] = place.folders("future");
+    writeFileSync(join(future, "superblock"), Buffer.concat([newer, newer]));
+    writeFileSync(join(future, "manifest"), Buffer.alloc(8192, 1));
+    const before = hashOf(future);
+    const refusals = [
+      other.fails(9, "pool", "import", "--drive", future),
+      other.fails(5, "pool", "create", "q", "--drive", future),
+      place.fails(5, "pool", "add-drive", "p", "--drive", future),
+    ];
+    for (const { message } of refusals) assert.match(message, /future/);
+    assert.match(refusals[0]?.message ?? "", /newer program/);
+    assert.deepEqual(hashOf(future), before);
+  });
+
+  /** `tests/bytes/fuzz.rs` says how inputs are written. */
+  function fromCorpus(text: string): Buffer {
+    const parts = text.split(" ").map((word) => {
+      const [digits = "", count = "1"] = word.split("*");
+      const bytes = Buffer.from(digits, "hex");
+      return Buffer.concat([bytes, Buffer.alloc(Number(count) - 1, bytes.subarray(-1))]);
+    });
+    return Buffer.concat(parts);
+  }
+
+  /** Every file of a folder, by name. */
+  function hashOf(folder: string): Record<string, string> {
+    return Object.fromEntries(
+      readdirSync(folder).map((name) => [name, readFileSync(join(folder, name)).toString("base64")]),
+    );
+  }
+
   it("names with newlines and invalid UTF-8 are bytes", () => {
     const name = Buffer.from([0x61, 0x0a, 0xff, 0xfe, 0x0d, 0x5c]);
     const path = Buffer.concat([Buffer.from(`${mount}/`), name]);
@@ -120,6 +176,66 @@ describe("bad input", () => {
     spawnSync("chmod", ["000", mount]);
     assert.equal(asNobody(), "EACCES", "rights are checked by the kernel at once");
     spawnSync("chmod", ["755", mount]);
+  });
+});
+
+describe("a full disk under one drive", { skip: withoutRoot }, () => {
+  const place = new Place();
+  const disk = join(place.folder, "disk");
+  after(async () => {
+    await place.stop("SIGTERM");
+    spawnSync("umount", [disk]);
+    await place.remove();
+  });
+
+  it("costs that drive's room only, and no write; all full is ENOSPC, and deleting helps", async () => {
+    const [d1 = "", d2 = "", mount = ""] = place.folders("d1", "d2", "mnt");
+    mkdirSync(disk);
+    run("mount", ["-t", "tmpfs", "-o", "size=160m", "none", disk]);
+    const d3 = join(disk, "d3");
+    mkdirSync(d3);
+    await place.start();
+    const drives = [d1, d2, d3].flatMap((drive) => ["--drive", drive]);
+    place.json("pool", "create", "p", "--size", "128MiB", ...drives);
+    place.json("volume", "create", "v", "--pool", "p", "--rf", "2");
+    place.json("mount", "v", mount);
+    // Somebody else takes what the drive was promised.
+    assert.notEqual(
+      spawnSync("dd", ["if=/dev/zero", `of=${disk}/others`, "bs=1M"]).status,
+      0,
+      "the disk is full",
+    );
+    const pieces: string[] = [];
+    const write = () => {
+      const name = join(mount, `f${pieces.length}`);
+      writeFileSync(name, Buffer.alloc(2 ** 20, pieces.length), { flush: true });
+      pieces.push(name);
+    };
+    // More than two copies on three drives could hold if the third one had stopped everything.
+    for (let number = 0; number < 48; number += 1) write();
+    const state = () => place.status().pools[0]?.status?.drives.map((drive) => drive.state);
+    assert.deepEqual(state(), ["active", "active", "active"], "a full disk is no failure");
+    assert.throws(
+      () => {
+        for (let number = 0; number < 200; number += 1) write();
+      },
+      (error) => (error as NodeJS.ErrnoException).code === "ENOSPC",
+    );
+    for (const [number, name] of pieces.entries()) {
+      assert.ok(readFileSync(name).equals(Buffer.alloc(2 ** 20, number)), name);
+    }
+    for (const name of pieces.slice(0, 16)) rmSync(name);
+    rmSync(join(mount, `f${pieces.length}`), { force: true });
+    await until("it is writable again", () => {
+      try {
+        writeFileSync(join(mount, "again"), Buffer.alloc(2 ** 20, 9), { flush: true });
+        return true;
+      } catch (error) {
+        assert.equal((error as NodeJS.ErrnoException).code, "ENOSPC");
+        return false;
+      }
+    });
+    assert.deepEqual(state(), ["active", "active", "active"]);
   });
 });
 

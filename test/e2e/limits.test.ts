@@ -1,4 +1,4 @@
-// What the daemon does at its limits: no descriptors left, a second daemon, nothing to do.
+// What the daemon does at its limits: no descriptors or no memory left, a second daemon, nothing to do.
 
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
@@ -41,14 +41,7 @@ describe("a daemon with 64 descriptors", { skip: without("prlimit") }, () => {
       }
       assert.ok(refused > 0, "the limit was never met");
       assert.ok(acknowledged.size > 0 || place.fate !== "", "a mount that is there goes on");
-      await place.stop("SIGKILL");
-      await place.start({ ready: false });
-      await until("everything is up again", () => place.cli("status").code === 0);
-      assert.equal(readFileSync(join(mount, "before"), "utf8"), "before");
-      for (const [name, hash] of acknowledged) {
-        const found = createHash("sha256").update(readFileSync(join(mount, name)));
-        assert.equal(found.digest("hex"), hash, name);
-      }
+      await survives(place, mount, acknowledged);
     },
   );
 
@@ -70,20 +63,76 @@ describe("a daemon with 64 descriptors", { skip: without("prlimit") }, () => {
     await until("everything is up again", () => place.cli("status").code === 0);
     assert.equal(readFileSync(join(place.folder, "mnt/before"), "utf8"), "before");
   });
+});
 
-  function write(mount: string, name: string, acknowledged: Map<string, string>): void {
-    const data = randomBytes(100_000);
-    try {
-      writeFileSync(join(mount, name), data, { flush: true });
-    } catch (error) {
-      assert.match(
-        (error as NodeJS.ErrnoException).code ?? "",
-        /^(?:EIO|ENOTCONN|ECONNABORTED|ECANCELED|ENOSPC|EROFS)$/,
-      );
-      return;
-    }
-    acknowledged.set(name, createHash("sha256").update(data).digest("hex"));
+/** Writes a file durably; notes what was acknowledged, and accepts the errors of a daemon in trouble. */
+function write(mount: string, name: string, acknowledged: Map<string, string>): void {
+  const data = randomBytes(100_000);
+  try {
+    writeFileSync(join(mount, name), data, { flush: true });
+  } catch (error) {
+    assert.match(
+      (error as NodeJS.ErrnoException).code ?? "",
+      /^(?:EIO|ENOTCONN|ECONNABORTED|ECANCELED|ENOSPC|EROFS)$/,
+    );
+    return;
   }
+  acknowledged.set(name, createHash("sha256").update(data).digest("hex"));
+}
+
+/** What was acknowledged is there after a kill and a start. */
+async function survives(
+  place: Place,
+  mount: string,
+  acknowledged: ReadonlyMap<string, string>,
+): Promise<void> {
+  await place.stop("SIGKILL");
+  await place.start({ ready: false });
+  await until("everything is up again", () => place.cli("status").code === 0);
+  assert.equal(readFileSync(join(mount, "before"), "utf8"), "before");
+  for (const [name, hash] of acknowledged) {
+    const found = createHash("sha256").update(readFileSync(join(mount, name)));
+    assert.equal(found.digest("hex"), hash, name);
+  }
+}
+
+describe("a daemon that gets no more memory", { skip: without("prlimit") }, () => {
+  const place = new Place();
+  after(() => place.remove());
+
+  /** Enough for small things, not for the ring of another group (64 MiB). */
+  const MORE_BYTES = 40 * MIB;
+
+  it(
+    "fails cleanly or ends, and what it acknowledged is there afterwards",
+    { timeout: 240_000 },
+    async () => {
+      const mount = await place.provision({ drives: 3, rf: 2, size: "256MiB" });
+      writeFileSync(join(mount, "before"), "before", { flush: true });
+      const size = /^VmSize:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${place.pid}/status`, "utf8"))?.[1];
+      const limit = Number(size) * 1024 + MORE_BYTES;
+      run("prlimit", ["--pid", `${place.pid}`, `--as=${limit}:${limit}`]);
+      const acknowledged = new Map<string, string>();
+      let refused = 0;
+      for (let number = 0; number < 12 && place.fate === ""; number += 1) {
+        const { code, stderr } = place.cli("volume", "create", `v${number}`, "--pool", "p", "--json");
+        refused += code === 0 ? 0 : 1;
+        if (code !== 0) assert.notEqual((JSON.parse(stderr) as { message: string }).message, "", stderr);
+        write(mount, `f${number}`, acknowledged);
+      }
+      assert.ok(refused > 0 || place.fate !== "", "the limit was never met");
+      assert.ok(acknowledged.size > 0 || place.fate !== "", "a mount that is there goes on");
+      await survives(place, mount, acknowledged);
+      // A volume that was refused is whole or absent, never half there.
+      for (const { name } of place.json<{ name: string }[]>("volume", "list")) {
+        if (name === "v") continue;
+        const [dir = ""] = place.folders(`mnt-${name}`);
+        place.json("mount", name, dir);
+        writeFileSync(join(dir, "file"), name, { flush: true });
+        place.json("umount", dir);
+      }
+    },
+  );
 });
 
 describe("a second daemon", () => {

@@ -5,6 +5,9 @@ pub trait Clock: Send + Sync {
     fn boottime_ns(&self) -> u64;
     /// Wall time: seconds and nanoseconds since 1970. May jump.
     fn wall(&self) -> (i64, u32);
+    /// Returns after so many nanoseconds of boot time. For a deadline that nothing can shorten: whoever can be told waits
+    /// for a signal instead.
+    fn sleep(&self, ns: u64);
 }
 
 /// The machine's own clocks.
@@ -26,5 +29,16 @@ impl Clock for RealClock {
     }
     fn wall(&self) -> (i64, u32) {
         clock_ns(libc::CLOCK_REALTIME)
+    }
+    fn sleep(&self, ns: u64) {
+        let end_ns = self.boottime_ns() + ns;
+        loop {
+            let left = end_ns.saturating_sub(self.boottime_ns());
+            if left == 0 {
+                return;
+            }
+            // Wakes early now and then.
+            std::thread::park_timeout(std::time::Duration::from_nanos(left));
+        }
     }
 }

@@ -116,6 +116,8 @@ pub trait Drive: Send + Sync {
     /// Makes later overwrites of the range cheap: writes zeroes into it. Content must be dead.
     fn prefill(&self, file: FileId, offset: u64, bytes: u64) -> io::Result<()>;
     fn space(&self) -> io::Result<DriveSpace>;
+    /// Device and inode of the file whose lock keeps other programs of this kernel off the drive, while it is held.
+    fn lock_identity(&self) -> Option<(u64, u64)>;
     /// The real drive behind this one, if it is one: lets [`write_durable`] use one ring for several drives.
     fn as_real(&self) -> Option<&crate::real::RealDrive> {
         None

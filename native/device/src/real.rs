@@ -269,6 +269,12 @@ impl Drive for RealDrive {
         self.directory.space()
     }
 
+    fn lock_identity(&self) -> Option<(u64, u64)> {
+        let lock = self.lock.lock();
+        let found = stat(lock.as_ref()?).ok()?;
+        Some((found.st_dev, found.st_ino))
+    }
+
     fn as_real(&self) -> Option<&RealDrive> {
         Some(self)
     }

@@ -376,7 +376,19 @@ impl Drive for SimDrive {
         })
     }
 
+    /// One program at a time is simulated: it holds the lock.
+    fn lock_identity(&self) -> Option<(u64, u64)> {
+        self.inspect(|drive| Some((drive.label.disk_id + 1, drive.lock)))
+    }
+
     fn as_sim(&self) -> Option<&SimDrive> {
         Some(self)
+    }
+}
+
+impl SimDrive {
+    /// Somebody removed the lock file and made it anew: whoever held it knows nothing of that.
+    pub fn replace_lock(&self) {
+        self.inspect(|drive| drive.lock += 1);
     }
 }

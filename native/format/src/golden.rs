@@ -40,6 +40,7 @@ fn block() -> Superblock {
         name: "tank".into(),
         domain: "a/b/c/d".into(),
         marks: vec![(0, mark(30)), (1, mark(40))],
+        holder: Holder { boot_id: [5; 16], device: 6, inode: 7 },
     }
 }
 
@@ -48,7 +49,7 @@ fn superblock() {
     let bytes = block().encode();
     assert_eq!(bytes.len(), SUPERBLOCK_BYTES);
     assert_eq!(hex(&bytes[..16]), "486f6c64667374500100000000100000");
-    assert_eq!(format!("{:016x}", checksum(&bytes)), "7684b5c7040b01f4");
+    assert_eq!(format!("{:016x}", checksum(&bytes)), "11d7b8289c3e3e8e");
     assert_eq!(Superblock::decode(&bytes).unwrap(), block());
     for at in 0..bytes.len() {
         let mut bad = bytes.clone();

@@ -5,7 +5,8 @@
 //!      | writes u64 | pool uuid 16 B | drive uuid 16 B | index u16 | drives u16 | slot_bytes u32
 //!      | bytes u64 | area_bytes u64 | slab_bytes u64 | mark of itself (34 B, its index first)
 //!      | instance u64 | beat u64 | written i64 | open u8 | manifest drives u8, each u16 | name | domain
-//!      | marks u8, marks × mark | zeroes | checksum u64 in the last 8 of the 4096 bytes
+//!      | marks u8, marks × mark | holder | zeroes | checksum u64 in the last 8 of the 4096 bytes
+//! holder = boot id 16 B | device u64 | inode u64
 //! mark = index u16 | membership u64 | generation u64 | sequence u64 | log tip u64
 //! name, domain = length u16, bytes
 //! ```
@@ -41,6 +42,14 @@ pub struct Mark {
     pub log_tip: u64,
 }
 
+/// The lock file that the writer of a superblock held on the drive, as the kernel of that boot numbered it. Zeroes: none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Holder {
+    pub boot_id: [u8; 16],
+    pub device: u64,
+    pub inode: u64,
+}
+
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Superblock {
     pub compat: u64,
@@ -71,6 +80,7 @@ pub struct Superblock {
     pub domain: String,
     /// Marks of other drives: the next [`MARKS_MAX`] by index, in a circle.
     pub marks: Vec<(u16, Mark)>,
+    pub holder: Holder,
 }
 
 fn put_mark(out: &mut Vec<u8>, index: u16, mark: &Mark) {
@@ -129,6 +139,9 @@ impl Superblock {
         }
         out.put_u8(self.marks.len() as u8);
         self.marks.iter().for_each(|(index, mark)| put_mark(&mut out, *index, mark));
+        out.put_bytes(&self.holder.boot_id);
+        out.put_u64(self.holder.device);
+        out.put_u64(self.holder.inode);
         assert!(out.len() <= SUPERBLOCK_BYTES - 8, "superblock fields fit their slot");
         out.resize(SUPERBLOCK_BYTES - 8, 0);
         let sum = checksum(&out);
@@ -151,6 +164,10 @@ impl Superblock {
             return Err(DecodeError::Checksum);
         }
         let version = take.u32()?;
+        if version == 0 {
+            // Nothing older was ever written.
+            return Err(DecodeError::Invalid("superblock version"));
+        }
         if version != VERSION || take.u32()? as usize != SUPERBLOCK_BYTES {
             return Err(DecodeError::Unsupported(version as u64));
         }
@@ -205,6 +222,7 @@ impl Superblock {
             return Err(DecodeError::Invalid("marks"));
         }
         let marks = (0..marks_len).map(|_| take_mark(&mut take)).collect::<Result<_, _>>()?;
+        let holder = Holder { boot_id: take.uuid()?.0, device: take.u64()?, inode: take.u64()? };
         Ok(Self {
             compat,
             ro_compat,
@@ -227,6 +245,7 @@ impl Superblock {
             name,
             domain,
             marks,
+            holder,
         })
     }
 }

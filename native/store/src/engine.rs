@@ -132,7 +132,10 @@ impl Engine {
         match Pool::probe(&drive)? {
             ProbeInfo::Member { name, pool, .. } => Ok((name, pool.to_string())),
             ProbeInfo::Empty => Err(Error::new(Kind::NotFound, format!("{}: no pool here", path.display()))),
-            ProbeInfo::Foreign { reason } | ProbeInfo::Newer { reason } => Err(Error::invalid(reason)),
+            ProbeInfo::Foreign { reason } => Err(Error::invalid(reason)),
+            ProbeInfo::Newer { reason } => {
+                Err(Error::new(Kind::Denied, format!("it was written by a newer program ({reason})")))
+            }
             ProbeInfo::Damaged { reason } => Err(Error::corrupt(reason)),
         }
     }
@@ -149,10 +152,11 @@ impl Engine {
         let pool_options = PoolOptions {
             clock: foundation.clock.clone(),
             rng: Rng::from_seed(rng.next_u64()),
+            boot_id: foundation.boot_id,
             cache: cache.clone(),
         };
         let pool = Pool::create(name, drives, pool_options)?;
-        Self::start(pool, cache, options, Foundation { rng, ..foundation })
+        Self::start_or_close(pool, cache, options, Foundation { rng, ..foundation })
     }
 
     pub fn open_on(drives: Vec<Arc<dyn Drive>>, options: EngineOptions, foundation: Foundation) -> Result<Arc<Self>> {
@@ -161,10 +165,24 @@ impl Engine {
         let pool_options = PoolOptions {
             clock: foundation.clock.clone(),
             rng: Rng::from_seed(rng.next_u64()),
+            boot_id: foundation.boot_id,
             cache: cache.clone(),
         };
         let pool = Pool::open(drives, pool_options)?;
-        Self::start(pool, cache, options, Foundation { rng, ..foundation })
+        Self::start_or_close(pool, cache, options, Foundation { rng, ..foundation })
+    }
+
+    /// A start that fails leaves nobody behind who has the drives: the next one must not have to make sure of that.
+    fn start_or_close(
+        pool: Arc<Pool>,
+        cache: Arc<BlockCache>,
+        options: EngineOptions,
+        foundation: Foundation,
+    ) -> Result<Arc<Self>> {
+        Self::start(pool.clone(), cache, options, foundation).inspect_err(|_| {
+            // The first error is what the caller gets; without this one the next start only takes longer.
+            let _closed = pool.close();
+        })
     }
 
     fn start(
@@ -291,13 +309,24 @@ impl Engine {
                 format!("a group {group_name} exists: choose another volume name, or join it with --group {group_name}"),
             ));
         }
-        let group = match existing {
-            Some(id) => self.group(id)?,
-            None => self.create_group(group_name)?,
-        };
+        if let Some(id) = existing {
+            self.format_volume(&self.group(id)?, create, policy)?;
+        } else {
+            let id = self.create_group(group_name)?;
+            // Half a volume is none: the name stays free.
+            self.group(id).and_then(|group| self.format_volume(&group, create, policy)).or_else(|error| {
+                self.give_up_group(id)?;
+                Err(error)
+            })?;
+        }
+        self.info(&create.name)
+    }
+
+    /// Makes the volume in its group, durably.
+    fn format_volume(&self, group: &Arc<Group>, create: &VolumeCreate, policy: WritePolicy) -> Result<()> {
         group.raise_rf(create.rf);
-        self.adopt_policies(&group, Some((BranchId(u32::MAX), create.rf, policy)))?;
-        let branch = self.new_branch(&group)?;
+        self.adopt_policies(group, Some((BranchId(u32::MAX), create.rf, policy)))?;
+        let branch = self.new_branch(group)?;
         let record = VolumeRecord {
             next_ino: 0,
             rf: create.rf,
@@ -308,18 +337,28 @@ impl Engine {
             name: create.name.clone(),
         };
         let lsn = Volume::format(group.as_ref(), branch, &record, create.owner)?;
-        self.flush_group(&group, lsn)?;
+        self.flush_group(group, lsn)?;
         let entry = VolumeEntry { group: group.id, branch, mounted: Weak::new() };
         self.volumes.lock().insert(create.name.clone(), entry);
-        self.adopt_policies(&group, None)?;
-        self.info(&create.name)
+        self.adopt_policies(group, None)
     }
 
-    fn create_group(self: &Arc<Self>, name: &str) -> Result<Arc<Group>> {
+    /// The group may be there also when this fails.
+    fn create_group(self: &Arc<Self>, name: &str) -> Result<GroupId> {
         let id = Group::create(&self.pool, name, &mut self.rng.lock())?;
-        let record = self.pool.groups().into_iter().find(|record| record.id == id);
+        let record = self.pool.group(id);
         let record = record.ok_or_else(|| Error::new(Kind::Internal, "the new group is not in the manifest"))?;
-        self.open_group(&record)
+        if let Err(error) = self.open_group(&record) {
+            self.give_up_group(id)?;
+            return Err(error);
+        }
+        Ok(id)
+    }
+
+    /// Removes a group that has no volume (any more).
+    fn give_up_group(&self, id: GroupId) -> Result<()> {
+        self.pool.publish(Edit { groups: vec![GroupChange::Destroy { id }], ..Edit::default() })?;
+        self.dissolve(id)
     }
 
     /// Branch numbers are never reused: branch 0's record counts them.
@@ -436,8 +475,7 @@ impl Engine {
         if others {
             return self.delete_branch(&group, branch);
         }
-        self.pool.publish(Edit { groups: vec![GroupChange::Destroy { id: group_id }], ..Edit::default() })?;
-        self.dissolve(group_id)
+        self.give_up_group(group_id)
     }
 
     /// Deletes every record of a branch, the volume record last, so that a crash in between leaves the volume to be
@@ -467,10 +505,17 @@ impl Engine {
         }
     }
 
-    /// Groups whose destruction a crash has interrupted.
+    /// Groups whose destruction a crash has interrupted, and those whose creation it has: they have no volume.
     fn finish_destroyed(&self) -> Result<()> {
-        let mut destroyed = self.pool.groups().into_iter().filter(|record| record.destroyed);
-        destroyed.try_for_each(|record| self.dissolve(record.id))
+        let used: Vec<GroupId> = self.volumes.lock().values().map(|entry| entry.group).collect();
+        for record in self.pool.groups() {
+            if record.destroyed {
+                self.dissolve(record.id)?;
+            } else if !used.contains(&record.id) {
+                self.give_up_group(record.id)?;
+            }
+        }
+        Ok(())
     }
 
     /// Gives back every table and page of a destroyed group, then forgets it.

@@ -251,3 +251,35 @@ fn a_group_whose_drive_is_away_is_whole_when_it_returns() {
     let problems = rig.engine.fsck().expect("checked").problems;
     assert!(problems.is_empty(), "{problems:?}");
 }
+
+/// Only the chain says where the log begins: without its first segment the frames of the next one do not count, although
+/// they are whole and follow each other.
+#[test]
+fn a_log_without_its_beginning_is_refused() {
+    let rig = Rig::create(35, 3, options());
+    drop(rig.volume("a", 2));
+    let files = mount(&rig.engine, "a");
+    rig.engine.groups()[0].drain_now().expect("drained");
+    for at in 0..12 {
+        put(&files, &format!("file-{at}"), &pattern(at, 60_000));
+        rig.engine.flush().expect("flushed");
+    }
+    let world = copy(&rig.world);
+    let record = rig.engine.pool().groups().remove(0);
+    let mut begun = record.segments.iter().filter(|segment| {
+        let (file, start) = place(&rig.engine, segment.copies[0]);
+        let bytes = world.drives()[segment.copies[0].drive as usize].read_raw(&file, start, BLOCK_BYTES);
+        let header = bytes.and_then(|bytes| FrameHeader::decode(&bytes).ok());
+        header.is_some_and(|header| header.incarnation == segment.incarnation && header.op_count > 0)
+    });
+    let first = begun.next().expect("a segment with frames").clone();
+    assert!(begun.count() > 1, "the log is too short");
+    for segment_copy in &first.copies {
+        let (file, start) = place(&rig.engine, *segment_copy);
+        let zeroes = vec![0; rig.engine.pool().slot_bytes()];
+        world.drives()[segment_copy.drive as usize].write_raw(&file, start, &zeroes);
+    }
+    let rig = open(&world);
+    let Err(error) = rig.engine.volume("a", Default::default()) else { panic!("the log began in the middle") };
+    assert_eq!(error.kind, Kind::Corrupt, "{error}");
+}

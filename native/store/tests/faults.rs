@@ -470,39 +470,6 @@ fn drives_that_do_not_belong_together_are_refused() {
     refuse(vec![drive(&one, 0), drive(&one, 1), Arc::new(foreign)], "somebody's directory");
 }
 
-/// Row 37: a program that was pushed aside notices at its next heartbeat, and does nothing more.
-#[test]
-fn a_program_that_lost_its_drives_writes_nothing_more() {
-    let first = Rig::create(16, 3, options());
-    let files = volume(&first, "v", 2);
-    put(&files, "a", &pattern(1, 10_000)).expect("written");
-    first.engine.flush().expect("flushed");
-    let second = open(&first.world).expect("the second opens where no lock stops it");
-    let expected = text_of(&second.engine, "v");
-    let error = first.engine.pool().heartbeat().expect_err("the first one is out");
-    assert_eq!(error.kind, Kind::Fenced);
-    let before = hashes(&first.world);
-    // Acknowledged or not: it must not reach the drives.
-    let _late = put(&files, "late", &pattern(2, 10_000));
-    assert!(first.engine.flush().is_err(), "a flush of the first was answered");
-    assert_eq!(hashes(&first.world), before, "the first still writes");
-    assert!(text_of(&second.engine, "v") == expected);
-    second.engine.close().expect("closed");
-}
-
-/// Row 37, also after a kill: a heartbeat that stopped does not keep the next start out.
-#[test]
-fn a_stale_heartbeat_keeps_nobody_out() {
-    let rig = Rig::create(17, 3, options());
-    let files = volume(&rig, "v", 2);
-    put(&files, "a", &pattern(1, 10_000)).expect("written");
-    let expected = walk(&files).expect("reads").text;
-    rig.engine.pool().heartbeat().expect("a heartbeat");
-    drop(files);
-    let rig = rig.kill(options());
-    assert!(text_of(&rig.engine, "v") == expected);
-}
-
 /// A volume of a higher RF joins a group whose log has much that is not flushed yet: the headers' RF rises under it.
 #[test]
 fn a_volume_with_more_copies_joins_a_busy_group() {

@@ -43,8 +43,30 @@ fn c_name(name: &str) -> io::Result<CString> {
     CString::new(name).map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "file name with a NUL byte"))
 }
 
+/// Opens a directory; a symbolic link anywhere in the path is refused, so that nobody who owns a directory above can
+/// turn it away while it is looked at. Kernels and sandboxes without openat2 only refuse a last one.
+fn open_without_links(path: &CStr) -> io::Result<OwnedFd> {
+    let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+    // SAFETY: all-zero bytes are a valid `open_how`.
+    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
+    how.flags = flags as u64;
+    how.resolve = libc::RESOLVE_NO_SYMLINKS;
+    let (number, size) = (libc::SYS_openat2, size_of::<libc::open_how>());
+    // SAFETY: `path` is a C string and `how` a valid structure of that size; both outlive the call.
+    let raw = unsafe { libc::syscall(number, libc::AT_FDCWD, path.as_ptr(), &how, size) };
+    let raw = match check(raw as libc::c_int) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
+            // SAFETY: `path` is a C string that outlives the call.
+            check(unsafe { libc::open(path.as_ptr(), flags) })?
+        }
+        result => result?,
+    };
+    // SAFETY: `raw` was just opened and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
 impl Directory {
-    /// Errors: no directory (or a symbolic link) there; writable for everyone; owned by a stranger.
+    /// Errors: no directory there, or a symbolic link on the way; writable for everyone; owned by a stranger.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         // Rebuilt from its components: a trailing slash would make the kernel follow a last symbolic link.
         let path: PathBuf = path.components().collect();
@@ -54,11 +76,7 @@ impl Directory {
         };
         let name = CString::new(path.as_os_str().as_bytes())
             .map_err(|_| explain(io::Error::new(io::ErrorKind::InvalidInput, "path with a NUL byte")))?;
-        let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
-        // SAFETY: `name` is a C string that outlives the call.
-        let raw = check(unsafe { libc::open(name.as_ptr(), flags) }).map_err(explain)?;
-        // SAFETY: `raw` was just opened and nobody else owns it.
-        let descriptor = unsafe { OwnedFd::from_raw_fd(raw) };
+        let descriptor = open_without_links(&name).map_err(explain)?;
         check_owner(&stat(&descriptor).map_err(explain)?).map_err(explain)?;
         Ok(Self { descriptor, path })
     }

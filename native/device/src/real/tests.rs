@@ -463,3 +463,59 @@ fn reads_race_over_copies_and_leave_nothing_behind() {
     });
     assert_eq!((first.winner, said), (Some(1), vec![Err(ErrorKind::UnexpectedEof), Ok(8192)]));
 }
+
+/// Exchanges two names as fast as it can until told to stop; how often.
+fn race(one: &Path, two: &Path, stop: &std::sync::atomic::AtomicBool) -> u64 {
+    use std::os::unix::ffi::OsStrExt;
+    let name = |path: &Path| std::ffi::CString::new(path.as_os_str().as_bytes()).unwrap();
+    let (one, two) = (name(one), name(two));
+    let mut count = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let (number, at, flags) = (libc::SYS_renameat2, libc::AT_FDCWD, libc::RENAME_EXCHANGE);
+        // SAFETY: both names are C strings that outlive the call.
+        let result = unsafe { libc::syscall(number, at, one.as_ptr(), at, two.as_ptr(), flags) };
+        assert_eq!(result, 0, "{}", io::Error::last_os_error());
+        count += 1;
+    }
+    count
+}
+
+/// Somebody who may write above a drive swaps it, or a directory above it, for a link to ours, again and again: a drive
+/// is opened as the directory it is or not at all, and nothing is ever written behind the link (FAULTS.md §4, 8).
+#[test]
+fn a_racer_with_links_gets_nothing_written_elsewhere() {
+    for above in [false, true] {
+        let (folder, victims) = (Folder::new(), Folder::new());
+        let victim = if above { victims.path().join("drive") } else { victims.path().to_owned() };
+        let (swapped, link) = (folder.path().join("here"), folder.path().join("link"));
+        let drive = if above { swapped.join("drive") } else { swapped.clone() };
+        std::fs::create_dir_all(&drive).unwrap();
+        std::fs::create_dir_all(&victim).unwrap();
+        std::os::unix::fs::symlink(victims.path(), &link).unwrap();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        let (mut opened, mut refused) = (0u32, 0u32);
+        let swaps = std::thread::scope(|scope| {
+            let racer = scope.spawn(|| race(&swapped, &link, &stop));
+            while (opened < 200 || refused < 200) && opened + refused < 200_000 {
+                match RealDrive::open(&drive) {
+                    Ok(real) => {
+                        opened += 1;
+                        real.lock().unwrap();
+                        real.create("probe", 4096).unwrap();
+                        real.remove("probe").unwrap();
+                    }
+                    Err(error) => {
+                        refused += 1;
+                        let known = [libc::ELOOP, libc::ENOTDIR, libc::ENOENT];
+                        assert!(known.iter().any(|code| error.to_string().contains(&format!("os error {code}"))), "{error}");
+                    }
+                }
+                let written: Vec<_> = std::fs::read_dir(&victim).unwrap().collect();
+                assert!(written.is_empty(), "written behind the link: {written:?}");
+            }
+            stop.store(true, Ordering::Relaxed);
+            racer.join().unwrap()
+        });
+        assert!(opened >= 200 && refused >= 200, "{opened} opened, {refused} refused, {swaps} swaps");
+    }
+}

@@ -21,6 +21,8 @@ pub(super) struct DriveState {
     pub(super) files: Vec<Option<Arc<str>>>,
     pub(super) faults: Faults,
     pub(super) damage_hidden: bool,
+    /// Number of the lock file.
+    pub(super) lock: u64,
 }
 
 pub(super) fn os_error(code: i32) -> io::Error {
@@ -48,6 +50,7 @@ impl DriveState {
             files: Vec::new(),
             faults: Faults::new(seed),
             damage_hidden: false,
+            lock: 1,
         }
     }
 

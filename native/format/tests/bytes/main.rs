@@ -3,5 +3,6 @@
 
 mod allocations;
 mod document;
+mod fuzz;
 mod hostile;
 mod samples;

@@ -14,11 +14,35 @@ use holdfast_format::op::*;
 use holdfast_format::point::{PointKind, PointRecord};
 use holdfast_format::ring::{RingHeader, RingRecordHeader};
 use holdfast_format::scrub::{ScrubCursor, ScrubPhase, scrub_key};
-use holdfast_format::superblock::{Mark, Superblock};
+use holdfast_format::superblock::{Holder, Mark, Superblock};
 use holdfast_format::table::{SlotAddress, TableDesc, TreeKind};
 use holdfast_format::wire::Take;
 use holdfast_format::*;
+use std::cell::RefCell;
 use std::ops::Range;
+
+thread_local! {
+    static REFUSAL: RefCell<Option<DecodeError>> = const { RefCell::new(None) };
+}
+
+/// Why the newest decoding of this thread failed; `None`: it did not, or the reason has no name.
+pub fn take_refusal() -> Option<DecodeError> {
+    REFUSAL.take()
+}
+
+/// A decoder's result without its reason, which [`take_refusal`] gives.
+trait Told<T> {
+    fn told(self) -> Option<T>;
+}
+
+impl<T> Told<T> for Result<T, DecodeError> {
+    fn told(self) -> Option<T> {
+        self.inspect_err(|error| {
+            REFUSAL.replace(Some(*error));
+        })
+        .ok()
+    }
+}
 
 /// What protects a record from damage.
 pub enum Guard {
@@ -147,13 +171,13 @@ fn values() -> Vec<Sample> {
         boot_id: [0xb0; 16],
         name: "before-upgrade".into(),
     };
-    let again_inode = |bytes: &[u8]| Some(InodeRecord::decode(bytes).ok()?.encode());
+    let again_inode = |bytes: &[u8]| Some(InodeRecord::decode(bytes).told()?.encode());
     vec![
         sample("inode", inode().encode(), again_inode),
         sample("inode-symlink", symlink.encode(), again_inode),
-        sample("dirent", dirent.encode(), |bytes| Some(DirentRecord::decode(bytes).ok()?.encode())),
-        sample("volume", volume.encode(), |bytes| Some(VolumeRecord::decode(bytes).ok()?.encode())),
-        sample("point", point.encode(), |bytes| Some(PointRecord::decode(bytes).ok()?.encode())),
+        sample("dirent", dirent.encode(), |bytes| Some(DirentRecord::decode(bytes).told()?.encode())),
+        sample("volume", volume.encode(), |bytes| Some(VolumeRecord::decode(bytes).told()?.encode())),
+        sample("point", point.encode(), |bytes| Some(PointRecord::decode(bytes).told()?.encode())),
     ]
 }
 
@@ -161,7 +185,7 @@ fn again_cell<const LEVEL: u8>(bytes: &[u8]) -> Option<Vec<u8>> {
     (0..=u8::MAX).step_by(3).for_each(|level| {
         let _ = Cell::decode(level, bytes);
     });
-    Some(Cell::decode(LEVEL, bytes).ok()?.encode())
+    Some(Cell::decode(LEVEL, bytes).told()?.encode())
 }
 
 fn cells() -> Vec<Sample> {
@@ -228,14 +252,14 @@ fn again_effects(branch: BranchId, lsn: Lsn, bytes: &[u8]) -> Option<Vec<u8>> {
             });
         }
     })
-    .ok()?;
+    .told()?;
     Some(again.as_bytes().to_vec())
 }
 
 fn again_op(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut take = Take::new(bytes);
-    let op = Op::take(&mut take).ok()?;
-    take.end().ok()?;
+    let op = Op::take(&mut take).told()?;
+    take.end().told()?;
     let effects = again_effects(op.header.branch, op.header.lsn, op.effects)?;
     let mut out = Vec::new();
     encode_op(&mut out, &op.header, &effects);
@@ -277,8 +301,8 @@ fn frame() -> Vec<u8> {
 }
 
 fn again_frame(bytes: &[u8]) -> Option<Vec<u8>> {
-    let mut header = FrameHeader::decode(bytes).ok()?;
-    let ops = header.ops(bytes).ok()?.to_vec();
+    let mut header = FrameHeader::decode(bytes).told()?;
+    let ops = header.ops(bytes).told()?.to_vec();
     assert!(header.pages() * BLOCK_BYTES >= header.head_bytes());
     assert!(header.end_lsn() >= header.first_lsn);
     let mut out = Vec::new();
@@ -318,7 +342,7 @@ fn log() -> Vec<Sample> {
         sealed(
             "ring-header",
             ring.encode(),
-            |bytes| Some(RingHeader::decode(bytes).ok()?.encode()),
+            |bytes| Some(RingHeader::decode(bytes).told()?.encode()),
             72,
             |bytes| {
                 if let Some(head) = bytes.get(..64) {
@@ -328,7 +352,7 @@ fn log() -> Vec<Sample> {
             },
         ),
         sample("ring-record", record.encode().to_vec(), |bytes| {
-            Some(RingRecordHeader::decode(bytes).ok()?.encode().to_vec())
+            Some(RingRecordHeader::decode(bytes).told()?.encode().to_vec())
         }),
     ]
 }
@@ -361,6 +385,7 @@ fn superblock() -> Superblock {
         name: "tank".into(),
         domain: "r1/b1/n1/d1".into(),
         marks: vec![(2, mark), (0, mark)],
+        holder: Holder { boot_id: [3; 16], device: 0x803, inode: 12 },
     }
 }
 
@@ -372,11 +397,11 @@ fn seal_tail(bytes: &mut [u8]) {
 }
 
 fn again_record(bytes: &[u8]) -> Option<Vec<u8>> {
-    let head = RecordHead::decode(bytes).ok()?;
+    let head = RecordHead::decode(bytes).told()?;
     let body = bytes.get(RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + head.body_bytes as usize)?;
-    head.verify(body).ok()?;
+    head.verify(body).told()?;
     let mut take = Take::new(body);
-    while Item::take(&mut take).ok()?.is_some() {}
+    while Item::take(&mut take).told()?.is_some() {}
     Some(head.encode(body).0)
 }
 
@@ -389,7 +414,7 @@ fn seal_record(bytes: &mut [u8]) {
 }
 
 fn again_egroup(bytes: &[u8]) -> Option<Vec<u8>> {
-    let record = EgroupRecord::decode(bytes).ok()?;
+    let record = EgroupRecord::decode(bytes).told()?;
     (0..=u16::MAX).step_by(7).for_each(|page| {
         record.moved_to(page);
     });
@@ -471,10 +496,10 @@ fn pool() -> Vec<Sample> {
         sample("egroup-data", data.encode(), again_egroup),
         sample("egroup-moved", moved.encode(), again_egroup),
         sample("share-key", share_key(EgroupId(9), 5), |bytes| (bytes.len() == 9).then(|| bytes.to_vec())),
-        sample("share", share_encode(2), |bytes| Some(share_encode(share_decode(bytes).ok()?))),
+        sample("share", share_encode(2), |bytes| Some(share_encode(share_decode(bytes).told()?))),
         footer_sample(&footer),
         sample("scrub-key", scrub_key(), |bytes| (bytes == scrub_key()).then(scrub_key)),
-        sample("scrub-cursor", scrub.encode(), |bytes| Some(ScrubCursor::decode(bytes).ok()?.encode())),
+        sample("scrub-cursor", scrub.encode(), |bytes| Some(ScrubCursor::decode(bytes).told()?.encode())),
     ]
 }
 
@@ -491,17 +516,17 @@ fn footer_sample(footer: &Footer) -> Sample {
 }
 
 fn again_superblock(bytes: &[u8]) -> Option<Vec<u8>> {
-    Some(Superblock::decode(bytes).ok()?.encode())
+    Some(Superblock::decode(bytes).told()?.encode())
 }
 
 fn again_footer(bytes: &[u8]) -> Option<Vec<u8>> {
-    Some(Footer::decode(bytes).ok()?.encode())
+    Some(Footer::decode(bytes).told()?.encode())
 }
 
 fn again_item(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut take = Take::new(bytes);
-    let item = Item::take(&mut take).ok()??;
-    take.end().ok()?;
+    let item = Item::take(&mut take).told()??;
+    take.end().told()?;
     let mut out = Vec::new();
     item.encode(&mut out);
     Some(out)
@@ -600,9 +625,9 @@ fn again_block<const DEATHS: bool>(bytes: &[u8]) -> Option<Vec<u8>> {
         let _ = find(bytes, key);
     }
     let mut cursor = BlockCursor::default();
-    cursor.reset(bytes).ok()?;
+    cursor.reset(bytes).told()?;
     let mut builder = BlockBuilder::new(DEATHS);
-    while cursor.advance(bytes).ok()? {
+    while cursor.advance(bytes).told()? {
         let (key, stamp, death) = (cursor.key().to_vec(), cursor.stamp(), cursor.death());
         builder.push(Entry { key: &key, stamp, death, value: cursor.value(bytes) });
     }
@@ -613,7 +638,7 @@ fn again_block<const DEATHS: bool>(bytes: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn again_index(bytes: &[u8]) -> Option<Vec<u8>> {
-    let index = Index::decode(bytes.to_vec()).ok()?;
+    let index = Index::decode(bytes.to_vec()).told()?;
     for block in 0..index.blocks() {
         let place = index.place(block);
         assert!(place.offset.checked_add(place.length).is_some());
@@ -638,7 +663,7 @@ fn tables() -> Vec<Sample> {
         sealed(
             "table-header",
             header,
-            |bytes| index::decode_header(bytes).ok().map(|_| bytes.to_vec()),
+            |bytes| index::decode_header(bytes).told().map(|_| bytes.to_vec()),
             48,
             |bytes| {
                 if let Some(body) = bytes.get(..40) {
@@ -652,8 +677,8 @@ fn tables() -> Vec<Sample> {
         sample("table-index", index, again_index),
         sample("table-desc", desc, |bytes| {
             let mut take = Take::new(bytes);
-            let desc = TableDesc::take(&mut take).ok()?;
-            take.end().ok()?;
+            let desc = TableDesc::take(&mut take).told()?;
+            take.end().told()?;
             let mut out = Vec::new();
             desc.encode(&mut out);
             Some(out)

@@ -12,7 +12,7 @@ use super::options::VolumeInfo;
 use crate::error::{Error, Kind, Result};
 use crate::group::Group;
 use crate::metadata::io::TreeEdit;
-use crate::placement::{Edit, GroupChange, GroupRecord};
+use crate::placement::{Edit, GroupRecord};
 use holdfast_format::inode::{Time, VolumeRecord};
 use holdfast_format::{BranchId, GroupId};
 use std::sync::{Arc, Weak};
@@ -150,8 +150,7 @@ impl Engine {
             )));
         }
         self.volumes.lock().retain(|_, entry| entry.group != id);
-        let edit = Edit { groups: vec![GroupChange::Destroy { id }], ..Edit::default() };
-        Some(self.pool.publish(edit).and_then(|()| self.dissolve(id)))
+        Some(self.give_up_group(id))
     }
 
     /// Removes the tables of a damaged group. What a table names that no copy tells any more stays in use: nobody knows

@@ -69,6 +69,8 @@ pub(super) fn assemble(assembly: Assembly, mut options: PoolOptions) -> Arc<Pool
         kept_below: AtomicU64::new(0),
         closed: AtomicBool::new(false),
         fenced: AtomicBool::new(false),
+        boot_id: options.boot_id,
+        looked_ns: AtomicU64::new(opened_ns),
         broken: AtomicBool::new(false),
         clean_cursor: Mutex::new(EgroupId(0)),
         read_turn: AtomicU64::new(0),

@@ -115,11 +115,7 @@ impl Pool {
         }
         self.probe_slow();
         let mut journal = self.journal.lock();
-        let exchanged = self.check_owner(&journal)?;
-        self.put_out_locked(&mut journal, exchanged)?;
-        journal.beat += 1;
-        let failed = self.write_superblocks(&mut journal, Beat::Fast);
-        self.put_out_locked(&mut journal, failed)?;
+        self.beat(&mut journal)?;
         self.judge_health();
         self.leave_slow_manifests(&mut journal)
     }

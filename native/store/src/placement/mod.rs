@@ -31,6 +31,7 @@ mod journal;
 mod labels;
 mod membership;
 mod open;
+mod owner;
 mod placing;
 mod publish;
 mod reading;
@@ -116,6 +117,9 @@ pub struct Pool {
     kept_below: AtomicU64,
     closed: AtomicBool,
     fenced: AtomicBool,
+    boot_id: [u8; 16],
+    /// Boot time of the newest look at our own superblocks.
+    looked_ns: AtomicU64,
     /// The last drive failed: as `Journal::broken`, for those who do not hold the publish lock.
     broken: AtomicBool,
     clean_cursor: Mutex<EgroupId>,

@@ -6,6 +6,7 @@ use super::Pool;
 use super::create::{Assembly, assemble};
 use super::disk::{Disk, DiskSpec, Layout, MANIFEST_FILE};
 use super::journal::{Copy, Recovered, recover};
+use super::owner::await_silence;
 use super::report::count;
 use super::superblocks::{Found, is_bare, read_slots};
 use super::types::{DriveCondition, PoolOptions};
@@ -201,6 +202,8 @@ fn disks(
 /// superblocks; a crash between leaves the old area in charge.
 pub(super) fn open(drives: Vec<Arc<dyn Drive>>, options: PoolOptions) -> Result<Arc<Pool>> {
     let (members, mut warnings) = members(drives)?;
+    let drives: Vec<_> = members.iter().map(|member| (&*member.drive, &member.block)).collect();
+    await_silence(&drives, options.boot_id, &*options.clock)?;
     let known = known_marks(&members);
     let mut recovered = read_manifest(&members, &known)?;
     let block = &members[0].block;

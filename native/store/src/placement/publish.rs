@@ -348,6 +348,7 @@ impl Pool {
     /// 2. Manifest drives that failed are out: m+1 is durable on the others.
     /// 3. `visible` runs, then the image changes, then slots are freed and the epoch goes on.
     pub(super) fn commit(&self, journal: &mut Journal, change: Change<'_>, visible: &dyn Fn()) -> Result<()> {
+        self.ensure_owner_locked(journal)?;
         let sequence = journal.sequence + 1;
         let (body, items) = change.encode(sequence, &|key| Ok(self.record(key)?.is_some()))?;
         let mut failed = self.write_record(journal, &body)?;

@@ -46,6 +46,7 @@ impl Pool {
         behind: Behind,
     ) -> Result<Vec<SlotAddress>> {
         self.check_writable()?;
+        self.ensure_owner()?;
         let mut writes = Vec::with_capacity(copies.len() * pieces.len());
         let mut targets = Vec::with_capacity(writes.capacity());
         for copy in copies {
@@ -201,7 +202,7 @@ impl Pool {
         let Some((drive, file, at)) = self.disks[copy.drive as usize].place(copy.slot, start) else {
             return false;
         };
-        if self.check_writable().is_err() {
+        if self.check_writable().is_err() || !self.is_owner_now() {
             return false;
         }
         match drive.write(file, at, &[&whole], Durability::Durable) {

@@ -3,6 +3,7 @@
 
 use super::disk::{Disk, MANIFEST_FILE, SUPERBLOCK_FILE, drive_error};
 use super::health::Health;
+use super::owner::holder_of;
 use super::types::ProbeInfo;
 use super::{Journal, Pool};
 use crate::error::{Error, Kind, Result};
@@ -172,6 +173,7 @@ impl Pool {
             name: self.name.clone(),
             domain: disk.label().to_string(),
             marks: others.filter_map(|other| Some((other, *journal.known.get(&other)?))).collect(),
+            holder: disk.drive.as_ref().map(|drive| holder_of(&**drive, self.boot_id)).unwrap_or_default(),
         }
     }
 

@@ -21,6 +21,7 @@ fn world(drives: usize) -> (SimWorld, Vec<SimDrive>) {
 
 fn options(seed: u64) -> PoolOptions {
     PoolOptions {
+        boot_id: [7; 16],
         clock: Arc::new(holdfast_device::sim::SimWorld::new(0).clock()),
         rng: Rng::from_seed(seed),
         cache: Arc::new(BlockCache::new(1 << 20)),

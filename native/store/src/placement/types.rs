@@ -21,6 +21,8 @@ pub struct PoolOptions {
     pub clock: Arc<dyn Clock>,
     /// For identities and for spreading copies.
     pub rng: Rng,
+    /// Of the kernel that runs.
+    pub boot_id: [u8; 16],
     /// Cache of metadata blocks, shared with the groups.
     pub cache: Arc<BlockCache>,
 }
