@@ -164,7 +164,8 @@ pub trait FileSystem: Send + Sync {
     /// Returns the bytes copied, which may be fewer than asked for.
     fn copy_file_range(&self, caller: &Caller, from: (Ino, u64), to: (Ino, u64), length: u64) -> FsResult<u64>;
     fn lseek(&self, ino: Ino, offset: u64, whence: Whence) -> FsResult<u64>;
-    /// Makes everything acknowledged before this call durable, then calls `done`.
+    /// Makes the newest change of the inode durable, with everything that was acknowledged before it, then calls `done`.
+    /// For the root that is everything.
     fn fsync(&self, caller: &Caller, ino: Ino, done: FlushDone);
     /// Calls `visit` for entries after `cookie` (0: from the start, with "." and "..") until it returns false.
     /// The entry for which it returns false was refused: it counts no reference and comes again.

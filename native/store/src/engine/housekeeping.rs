@@ -48,8 +48,10 @@ fn flusher(weak: &Weak<Group>, clock: &dyn Clock) {
         let result = if now >= next_tick_ns {
             next_tick_ns = now + SECOND_NS;
             group.second_now()
-        } else {
+        } else if group.wants_flush() {
             group.flush_now()
+        } else {
+            continue;
         };
         if result.is_ok() && group.log().wants_refill() {
             // Short of space: the commit that needs a segment will say so, and reclaim.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Waiting ring bytes that start a flush by themselves.
-const FLUSH_TRIGGER_BYTES: u64 = 1 << 20;
+pub(super) const FLUSH_TRIGGER_BYTES: u64 = 1 << 20;
 /// Frozen memtables that may wait for the drain.
 const FROZEN_MAX: usize = 1;
 /// Share of a memtable's budget that ops which free space may go over it, instead of waiting.

@@ -101,6 +101,8 @@ pub struct Group {
     /// Wakes whoever waits for the drain to take a memtable.
     drained_signal: (Mutex<Drains>, Condvar),
     flusher: Bell,
+    /// Newest LSN that somebody wants durable.
+    wanted: AtomicU64,
     idle: Mutex<points::Idle>,
     /// Held during a search for space.
     reclaim: Mutex<drain::Reclaim>,
@@ -210,6 +212,13 @@ impl Group {
         self.flusher.ring();
     }
 
+    /// Whether the flusher has something to do now: what was wanted may have become durable with somebody else's frame,
+    /// and what has come since can wait for its own reason.
+    pub(crate) fn wants_flush(&self) -> bool {
+        let wanted = Lsn(self.wanted.load(Ordering::Acquire)) > self.log.durable();
+        wanted || self.log.ring.page_bytes() >= commit::FLUSH_TRIGGER_BYTES
+    }
+
     /// Blocks until a flush is wanted or `wait` has passed; false when the group is closed.
     pub(crate) fn await_flush(&self, wait: std::time::Duration) -> bool {
         if !self.closed.load(Ordering::Acquire) {
@@ -297,7 +306,10 @@ impl Ledger for Group {
             return;
         }
         if self.options.background {
-            self.kick_flusher();
+            // Who wanted as much before has rung already.
+            if self.wanted.fetch_max(lsn.0, Ordering::AcqRel) < lsn.0 {
+                self.kick_flusher();
+            }
         } else if let Err(error) = self.flush_now()
             && self.log.blocked().is_none()
         {

@@ -133,6 +133,7 @@ impl Group {
             log,
             row,
             logged_bytes: AtomicU64::new(0),
+            wanted: AtomicU64::new(0),
             log_bytes_due: (pool.space().total / LOG_SHARE).min(LOG_BYTES_MAX),
             commit: Mutex::new(Commit { next: Lsn(newest.0 + 1), op: Vec::new() }),
             newest: AtomicU64::new(newest.0),

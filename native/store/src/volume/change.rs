@@ -209,6 +209,7 @@ impl Change<'_> {
                 if let Some(step) = self.step.take() {
                     step.accept();
                 }
+                self.touched.iter().for_each(|touched| volume.durability.changed_inode(touched.ino, lsn));
                 volume.durability.changed(lsn);
                 Ok(Done { lsn, orphans: self.orphans })
             }

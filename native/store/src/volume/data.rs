@@ -145,7 +145,7 @@ impl Volume {
         *change.inode(ino)? = record;
         let done = change.commit(whole)?;
         drop(held);
-        if flags.will_sync && !self.policy.ack_write() {
+        if (self.durability.written(ino) || flags.will_sync) && !self.policy.ack_write() {
             self.begin_flush(done.lsn);
         }
         self.settle(done)

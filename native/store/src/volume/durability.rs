@@ -5,10 +5,25 @@ use super::change::{Done, actor};
 use crate::api::{Caller, FlushDone, FsError, FsResult};
 use crate::error::Result;
 use holdfast_format::op::{Effects, OpKind};
-use holdfast_format::{Ino, Lsn};
+use holdfast_format::{Ino, Lsn, ROOT_INO};
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+/// Inodes that share a mark may wait for each other's changes, never for too few.
+const MARKS: usize = 1024;
+/// Fsyncs that each followed one write, before the next write begins its flush by itself.
+const HABIT: u8 = 2;
+
+/// What is known of the inodes that share it.
+struct Mark {
+    /// LSN of the newest change.
+    changed: AtomicU64,
+    /// Times in a row that one write was followed by one fsync; [`WRITTEN`] in between.
+    habit: AtomicU8,
+}
+
+const WRITTEN: u8 = 0x80;
 
 /// Newest ops of this volume.
 pub struct Durability {
@@ -16,16 +31,52 @@ pub struct Durability {
     changed: AtomicU64,
     /// FSYNC record.
     synced: AtomicU64,
+    marks: Box<[Mark]>,
 }
 
 impl Durability {
     /// `newest` at the volume's opening: everything before is covered by a flush up to there.
     pub fn new(newest: Lsn) -> Self {
-        Self { changed: AtomicU64::new(newest.0), synced: AtomicU64::new(newest.0) }
+        let mark = || Mark { changed: AtomicU64::new(newest.0), habit: AtomicU8::new(0) };
+        Self {
+            changed: AtomicU64::new(newest.0),
+            synced: AtomicU64::new(newest.0),
+            marks: (0..MARKS).map(|_| mark()).collect(),
+        }
     }
 
+    fn mark(&self, ino: Ino) -> &Mark {
+        &self.marks[ino.0 as usize % MARKS]
+    }
+
+    /// The volume as such has changed.
     pub fn changed(&self, lsn: Lsn) {
         self.changed.fetch_max(lsn.0, Ordering::AcqRel);
+    }
+
+    /// An inode has. To be followed by [`Self::changed`].
+    pub fn changed_inode(&self, ino: Ino, lsn: Lsn) {
+        self.mark(ino).changed.fetch_max(lsn.0, Ordering::AcqRel);
+    }
+
+    /// A write; true when an fsync is most likely on its way: its flush had better begin.
+    pub fn written(&self, ino: Ino) -> bool {
+        let habit = &self.mark(ino).habit;
+        let before = habit.load(Ordering::Relaxed);
+        let kept = if before & WRITTEN == 0 { before } else { 0 };
+        habit.store(kept | WRITTEN, Ordering::Relaxed);
+        kept >= HABIT
+    }
+
+    /// An fsync; returns the LSN that it has to wait for. The root stands for everything.
+    fn fsync(&self, ino: Ino) -> u64 {
+        let mark = self.mark(ino);
+        let before = mark.habit.load(Ordering::Relaxed);
+        if before & WRITTEN != 0 {
+            mark.habit.store(((before & !WRITTEN) + 1).min(HABIT), Ordering::Relaxed);
+        }
+        let newest = if ino == ROOT_INO { &self.changed } else { &mark.changed };
+        newest.load(Ordering::Acquire)
     }
 }
 
@@ -66,15 +117,16 @@ impl Volume {
         self.ledger.flush(lsn, Box::new(|_| ()));
     }
 
-    /// An FSYNC record goes before the flush (REPLICATION.md 6), unless nothing changed since the last one.
+    /// Waits for the newest change of the inode, and with it for all that was acknowledged before it. An FSYNC record
+    /// goes into the log first, unless nothing changed since the last one: it tells peers what was asked to be durable
+    /// (REPLICATION.md 6), and need not be durable itself.
     pub(super) fn sync(&self, caller: &Caller, ino: Ino, done: FlushDone) {
+        let until = self.durability.fsync(ino);
         let changed = self.durability.changed.load(Ordering::Acquire);
-        let mut until = self.durability.synced.load(Ordering::Acquire);
-        if changed > until {
+        if changed > self.durability.synced.load(Ordering::Acquire) {
             match self.commit_effects(OpKind::Fsync, actor(caller), ino, Effects::new()) {
                 Ok(lsn) => {
-                    until = lsn.0;
-                    self.durability.synced.fetch_max(until, Ordering::AcqRel);
+                    self.durability.synced.fetch_max(lsn.0, Ordering::AcqRel);
                 }
                 Err(error) => return done(Err(error)),
             }

@@ -168,8 +168,11 @@ pub struct Player {
     next_volume: u32,
     fill: u8,
     recording: bool,
-    /// LSN of the newest op of a volume, and what was promised to be durable, by fsync and the like.
-    changed: BTreeMap<String, u64>,
+    /// Newest LSN before the last call that changed a volume; by inode, what it looked like and an LSN that its last
+    /// change is not below; what was promised to be durable, by fsync and the like.
+    began: BTreeMap<String, u64>,
+    seen: BTreeMap<(String, Ino), (String, u64)>,
+    fsynced: Option<Ino>,
     synced: BTreeMap<GroupId, u64>,
     pub moments: Vec<Moment>,
     pub states: States,
@@ -236,7 +239,9 @@ impl Player {
             next_volume: 0,
             fill: 0,
             recording: false,
-            changed: BTreeMap::new(),
+            began: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            fsynced: None,
             synced: BTreeMap::new(),
             moments: Vec::new(),
             states: States::new(),
@@ -516,8 +521,8 @@ impl Player {
                     ((if volume == name { new_name.clone() } else { volume }, ino), count)
                 });
                 self.held = moved.collect();
-                if let Some(lsn) = self.changed.remove(&name) {
-                    self.changed.insert(new_name, lsn);
+                if let Some(lsn) = self.began.remove(&name) {
+                    self.began.insert(new_name, lsn);
                 }
             }
             _ => {
@@ -566,7 +571,9 @@ impl Player {
 
     fn file_op(&mut self, op: OpName) -> FsResult<bool> {
         let Some((name, volume)) = self.pick_volume() else { return Ok(false) };
-        let entries = walk(&volume)?.entries;
+        let tree = walk(&volume)?;
+        self.look(&name, tree.inodes);
+        let entries = tree.entries;
         if matches!(op, O::Create | O::Mkdir | O::Symlink | O::Link | O::Tmpfile)
             && entries.len() > ENTRIES_MAX
         {
@@ -574,17 +581,26 @@ impl Player {
         }
         self.told(format!("{op:?} in {name}"));
         let group = self.group_of(&name).expect("the volume's group");
-        let before = group.newest().0;
-        let changed = self.changed.get(&name).copied().unwrap_or(0);
+        self.began.insert(name.clone(), group.newest().0);
         let done = self.act_on(op, &name, &volume, &entries)?;
-        if op == O::Fsync && done {
+        if let Some(ino) = self.fsynced.take() {
+            let promised = self.seen.get(&(name, ino)).map_or(0, |(_, lsn)| *lsn);
             let synced = self.synced.entry(group.id).or_default();
-            *synced = changed.max(*synced);
-        }
-        if group.newest().0 > before {
-            self.changed.insert(name, group.newest().0);
+            *synced = promised.max(*synced);
         }
         Ok(done)
+    }
+
+    /// Notes which inodes the last call on a volume has changed: an fsync promises an inode's last change, and with it
+    /// everything that was acknowledged before.
+    fn look(&mut self, name: &str, inodes: BTreeMap<Ino, String>) {
+        let first = self.began.get(name).map_or(0, |newest| newest + 1);
+        for (ino, text) in inodes {
+            let seen = self.seen.entry((name.to_owned(), ino)).or_default();
+            if seen.0 != text {
+                *seen = (text, first);
+            }
+        }
     }
 
     fn act_on(&mut self, op: OpName, name: &str, volume: &Volume, entries: &[Entry]) -> FsResult<bool> {
@@ -738,6 +754,7 @@ impl Player {
                 let (sender, receiver) = std::sync::mpsc::channel();
                 volume.fsync(&ROOT, ino, Box::new(move |result| drop(sender.send(result))));
                 receiver.recv().expect("an answer")?;
+                self.fsynced = Some(ino);
             }
         }
         Ok(true)

@@ -4,6 +4,7 @@ use holdfast_format::checksum::checksum;
 use holdfast_format::{Ino, ROOT_INO};
 use holdfast_store::api::{Attr, FileSystem, FsResult};
 use holdfast_store::volume::Volume;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::ROOT;
@@ -35,12 +36,14 @@ impl Entry {
 /// Every name of a volume, and the text of all that can be seen through them.
 pub struct Tree {
     pub entries: Vec<Entry>,
+    /// What was seen of each inode.
+    pub inodes: BTreeMap<Ino, String>,
     pub text: String,
 }
 
 /// Walks a volume that is mounted without access times.
 pub fn walk(volume: &Volume) -> FsResult<Tree> {
-    let mut tree = Tree { entries: Vec::new(), text: String::new() };
+    let mut tree = Tree { entries: Vec::new(), inodes: BTreeMap::new(), text: String::new() };
     describe(volume, ROOT_INO, KIND_DIRECTORY, &mut tree.text)?;
     let mut directories = vec![(ROOT_INO, String::new())];
     while let Some((dir, path)) = directories.pop() {
@@ -55,7 +58,9 @@ pub fn walk(volume: &Volume) -> FsResult<Tree> {
         for (name, ino, kind) in found {
             let path = format!("{path}/{}", String::from_utf8_lossy(&name));
             let _ = write!(tree.text, "{path} ");
+            let from = tree.text.len();
             let size = describe(volume, ino, kind, &mut tree.text)?.size;
+            tree.inodes.insert(ino, tree.text[from..].to_owned());
             if kind == KIND_DIRECTORY {
                 directories.push((ino, path));
             }

@@ -191,11 +191,59 @@ fn an_fsync_logs_a_record_only_after_a_change() {
     sync();
     assert_eq!(bench.new_ops(before), [OpKind::Fsync]);
     let newest = bench.ledger.state.lock().newest;
-    assert_eq!(bench.ledger.state.lock().flushed, newest);
+    assert_eq!(bench.ledger.state.lock().flushed, newest - 1, "the record itself is not waited for");
     bench.write(file, 0, b"x");
     sync();
     assert_eq!(bench.new_ops(before), [OpKind::Fsync, OpKind::Write, OpKind::Fsync]);
     assert_eq!(done.load(Ordering::Relaxed), 3);
+}
+
+#[test]
+fn an_fsync_waits_for_its_own_inode_and_what_came_before() {
+    let bench = bench();
+    let files = ["one", "two"].map(|name| bench.file(ROOT_INO, name));
+    let flushed = || bench.ledger.state.lock().flushed;
+    let sync = |ino| {
+        let expect = |result: FsResult<()>| result.expect("is durable");
+        bench.volume.fsync(&ROOT, ino, Box::new(expect));
+    };
+    bench.write(files[0], 0, b"x");
+    let first = bench.ledger.state.lock().newest;
+    bench.write(files[1], 0, b"x");
+    let second = bench.ledger.state.lock().newest;
+    sync(files[0]);
+    assert_eq!(flushed(), first, "not for what others write meanwhile");
+    sync(files[1]);
+    assert_eq!(flushed(), second);
+    bench.volume.setxattr(&ROOT, files[0], b"user.a", b"b", 0, false).expect("sets");
+    let third = bench.ledger.state.lock().newest;
+    sync(files[0]);
+    assert_eq!(flushed(), third, "any change of the inode counts");
+    bench.file(ROOT_INO, "three");
+    let fourth = bench.ledger.state.lock().newest;
+    sync(ROOT_INO);
+    assert_eq!(flushed(), fourth, "the root stands for everything");
+}
+
+#[test]
+fn a_write_that_an_fsync_always_follows_begins_its_flush() {
+    let bench = bench();
+    let file = bench.file(ROOT_INO, "f");
+    let flushed_by_write = || {
+        bench.write(file, 0, b"x");
+        let state = bench.ledger.state.lock();
+        state.flushed == state.newest
+    };
+    let sync = || bench.volume.fsync(&ROOT, file, Box::new(|result| result.expect("is durable")));
+    let round = || {
+        let early = flushed_by_write();
+        sync();
+        early
+    };
+    assert_eq!([round(), round(), round(), round()], [false, false, true, true]);
+    assert!(flushed_by_write(), "the habit still holds");
+    assert!(!flushed_by_write(), "two writes without an fsync end it");
+    assert_eq!([round(), round(), round()], [false, false, true], "and it begins anew");
 }
 
 #[test]
