@@ -113,7 +113,8 @@ pub trait Drive: Send + Sync {
     fn write(&self, file: FileId, offset: u64, slices: &[&[u8]], durability: Durability) -> io::Result<()>;
     /// Everything that was written before this call is durable when it returns.
     fn flush(&self) -> io::Result<()>;
-    /// Makes later overwrites of the range cheap: writes zeroes into it. Content must be dead.
+    /// Makes later overwrites of the range cheap: writes zeroes into it, durably, unless they are cheap already. Content
+    /// must be dead.
     fn prefill(&self, file: FileId, offset: u64, bytes: u64) -> io::Result<()>;
     fn space(&self) -> io::Result<DriveSpace>;
     /// Device and inode of the file whose lock keeps other programs of this kernel off the drive, while it is held.

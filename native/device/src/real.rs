@@ -262,7 +262,14 @@ impl Drive for RealDrive {
     }
 
     fn prefill(&self, file: FileId, offset: u64, bytes: u64) -> io::Result<()> {
-        self.file(file)?.prefill(offset, bytes)
+        self.check_flushed()?;
+        let file = self.file(file)?;
+        let lost = |_: &io::Error| self.flush_failed.store(true, Ordering::Release);
+        if self.flush_domain.is_some() && file.is_settled(offset, bytes).inspect_err(lost)? {
+            return Ok(());
+        }
+        file.prefill(offset, bytes)?;
+        file.sync_data().inspect_err(lost)
     }
 
     fn space(&self) -> io::Result<DriveSpace> {

@@ -143,17 +143,21 @@ fn ranges_past_the_end_are_refused() {
 }
 
 #[test]
-fn prefill_zeroes_its_range_only() {
+fn prefill_settles_its_range_and_touches_nothing_else() {
     let folder = Folder::new();
     let drive = folder.drive();
     let bytes = 3 << 20;
     let file = drive.create("slab", bytes).unwrap();
-    let ones = vec![1u8; bytes as usize];
-    drive.write(file, 0, &[&ones], Durability::Cached).unwrap();
-    drive.flush().unwrap();
-    drive.prefill(file, 8192, (2 << 20) + 4096).unwrap();
-    let mut expected = ones;
-    expected[8192..8192 + (2 << 20) + 4096].fill(0);
+    let ones = vec![1u8; 8192];
+    drive.write(file, 0, &[&ones], Durability::Durable).unwrap();
+    drive.write(file, bytes - 8192, &[&ones], Durability::Durable).unwrap();
+    let settled = || drive.file(file).unwrap().is_settled(0, bytes).unwrap();
+    assert!(!settled());
+    drive.prefill(file, 8192, bytes - 16384).unwrap();
+    assert_eq!(settled(), drive.flush_domain.is_some());
+    let mut expected = vec![0; bytes as usize];
+    expected[..8192].fill(1);
+    expected[bytes as usize - 8192..].fill(1);
     assert_eq!(read(&drive, file, 0, bytes as usize), expected);
 }
 
@@ -291,7 +295,7 @@ fn sets_larger_than_the_ring_and_the_thread_road_give_the_same() {
         .collect();
     assert!(crate::drive::write_durable(&writes).iter().all(Result::is_ok));
     assert_eq!(read(&drive, file, 0, 40 * 4096), pages.concat());
-    drive.prefill(file, 0, 1 << 20).unwrap();
+    drive.write(file, 0, &[&vec![0; 1 << 20]], Durability::Durable).unwrap();
     assert!(parallel::write_on_threads(&writes).iter().all(Result::is_ok));
     assert_eq!(read(&drive, file, 0, 40 * 4096), pages.concat());
 }

@@ -28,25 +28,33 @@ pub(super) fn started(result: std::io::Result<std::thread::JoinHandle<()>>, engi
 }
 
 pub(super) fn start_flusher(engine: &Arc<Engine>, group: &Arc<Group>) -> Result<()> {
-    let clock = engine.clock.clone();
     group.log().set_patient(true);
-    let group = Arc::downgrade(group);
-    started(spawn("holdfast-flush", move || flusher(&group, clock.as_ref())), engine)
+    for ticks in [true, false] {
+        let (clock, group) = (engine.clock.clone(), Arc::downgrade(group));
+        started(spawn("holdfast-flush", move || flusher(&group, clock.as_ref(), ticks)), engine)?;
+    }
+    Ok(())
 }
 
-/// Flushes when somebody waits, when enough is waiting, and once a second with a tick. The error of a failed flush is kept
-/// by the log and shown by every later call.
-fn flusher(weak: &Weak<Group>, clock: &dyn Clock) {
+/// Flushes when somebody waits and when enough is waiting; the one that `ticks` also once a second, with a tick. Two of
+/// them, so that the next frame is begun while one is on its way. The error of a failed flush is kept by the log and shown
+/// by every later call.
+fn flusher(weak: &Weak<Group>, clock: &dyn Clock, ticks: bool) {
     let mut next_tick_ns = clock.boottime_ns() + SECOND_NS;
     loop {
         let Some(group) = weak.upgrade() else { return };
-        let wait = next_tick_ns.saturating_sub(clock.boottime_ns());
+        // Without anything better to do, the one that does not tick makes the next segments ready.
+        let busy = !ticks && matches!(group.log().prepare_step(), Ok(true));
+        let wait = if busy { 0 } else { next_tick_ns.saturating_sub(clock.boottime_ns()) };
         if !group.await_flush(Duration::from_nanos(wait)) {
             return;
         }
         let now = clock.boottime_ns();
-        let result = if now >= next_tick_ns {
+        let due = now >= next_tick_ns;
+        if due {
             next_tick_ns = now + SECOND_NS;
+        }
+        let result = if due && ticks {
             group.second_now()
         } else if group.wants_flush() {
             group.flush_now()

@@ -119,7 +119,7 @@ impl Group {
             }
             self.counters.ops.fetch_add(1, Ordering::Relaxed);
             self.counters.bytes_written.fetch_add(draft.payload.len() as u64, Ordering::Relaxed);
-            if self.options.background && self.log.ring.page_bytes() >= FLUSH_TRIGGER_BYTES {
+            if self.options.background && self.log.waiting_bytes() >= FLUSH_TRIGGER_BYTES {
                 self.kick_flusher();
             }
             return Ok(lsn);

@@ -18,6 +18,7 @@ use crate::extent::cache::DataCache;
 use crate::ledger::{BlockRef, Durable, Ledger, Mapped, OpDraft, Space};
 use crate::metadata::tree::Tree;
 use crate::oplog::log::Log;
+use crate::oplog::place::Place;
 use crate::placement::Pool;
 use holdfast_device::Clock;
 use holdfast_format::inode::Time;
@@ -45,7 +46,7 @@ pub struct GroupOptions {
     pub data_cache: Arc<DataCache>,
 }
 
-/// Wakes one thread, at once or at its next look; never lost.
+/// Wakes a thread, at once or at its next look; never lost.
 #[derive(Default)]
 pub struct Bell {
     rung: Mutex<bool>,
@@ -54,6 +55,12 @@ pub struct Bell {
 
 impl Bell {
     pub fn ring(&self) {
+        *self.rung.lock() = true;
+        self.signal.notify_one();
+    }
+
+    /// Wakes all who wait.
+    pub fn ring_all(&self) {
         *self.rung.lock() = true;
         self.signal.notify_all();
     }
@@ -188,35 +195,31 @@ impl Group {
 
     /// Writes everything acknowledged so far to the drives, durably, and answers who waits for it.
     pub fn flush_now(&self) -> Result<()> {
-        let view = self.view();
-        let generations = &view.generations;
-        self.log.flush(&|moved| {
-            for generation in generations {
-                generation.places.set(moved);
-            }
-            // Memtables that were started after this flush began take part, too.
-            for generation in &self.view.read().generations {
-                if !generations.iter().any(|known| Arc::ptr_eq(known, generation)) {
-                    generation.places.set(moved);
-                }
-            }
-        })
+        self.log.flush(&|moved| self.moved(moved))
+    }
+
+    /// Ops lie elsewhere now. A memtable leaves the view only when all of its ops are durable, so the view of now has all
+    /// that can be meant.
+    fn moved(&self, moved: &[(Lsn, Place)]) {
+        for generation in &self.view.read().generations {
+            generation.places.set(moved);
+        }
     }
 
     /// The flusher's step after an idle second: the floor follows the last flush.
     pub fn flush_floor_now(&self) -> Result<()> {
-        self.log.flush_floor()
+        self.log.flush_floor(&|moved| self.moved(moved))
     }
 
     pub(crate) fn kick_flusher(&self) {
         self.flusher.ring();
     }
 
-    /// Whether the flusher has something to do now: what was wanted may have become durable with somebody else's frame,
-    /// and what has come since can wait for its own reason.
+    /// Whether a flusher has something to do now: what was wanted may be in somebody else's frame already, and what has
+    /// come since can wait for its own reason.
     pub(crate) fn wants_flush(&self) -> bool {
-        let wanted = Lsn(self.wanted.load(Ordering::Acquire)) > self.log.durable();
-        wanted || self.log.ring.page_bytes() >= commit::FLUSH_TRIGGER_BYTES
+        let wanted = Lsn(self.wanted.load(Ordering::Acquire)) > self.log.placed();
+        wanted || self.log.waiting_bytes() >= commit::FLUSH_TRIGGER_BYTES
     }
 
     /// Blocks until a flush is wanted or `wait` has passed; false when the group is closed.
@@ -235,7 +238,7 @@ impl Group {
     pub fn shut(&self) {
         self.closed.store(true, Ordering::Release);
         self.log.set_patient(false);
-        self.kick_flusher();
+        self.flusher.ring_all();
         self.kick_drain();
         self.drained_signal.1.notify_all();
     }

@@ -2,25 +2,30 @@
 //!
 //! Invariants
 //! - A frame is written once, durably, on all copies of its segment; a page is never rewritten.
-//! - `durable` moves only after every page that the frame names is durable (STORE.md 13).
-//! - `Reservation` never promises more than the reserved segments can hold: it packs every unflushed op as a frame
-//!   of its own, which is never tighter than what the flusher will do.
+//! - `durable` moves only after every page that the frame names is durable (STORE.md 13), and those of all frames before.
+//! - The lock order is refilling, writer, flights; waiters and reservation come last.
+
+mod ahead;
+mod frames;
+mod reservation;
+#[cfg(test)]
+mod tests;
 
 use crate::error::{Error, Kind, Result};
 use crate::ledger::Durable;
 use crate::oplog::place::Place;
 use crate::oplog::ring::Ring;
 use crate::placement::{Draw, Edit, Pool, Segment};
+use frames::{Flights, Writer, head_pages};
 use holdfast_device::SharedMemory;
-use holdfast_format::frame::{FRAME_HEADER_BYTES, FrameHeader, FramePlace};
-use holdfast_format::limits::{BLOCK_BYTES, FRAME_OPS_MAX};
-use holdfast_format::op::{OP_HEADER_BYTES, Op};
-use holdfast_format::wire::Take;
+use holdfast_format::limits::BLOCK_BYTES;
+use holdfast_format::op::OP_HEADER_BYTES;
 use holdfast_format::{EgroupId, GroupId, Lsn, Row};
 use parking_lot::{Condvar, Mutex};
-use std::collections::{BTreeMap, VecDeque};
+use reservation::{Cost, Reservation};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// A change of drives cannot be missed for longer than this.
 const DRIVES_WAIT: std::time::Duration = std::time::Duration::from_millis(100);
@@ -38,88 +43,8 @@ pub struct UsedSegment {
     pub has_frames: bool,
 }
 
-/// Pages that one op takes at most: in the frame's segment, and in the series of its payload.
-#[derive(Clone, Copy, Debug)]
-struct Cost {
-    lsn: Lsn,
-    head_pages: u32,
-    payload_pages: u32,
-    payload_rf: u8,
-}
-
-#[derive(Default)]
-struct Reservation {
-    /// Free pages per segment that is still to be written, by RF class: the open one first.
-    lanes: [VecDeque<u32>; 3],
-    unflushed: VecDeque<Cost>,
-    stock: [VecDeque<Segment>; 3],
-    /// Pages left in the open segment of each class.
-    open_pages: [Option<u32>; 3],
-}
-
 /// Is told where ops lie now.
 pub type Moved<'a> = &'a dyn Fn(&[(Lsn, Place)]);
-
-/// Takes `pages` contiguous pages of one segment from a lane.
-fn take_pages(lane: &mut VecDeque<u32>, pages: u32) -> bool {
-    let Some(at) = lane.iter().position(|free| *free >= pages) else {
-        return false;
-    };
-    lane.drain(..at);
-    lane[0] -= pages;
-    true
-}
-
-impl Reservation {
-    fn admit(&mut self, cost: Cost, header_rf: u8) -> bool {
-        let header = header_rf as usize - 1;
-        if cost.payload_pages == 0 || cost.payload_rf == header_rf {
-            return take_pages(&mut self.lanes[header], cost.head_pages + cost.payload_pages);
-        }
-        let payload = cost.payload_rf as usize - 1;
-        let fits = self.lanes[payload].iter().any(|free| *free >= cost.payload_pages);
-        fits && take_pages(&mut self.lanes[header], cost.head_pages)
-            && take_pages(&mut self.lanes[payload], cost.payload_pages)
-    }
-
-    /// Starts again from what is really free, and packs what is not flushed yet.
-    fn rebuild(&mut self, header_rf: u8, slot_pages: u32) {
-        for class in 0..3 {
-            self.lanes[class] = self.open_pages[class].into_iter().collect();
-            let fresh = self.stock[class].len();
-            self.lanes[class].extend(std::iter::repeat_n(slot_pages, fresh));
-        }
-        let costs = std::mem::take(&mut self.unflushed);
-        for cost in &costs {
-            let admitted = self.admit(*cost, header_rf);
-            debug_assert!(admitted, "the flusher packed worse than the reservation: {cost:?}");
-        }
-        self.unflushed = costs;
-    }
-}
-
-/// An open segment of one RF class.
-struct Open {
-    segment: Segment,
-    next_page: u32,
-    used: UsedSegment,
-}
-
-struct Writer {
-    open: [Option<Open>; 3],
-    /// Copies of the newest frame's header.
-    header_rf: u8,
-    /// Written segments in log order, without the open ones.
-    done: Vec<UsedSegment>,
-    chain: u64,
-    /// `durable_lsn` that the newest frame carries.
-    carried: Lsn,
-    /// Of the pool, when the segments were looked at for lost drives.
-    membership: u64,
-    head: SharedMemory,
-    frame: Vec<u8>,
-    ops: Vec<u8>,
-}
 
 #[derive(Default)]
 struct Waiters {
@@ -139,6 +64,20 @@ pub struct Log {
     refilling: Mutex<()>,
     reservation: Mutex<Reservation>,
     writer: Mutex<Writer>,
+    /// Frames that were begun and are not durable yet.
+    flights: Mutex<Flights>,
+    /// A frame has landed, or none ever will.
+    landed: Condvar,
+    /// The segment in stock that is being made ready, held during each step of it. Whoever takes a segment out of the stock
+    /// takes this lock afterwards, and so waits for a step in progress.
+    ahead: Mutex<ahead::Ahead>,
+    /// Pages of the newest frames, on average.
+    frame_pages: AtomicU32,
+    /// Memory for the heads of frames, while no frame needs it.
+    heads: Mutex<Vec<SharedMemory>>,
+    /// Newest op that a frame was begun for, and the ring's pages up to there.
+    placed: AtomicU64,
+    placed_pages: AtomicU64,
     durable: AtomicU64,
     /// Copies that a frame needs to count (STORE.md 27); with fewer, those who wait for it are refused or go on waiting.
     copies_min: AtomicU8,
@@ -154,35 +93,6 @@ pub struct Log {
     pub logged_bytes: AtomicU64,
 }
 
-/// What the flusher gathers from the ring for one frame.
-struct Batch {
-    /// Copies of the frame's header. May be raised meanwhile, for later frames.
-    header_rf: u8,
-    first_lsn: Lsn,
-    count: usize,
-    position: u64,
-    page_tail: u64,
-    pages: [u32; 3],
-    /// (lsn, rf, page position, pages)
-    payloads: Vec<(Lsn, u8, u64, u32)>,
-}
-
-fn head_pages(ops_bytes: usize) -> u32 {
-    (FRAME_HEADER_BYTES + ops_bytes).div_ceil(BLOCK_BYTES) as u32
-}
-
-/// The headers' RF was raised: every segment that was begun is ended. So a segment holds frames from its first page on,
-/// each with its payload, or payload only; recovery and the drain rely on it.
-fn follow_header_rf(writer: &mut Writer, header_rf: u8) {
-    if writer.header_rf == header_rf {
-        return;
-    }
-    writer.header_rf = header_rf;
-    for open in &mut writer.open {
-        writer.done.extend(open.take_if(|open| open.next_page > 0).map(|ended| ended.used));
-    }
-}
-
 impl Log {
     /// A log whose newest durable op is `tip`, with chain hash `chain`. `used` are the segments that replay read.
     pub fn new(
@@ -195,17 +105,8 @@ impl Log {
         used: Vec<UsedSegment>,
     ) -> Self {
         let slot_bytes = pool.slot_bytes();
-        let writer = Writer {
-            open: [None, None, None],
-            header_rf,
-            done: used,
-            chain: tip.1,
-            carried: tip.0,
-            membership: pool.membership(),
-            head: SharedMemory::heap(slot_bytes),
-            frame: Vec::new(),
-            ops: Vec::new(),
-        };
+        let position = ring.window().0;
+        let writer = Writer::new(header_rf, used, tip, pool.membership(), position);
         Self {
             pool,
             group,
@@ -216,6 +117,13 @@ impl Log {
             refilling: Mutex::default(),
             reservation: Mutex::default(),
             writer: Mutex::new(writer),
+            flights: Mutex::default(),
+            landed: Condvar::new(),
+            ahead: Mutex::default(),
+            frame_pages: AtomicU32::new(0),
+            heads: Mutex::default(),
+            placed: AtomicU64::new(tip.0.0),
+            placed_pages: AtomicU64::new(0),
             durable: AtomicU64::new(tip.0.0),
             copies_min: AtomicU8::new(1),
             fail_below: AtomicBool::new(false),
@@ -230,6 +138,16 @@ impl Log {
 
     pub fn durable(&self) -> Lsn {
         Lsn(self.durable.load(Ordering::Acquire))
+    }
+
+    /// Newest op that is durable or on its way to be.
+    pub fn placed(&self) -> Lsn {
+        Lsn(self.placed.load(Ordering::Acquire))
+    }
+
+    /// Payload in the ring that no frame was begun for.
+    pub fn waiting_bytes(&self) -> u64 {
+        self.ring.page_bytes_from(self.placed_pages.load(Ordering::Acquire))
     }
 
     pub fn header_rf(&self) -> u8 {
@@ -325,7 +243,7 @@ impl Log {
         let mut reservation = self.reservation.lock();
         let admitted = reservation.admit(cost, self.header_rf());
         if admitted {
-            reservation.unflushed.push_back(cost);
+            reservation.unplaced.push_back(cost);
         }
         admitted
     }
@@ -333,8 +251,8 @@ impl Log {
     /// The op that was admitted last was not logged after all.
     pub fn withdraw(&self, lsn: Lsn) {
         let mut reservation = self.reservation.lock();
-        if reservation.unflushed.back().is_some_and(|cost| cost.lsn == lsn) {
-            reservation.unflushed.pop_back();
+        if reservation.unplaced.back().is_some_and(|cost| cost.lsn == lsn) {
+            reservation.unplaced.pop_back();
         }
     }
 
@@ -395,48 +313,6 @@ impl Log {
         carried < self.durable()
     }
 
-    /// Writes everything that is in the ring now. `moved` learns the new places before the ring forgets the old ones.
-    ///
-    /// Order (each step a crash test):
-    /// 1. gather ops from the ring's tail, as many as fit into the open segments;
-    /// 2. write payload of other RF classes, durably on all copies;
-    /// 3. write the frame, durably on all copies;
-    /// 4. tell the new places; move `durable`; trim the ring; answer the waiters.
-    ///
-    /// Recovery: a frame counts when its chain continues and its ops and every page it names verify.
-    pub fn flush(&self, moved: Moved<'_>) -> Result<()> {
-        let mut writer = self.writer.lock();
-        let membership = self.pool.membership();
-        if writer.membership != membership {
-            writer.membership = membership;
-            match self.leave_degraded(&mut writer) {
-                // Without a better place the log goes on where it is, as long as that has copies enough.
-                Err(error) if !matches!(error.kind, Kind::NoSpace | Kind::Unavailable) => return Err(error),
-                _ => {}
-            }
-        }
-        let (_, end) = self.ring.window();
-        loop {
-            if let Some(error) = self.failure() {
-                return Err(error);
-            }
-            let (position, _) = self.ring.window();
-            if position >= end {
-                return Ok(());
-            }
-            if let Some(error) = self.blocked() {
-                if self.fails_below() {
-                    self.refuse(&error);
-                }
-                return Err(error);
-            }
-            if let Err(error) = self.write_frame(&mut writer, position, end, moved) {
-                self.fail(error.clone());
-                return Err(error);
-            }
-        }
-    }
-
     /// Goes on in fresh segments where the open one or those in stock lie on a drive that was lost or is to be
     /// emptied.
     pub fn renew(&self) -> Result<()> {
@@ -470,262 +346,12 @@ impl Log {
             });
             reservation.stock[class].extend(fresh);
         }
+        self.end_step();
         self.settle(writer);
         if unused.is_empty() {
             return Ok(());
         }
         self.pool.publish(Edit { segments_released: unused, ..Edit::default() })
-    }
-
-    /// Writes a frame without ops, so that the floor covers the last flush (STORE.md 14). Skipped when it has no place.
-    pub fn flush_floor(&self) -> Result<()> {
-        let mut writer = self.writer.lock();
-        let (position, end) = self.ring.window();
-        if position != end || writer.carried >= self.durable() {
-            return Ok(());
-        }
-        let header_rf = self.header_rf();
-        let class = header_rf as usize - 1;
-        follow_header_rf(&mut writer, header_rf);
-        let has_room = writer.open[class].as_ref().is_some_and(|open| open.next_page < self.slot_pages);
-        if !has_room {
-            return Ok(());
-        }
-        let batch = Batch {
-            header_rf,
-            first_lsn: Lsn(self.durable().0 + 1),
-            count: 0,
-            position,
-            page_tail: 0,
-            pages: [0; 3],
-            payloads: Vec::new(),
-        };
-        writer.ops.clear();
-        self.put_frame(&mut writer, &batch).inspect_err(|error| self.fail(error.clone()))?;
-        self.settle(&writer);
-        Ok(())
-    }
-
-    fn write_frame(
-        &self,
-        writer: &mut Writer,
-        position: u64,
-        end: u64,
-        moved: Moved<'_>,
-    ) -> Result<()> {
-        let batch = self.gather(writer, position, end)?;
-        let bases = self.put_frame(writer, &batch)?;
-        let mut next = bases;
-        let mut places = Vec::with_capacity(batch.payloads.len());
-        for (lsn, rf, _, pages) in &batch.payloads {
-            let (egroup, page) = &mut next[*rf as usize - 1];
-            places.push((*lsn, Place::Egroup(*egroup, *page as u16)));
-            *page += pages;
-        }
-        moved(&places);
-        let last = Lsn(batch.first_lsn.0 + batch.count as u64 - 1);
-        self.durable.store(last.0, Ordering::Release);
-        self.ring.trim(batch.position, batch.page_tail);
-        self.settle(writer);
-        self.answer(last);
-        Ok(())
-    }
-
-    /// Step 1. Opens fresh segments where the next op does not fit.
-    fn gather(&self, writer: &mut Writer, position: u64, end: u64) -> Result<Batch> {
-        let header_rf = self.header_rf();
-        follow_header_rf(writer, header_rf);
-        let mut batch = Batch {
-            header_rf,
-            first_lsn: Lsn(0),
-            count: 0,
-            position,
-            page_tail: 0,
-            pages: [0; 3],
-            payloads: Vec::new(),
-        };
-        writer.ops.clear();
-        while batch.position < end && batch.count < FRAME_OPS_MAX {
-            let record = self.ring.record(batch.position)?;
-            let op = Op::take(&mut Take::new(record.op)).map_err(|error| Error::decode("an op in the ring", error))?;
-            let pages = op.header.payload_pages;
-            let rf = if pages == 0 { header_rf } else { op.header.payload_rf };
-            let mut wanted = batch.pages;
-            wanted[rf as usize - 1] += pages;
-            let head = head_pages(writer.ops.len() + record.op.len());
-            let header_need = head + wanted[header_rf as usize - 1];
-            let header_fits = self.room(writer, header_rf) >= header_need;
-            let payload_fits = rf == header_rf || self.room(writer, rf) >= wanted[rf as usize - 1];
-            if !(header_fits && payload_fits) {
-                if batch.count > 0 {
-                    break;
-                }
-                if !header_fits {
-                    self.open_next(writer, header_rf)?;
-                }
-                if !payload_fits {
-                    self.open_next(writer, rf)?;
-                }
-                continue;
-            }
-            if batch.count == 0 {
-                batch.first_lsn = op.header.lsn;
-            }
-            if pages > 0 {
-                batch.payloads.push((op.header.lsn, rf, record.page_position, pages));
-                batch.page_tail = record.page_position + (pages as usize * BLOCK_BYTES) as u64;
-            }
-            writer.ops.extend_from_slice(record.op);
-            batch.pages = wanted;
-            batch.count += 1;
-            batch.position = record.next;
-        }
-        Ok(batch)
-    }
-
-    fn room(&self, writer: &Writer, rf: u8) -> u32 {
-        writer.open[rf as usize - 1].as_ref().map_or(0, |open| self.slot_pages - open.next_page)
-    }
-
-    fn open_next(&self, writer: &mut Writer, rf: u8) -> Result<()> {
-        let class = rf as usize - 1;
-        let from_stock = || self.reservation.lock().stock[class].pop_front();
-        let segment = match from_stock() {
-            Some(segment) => segment,
-            None => {
-                // The reservation promises that this does not happen; a raised header RF may bring it about. Some may
-                // be on their way into the stock: they come first.
-                let _in_order = self.refilling.lock();
-                match from_stock() {
-                    Some(segment) => segment,
-                    None => {
-                        let mut fresh = self.pool.take_segments(self.group, rf, 1, Draw::Upkeep)?;
-                        fresh.pop().ok_or_else(|| Error::new(Kind::Internal, "the pool gave no log segment"))?
-                    }
-                }
-            }
-        };
-        let used = UsedSegment {
-            egroup: segment.egroup,
-            rf,
-            last_lsn: Lsn(0),
-            chain_before: writer.chain,
-            has_frames: false,
-        };
-        if let Some(open) = writer.open[class].replace(Open { segment, next_page: 0, used }) {
-            writer.done.push(open.used);
-        }
-        Ok(())
-    }
-
-    /// Steps 2 and 3. Returns where the payload of each RF class begins.
-    fn put_frame(&self, writer: &mut Writer, batch: &Batch) -> Result<[(EgroupId, u32); 3]> {
-        let header_rf = batch.header_rf;
-        let header_class = header_rf as usize - 1;
-        if writer.open[header_class].is_none() {
-            self.open_next(writer, header_rf)?;
-        }
-        let head = head_pages(writer.ops.len());
-        let mut bases = [(EgroupId(0), 0u32); 3];
-        let mut places = [FramePlace::default(); 3];
-        for class in 0..3 {
-            let Some(open) = writer.open[class].as_ref().filter(|_| batch.pages[class] > 0) else { continue };
-            let first = open.next_page + if class == header_class { head } else { 0 };
-            bases[class] = (open.segment.egroup, first);
-            places[class] =
-                FramePlace { egroup: open.segment.egroup, first_page: first as u16, pages: batch.pages[class] as u16 };
-        }
-        for class in (0..3).filter(|class| *class != header_class && batch.pages[*class] > 0) {
-            let slices = self.payload_slices(batch, class as u8 + 1);
-            if let Some(open) = &writer.open[class] {
-                let copies =
-                    self.pool.write_segment(&open.segment, open.next_page * BLOCK_BYTES as u32, &slices)?;
-                self.secure(&open.segment, open.next_page + batch.pages[class], copies)?;
-                self.pool_bytes(&slices);
-            }
-        }
-        let Writer { open, head: head_memory, frame, ops, chain, carried, .. } = writer;
-        let Some(header_open) = open[header_class].as_mut() else {
-            return Err(Error::new(Kind::Internal, "no open log segment"));
-        };
-        let durable = self.durable();
-        let mut header = FrameHeader {
-            op_count: batch.count as u16,
-            group: self.group,
-            row: self.row,
-            incarnation: header_open.segment.incarnation,
-            membership: self.pool.membership(),
-            first_lsn: batch.first_lsn,
-            durable_lsn: durable,
-            ops_bytes: ops.len() as u32,
-            header_rf,
-            wall_sec: self.wall_sec.load(Ordering::Relaxed),
-            places,
-            ops_checksum: 0,
-            previous_chain: *chain,
-            chain: 0,
-        };
-        header.seal(ops, frame);
-        head_memory.write(0, frame);
-        let mut slices = vec![head_memory.read(0, frame.len())];
-        slices.extend(self.payload_slices(batch, header_rf));
-        let copies =
-            self.pool.write_segment(&header_open.segment, header_open.next_page * BLOCK_BYTES as u32, &slices)?;
-        self.secure(
-            &header_open.segment,
-            header_open.next_page + head + batch.pages[header_class],
-            copies,
-        )?;
-        self.pool_bytes(&slices);
-        self.flushes.fetch_add(1, Ordering::Relaxed);
-        if !header_open.used.has_frames {
-            header_open.used.chain_before = *chain;
-        }
-        *chain = header.chain;
-        *carried = durable;
-        let last = Lsn(header.end_lsn().0 - 1);
-        header_open.next_page += head;
-        header_open.used.has_frames = true;
-        header_open.used.last_lsn = last;
-        for class in 0..3 {
-            if let Some(open) = open[class].as_mut().filter(|_| batch.pages[class] > 0) {
-                open.next_page += batch.pages[class];
-                open.used.last_lsn = last;
-            }
-        }
-        Ok(bases)
-    }
-
-    fn pool_bytes(&self, slices: &[&[u8]]) {
-        let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
-        self.logged_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-
-    /// Payload of one RF class, neighbours merged.
-    fn payload_slices(&self, batch: &Batch, rf: u8) -> Vec<&[u8]> {
-        let mut runs: Vec<(u64, usize)> = Vec::new();
-        for (_, _, position, pages) in batch.payloads.iter().filter(|payload| payload.1 == rf) {
-            let bytes = *pages as usize * BLOCK_BYTES;
-            match runs.last_mut() {
-                Some((start, length)) if self.ring.adjoins(*start, *length, *position) => *length += bytes,
-                _ => runs.push((*position, bytes)),
-            }
-        }
-        runs.into_iter().map(|(position, bytes)| self.ring.pages(position, bytes)).collect()
-    }
-
-    /// The reservation starts again from what is really left.
-    fn settle(&self, writer: &Writer) {
-        let durable = self.durable();
-        let mut reservation = self.reservation.lock();
-        while reservation.unflushed.front().is_some_and(|cost| cost.lsn <= durable) {
-            reservation.unflushed.pop_front();
-        }
-        for class in 0..3 {
-            reservation.open_pages[class] =
-                writer.open[class].as_ref().map(|open| self.slot_pages - open.next_page);
-        }
-        reservation.rebuild(self.header_rf(), self.slot_pages);
     }
 
     fn answer(&self, upto: Lsn) {
@@ -749,6 +375,9 @@ impl Log {
         for done in waiting.into_values().flatten() {
             done(Err(error.clone()));
         }
+        // Under the lock, so that nobody is between looking for a failure and falling asleep.
+        let _flights = self.flights.lock();
+        self.landed.notify_all();
     }
 
     /// What the drain may release when everything up to `drained` is in tables: the segments, and the chain before the
@@ -767,9 +396,11 @@ impl Log {
         self.writer.lock().done.retain(|used| !egroups.contains(&used.egroup));
     }
 
-    /// Ends the open segments and gives up the stock: returns what was reserved and never written. For close and for
+    /// Waits for the frames in flight, ends the open segments and gives up the stock: returns what was reserved and never written. For close and for
     /// groups that sleep.
     pub fn seal(&self) -> Vec<EgroupId> {
+        self.await_all_landed();
+        self.heads.lock().clear();
         let mut writer = self.writer.lock();
         let mut reservation = self.reservation.lock();
         let mut unused = Vec::new();
@@ -781,6 +412,8 @@ impl Log {
             reservation.open_pages[class] = None;
             reservation.lanes[class].clear();
         }
+        drop(reservation);
+        self.end_step();
         unused
     }
 

@@ -165,10 +165,10 @@ impl Ring {
         (at.op_tail, at.op_head)
     }
 
-    /// Page bytes between tail and head.
-    pub fn page_bytes(&self) -> u64 {
+    /// Page bytes between `position` and head.
+    pub fn page_bytes_from(&self, position: u64) -> u64 {
         let at = self.positions.lock();
-        at.page_head - at.page_tail
+        at.page_head - position.max(at.page_tail)
     }
 
     /// The record at `position`, which lies inside the window.

@@ -61,6 +61,7 @@ pub(super) fn assemble(assembly: Assembly, mut options: PoolOptions) -> Arc<Pool
         group_domains: RwLock::default(),
         unpublished: Mutex::new(BTreeMap::new()),
         suspects: Mutex::new(Vec::new()),
+        restoring: Mutex::default(),
         pins: Mutex::new(BTreeMap::new()),
         holds: Mutex::new(Holds { epoch: 1, live: BTreeMap::new() }),
         emptied: Mutex::new(BTreeMap::new()),

@@ -41,7 +41,7 @@ mod scrub;
 mod slots;
 mod superblocks;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod types;
 
 pub use crate::metadata::io::PageName;
@@ -106,6 +106,8 @@ pub struct Pool {
     unpublished: Mutex<BTreeMap<EgroupId, EgroupRecord>>,
     /// Drives that failed a repair while the publish lock was held: the next edit puts them out.
     suspects: Mutex<Vec<(u16, String)>>,
+    /// Held while an open segment gets back what it lost. Taken before the publish lock.
+    restoring: Mutex<()>,
     pins: Mutex<BTreeMap<EgroupId, BTreeMap<u16, u32>>>,
     holds: Mutex<Holds>,
     /// Egroups without a live page, and the epoch of the edit that made them so: to be freed.

@@ -102,12 +102,27 @@ impl Pool {
             let what = format!("pool {}: no copy of log segment {} is durable", self.name, segment.egroup);
             return Err(Error::new(Kind::Unavailable, what));
         }
-        if done.len() == segment.copies.len() {
+        // Looked at after the writes: whoever copies the segment after a drive went out copies these bytes, too.
+        if done.len() == segment.copies.len() && self.readable(&done).len() == done.len() {
             return Ok(done.len());
+        }
+        self.make_up(segment, offset, slices, done)
+    }
+
+    /// A drive was lost while a frame was written. Other frames of the segment are in flight, and may have moved it to other
+    /// drives already: those get this frame, too, then what is still missing is copied.
+    fn make_up(&self, segment: &Segment, offset: u32, slices: &[&[u8]], done: Vec<SlotAddress>) -> Result<usize> {
+        let _one_at_a_time = self.restoring.lock();
+        let (_, copies) = self.group_of_segment(segment)?;
+        let missing: Vec<SlotAddress> =
+            self.readable(&copies).into_iter().filter(|copy| !done.contains(copy)).collect();
+        let mut whole = self.readable(&done);
+        if !missing.is_empty() {
+            whole.extend(self.write_copies_with(&missing, &[(offset, slices)], Behind::Nothing)?);
         }
         let end = offset + slices.iter().map(|slice| slice.len() as u32).sum::<u32>();
         // Without room elsewhere it stays as it is.
-        Ok(self.restore_segment(segment, end).unwrap_or(done.len()))
+        Ok(self.restore_segment_locked(segment, end).unwrap_or(whole.len()))
     }
 
     /// Makes the copies anew that an open segment has lost, of its first `bytes`; gives the number of copies then. Those
@@ -116,6 +131,11 @@ impl Pool {
     /// Crash order: 1. the content is durable in fresh slots; 2. one edit names them; a crash before that leaves the
     /// segment with the copies that it had.
     pub(crate) fn restore_segment(&self, segment: &Segment, bytes: u32) -> Result<usize> {
+        let _one_at_a_time = self.restoring.lock();
+        self.restore_segment_locked(segment, bytes)
+    }
+
+    fn restore_segment_locked(&self, segment: &Segment, bytes: u32) -> Result<usize> {
         let (group, copies) = self.group_of_segment(segment)?;
         let mut after: Vec<SlotAddress> = self.readable(&copies);
         let Some(source) = after.first().copied() else { return Ok(0) };
@@ -146,6 +166,19 @@ impl Pool {
         count(&self.counters.copies_healed, fresh.len() as u64);
         count(&self.counters.bytes_healed, fresh.len() as u64 * content.len() as u64);
         Ok(after.len())
+    }
+
+    /// Makes a part of a segment, which holds nothing yet, cheap to write on all its copies.
+    pub fn prefill_segment(&self, segment: &Segment, offset: u32, bytes: u32) -> Result<()> {
+        self.check_writable()?;
+        for copy in &segment.copies {
+            let disk = self.disk_of(*copy)?;
+            let Some((drive, file, at)) = disk.place(copy.slot, offset) else { continue };
+            drive.prefill(file, at, bytes as u64).map_err(|error| {
+                Error::new(Kind::Unavailable, format!("{}: making a log segment ready: {error}", disk.name()))
+            })?;
+        }
+        Ok(())
     }
 
     /// One copy, as it is. For log recovery, which compares copies itself.

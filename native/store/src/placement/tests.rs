@@ -10,10 +10,10 @@ use holdfast_format::{Lsn, TableId};
 use std::collections::BTreeSet;
 
 const MIB: u64 = 1 << 20;
-const GROUP: GroupId = GroupId(1);
+pub(crate) const GROUP: GroupId = GroupId(1);
 const ENODEV: i32 = 19;
 
-fn world(drives: usize) -> (SimWorld, Vec<SimDrive>) {
+pub(crate) fn world(drives: usize) -> (SimWorld, Vec<SimDrive>) {
     let world = SimWorld::new(7);
     let drives = (0..drives).map(|index| world.add_drive(&format!("drive-{index}"), 256 * MIB)).collect();
     (world, drives)
@@ -42,7 +42,7 @@ fn dynamic(drives: &[SimDrive]) -> Vec<Arc<dyn Drive>> {
 }
 
 /// A pool with group 1, ready to free.
-fn fresh(drives: &[SimDrive]) -> Arc<Pool> {
+pub(crate) fn fresh(drives: &[SimDrive]) -> Arc<Pool> {
     let pool = Pool::create("tank", pool_drives(drives, 64 * MIB), options(1)).unwrap();
     let id = pool.new_group_id();
     assert_eq!(id, GROUP);
@@ -56,7 +56,7 @@ fn create_group(pool: &Pool, id: GroupId, name: &str) -> Result<()> {
     pool.publish(Edit { groups: vec![change], ..Edit::default() })
 }
 
-fn reopen(drives: &[SimDrive]) -> Result<Arc<Pool>> {
+pub(crate) fn reopen(drives: &[SimDrive]) -> Result<Arc<Pool>> {
     let pool = Pool::open(dynamic(drives), options(2))?;
     pool.replay_done();
     Ok(pool)
