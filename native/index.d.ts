@@ -74,6 +74,8 @@ export interface Healing {
   thingsLost: bigint
   /** With copies that should be further apart. */
   thingsMisplaced: bigint
+  /** To be moved so that drives are filled evenly. */
+  bytesUnbalanced: bigint
   /** What cannot be healed, and why. */
   stuck: Array<string>
 }
@@ -172,6 +174,8 @@ export interface PoolOptions {
   runtimeDir: Uint8Array
   retentionS: bigint
   historyLimitPercent: number
+  /** Rebuilding beside other work, and balancing. */
+  healBytesPerS: bigint
 }
 
 /** What lies on a path: the pool's name and uuid, or a failure that says why it is none. */
@@ -225,6 +229,8 @@ export interface Scrub {
   badCopies: bigint
   repaired: bigint
   lost: bigint
+  /** Absent: no pass runs. */
+  etaS?: bigint
   /** Since the pool was opened. */
   findings: Array<string>
 }

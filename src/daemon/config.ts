@@ -18,6 +18,10 @@ export interface Config {
     ringBytes: number;
   };
   history: { windowSeconds: number; limitPercent: number };
+  rebuild: {
+    /** Bytes a second beside other work. */
+    limitBytes: number;
+  };
   stop: {
     /** How long SIGTERM waits for busy mounts before it names the holders and detaches. */
     graceSeconds: number;
@@ -78,6 +82,7 @@ const schema = z.strictObject({
   history: z
     .strictObject({ window: duration(366 * 86_400).default(3600), limit: percent.default(20) })
     .prefault({}),
+  rebuild: z.strictObject({ limit: size(MIB, 2 ** 40).default(32 * MIB) }).prefault({}),
   stop: z.strictObject({ grace: duration(3600).default(5) }).prefault({}),
   runtime_dir: z.string().startsWith("/", "must be an absolute path").optional(),
 });
@@ -107,7 +112,7 @@ export function parseConfig(text: string, file: string): Config {
       allowedNear(parsed.error.issues),
     );
   }
-  const { log, memory, history, stop, runtime_dir } = parsed.data;
+  const { log, memory, history, rebuild, stop, runtime_dir } = parsed.data;
   return Object.freeze({
     log,
     memory: {
@@ -117,6 +122,7 @@ export function parseConfig(text: string, file: string): Config {
       ringBytes: memory.ring,
     },
     history: { windowSeconds: history.window, limitPercent: history.limit },
+    rebuild: { limitBytes: rebuild.limit },
     stop: { graceSeconds: stop.grace },
     runtimeDir: runtime_dir,
   });

@@ -47,6 +47,7 @@ export class Supervisor {
         runtimeDir: Buffer.from(runtime.path),
         retentionSeconds: Math.ceil(config.history.windowSeconds),
         historyLimitPercent: config.history.limitPercent,
+        healBytesPerSecond: config.rebuild.limitBytes,
       },
       log,
     );

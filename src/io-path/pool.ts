@@ -14,6 +14,8 @@ export interface EngineOptions {
   runtimeDir: Buffer;
   retentionSeconds: number;
   historyLimitPercent: number;
+  /** Rebuilding beside other work, and balancing: bytes a second. */
+  healBytesPerSecond: number;
 }
 
 export interface DriveRequest {
@@ -68,6 +70,8 @@ export interface PoolStatus {
     thingsLost: number;
     /** Pieces with copies that should be further apart. */
     thingsMisplaced: number;
+    /** To be moved so that drives are filled evenly. */
+    bytesUnbalanced: number;
     stuck: string[];
   };
   /** The newest things that happened to drives, oldest first. */
@@ -92,6 +96,8 @@ export interface ScrubStatus {
   badCopies: number;
   repaired: number;
   lost: number;
+  /** Until the pass ends; null: none runs. */
+  etaSeconds: number | null;
   findings: string[];
 }
 
@@ -306,6 +312,7 @@ function toPoolOptions(options: EngineOptions): Parameters<typeof native.poolOpe
     runtimeDir: options.runtimeDir,
     retentionS: BigInt(options.retentionSeconds),
     historyLimitPercent: options.historyLimitPercent,
+    healBytesPerS: BigInt(options.healBytesPerSecond),
   };
 }
 
@@ -354,6 +361,7 @@ function toPoolStatus(status: NativePoolStatus): PoolStatus {
       bytesSingle: exact(status.healing.bytesSingle),
       thingsLost: exact(status.healing.thingsLost),
       thingsMisplaced: exact(status.healing.thingsMisplaced),
+      bytesUnbalanced: exact(status.healing.bytesUnbalanced),
       stuck: status.healing.stuck,
     },
     events: status.events.map(({ number, atS, what }) => ({ number, atSeconds: atS, what })),
@@ -364,6 +372,7 @@ function toPoolStatus(status: NativePoolStatus): PoolStatus {
       badCopies: exact(status.scrub.badCopies),
       repaired: exact(status.scrub.repaired),
       lost: exact(status.scrub.lost),
+      etaSeconds: status.scrub.etaS === undefined ? null : exact(status.scrub.etaS),
       findings: status.scrub.findings,
     },
   };

@@ -43,7 +43,10 @@ describe("configuration", () => {
   });
 
   const mistakes: [string, string[]][] = [
-    ["memry: {}", ["unknown key memry", "allowed at the top: log, memory, history, stop, runtime_dir"]],
+    [
+      "memry: {}",
+      ["unknown key memry", "allowed at the top: log, memory, history, rebuild, stop, runtime_dir"],
+    ],
     [
       "memory: {cache: 1MiB}",
       ["unknown key memory.cache", "allowed in memory: metadata_cache, data_cache, memtable, ring"],

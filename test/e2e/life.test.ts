@@ -50,8 +50,17 @@ describe("life of a volume", () => {
     assert.deepEqual(
       keysOf(volume),
       [
-        ...["ack", "createdSeconds", "drainedLsn", "durableLsn", "group", "mount", "name"],
-        ...["newestLsn", "pool", "problem", "quotaBytes", "rf"],
+        ...[
+          "ack",
+          "below",
+          "createdSeconds",
+          "domain",
+          "drainedLsn",
+          "durableLsn",
+          "group",
+          "minWriteCopies",
+        ],
+        ...["mount", "name", "newestLsn", "pool", "problem", "quotaBytes", "rf", "trouble"],
       ].sort(),
     );
     assert.deepEqual([volume?.name, volume?.group, volume?.rf, volume?.ack], ["v", "v", 2, "fsync"]);

@@ -25,6 +25,7 @@ const options = {
   runtimeDir: Buffer.from("/nowhere"),
   retentionS: 1n,
   historyLimitPercent: 20,
+  healBytesPerS: 32n << 20n,
 };
 
 const isArgumentError = (error: unknown) =>

@@ -49,8 +49,12 @@ pub const MISSING_GRACE_S: u64 = 300;
 pub const HEAL_SLOTS_PER_STEP: usize = 4;
 /// Things whose places one edit of healing changes at most.
 pub const HEAL_THINGS_PER_STEP: usize = 64;
-/// Healing beside a foreground that writes or reads: bytes a second. Alone it is as fast as the drives are.
-pub const HEAL_BYTES_PER_S_BUSY: u64 = 32 << 20;
+/// Copies under way at once while nobody else wants the drives.
+pub const HEAL_WORKERS: usize = 4;
+/// Healing beside a foreground that writes or reads, and balancing: bytes a second, and the least that can be asked for.
+/// Alone, healing is as fast as the drives are.
+pub const HEAL_BYTES_PER_S_DEFAULT: u64 = 32 << 20;
+pub const HEAL_BYTES_PER_S_MIN: u64 = 1 << 20;
 /// A pass of the scrub begins this long after the one before it began, and takes at most `SCRUB_PASS_S_MAX` as long as
 /// the drives can give what that needs; it is never slower than this many bytes a second.
 pub const SCRUB_INTERVAL_S: u64 = 24 * 3600;

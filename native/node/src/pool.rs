@@ -50,6 +50,8 @@ pub struct PoolOptions {
     pub runtime_dir: Uint8Array,
     pub retention_s: BigInt,
     pub history_limit_percent: f64,
+    /// Rebuilding beside other work, and balancing.
+    pub heal_bytes_per_s: BigInt,
 }
 
 impl PoolOptions {
@@ -62,6 +64,7 @@ impl PoolOptions {
             runtime_dir: convert::path("runtimeDir", &self.runtime_dir)?,
             retention_s: convert::unsigned("retentionS", &self.retention_s)?,
             history_limit_percent: convert::whole("historyLimitPercent", self.history_limit_percent, 100)? as u8,
+            heal_bytes_per_s: convert::unsigned("healBytesPerS", &self.heal_bytes_per_s)?,
             background: true,
         })
     }
@@ -151,6 +154,8 @@ pub struct Scrub {
     pub bad_copies: BigInt,
     pub repaired: BigInt,
     pub lost: BigInt,
+    /// Absent: no pass runs.
+    pub eta_s: Option<BigInt>,
     /// Since the pool was opened.
     pub findings: Vec<String>,
 }
@@ -164,6 +169,7 @@ impl From<engine::ScrubProgress> for Scrub {
             bad_copies: progress.bad_copies.into(),
             repaired: progress.repaired.into(),
             lost: progress.lost.into(),
+            eta_s: progress.eta_s.map(BigInt::from),
             findings: progress.findings,
         }
     }
@@ -215,6 +221,8 @@ pub struct Healing {
     pub things_lost: BigInt,
     /// With copies that should be further apart.
     pub things_misplaced: BigInt,
+    /// To be moved so that drives are filled evenly.
+    pub bytes_unbalanced: BigInt,
     /// What cannot be healed, and why.
     pub stuck: Vec<String>,
 }
@@ -230,6 +238,7 @@ impl From<engine::HealProgress> for Healing {
             bytes_single: progress.bytes_single.into(),
             things_lost: progress.things_lost.into(),
             things_misplaced: progress.things_misplaced.into(),
+            bytes_unbalanced: progress.bytes_unbalanced.into(),
             stuck: progress.stuck,
         }
     }

@@ -9,6 +9,7 @@ mod heal;
 mod housekeeping;
 mod options;
 mod policy;
+mod protect;
 mod scrub;
 
 pub use crate::placement::{HealProgress, PoolEvent, ScrubReport};
@@ -74,6 +75,8 @@ pub struct Engine {
     closed: AtomicBool,
     /// The newest failure of the housekeeper, for status.
     trouble: Mutex<Option<Error>>,
+    /// What lies on drives may not be as the volumes ask for: see `protect.rs`.
+    unprotected: AtomicBool,
     scrubbing: Mutex<Option<scrub::Scrubbing>>,
     /// And of healing.
     heal_trouble: Mutex<Option<Error>>,
@@ -209,6 +212,7 @@ impl Engine {
             threads: Mutex::default(),
             closed: AtomicBool::new(false),
             trouble: Mutex::new(None),
+            unprotected: AtomicBool::new(true),
             scrubbing: Mutex::new(None),
             heal_trouble: Mutex::new(None),
         });
@@ -324,7 +328,6 @@ impl Engine {
 
     /// Makes the volume in its group, durably.
     fn format_volume(&self, group: &Arc<Group>, create: &VolumeCreate, policy: WritePolicy) -> Result<()> {
-        group.raise_rf(create.rf);
         self.adopt_policies(group, Some((BranchId(u32::MAX), create.rf, policy)))?;
         let branch = self.new_branch(group)?;
         let record = VolumeRecord {

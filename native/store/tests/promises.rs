@@ -244,3 +244,116 @@ fn a_domain_that_is_lost_degrades_the_promise_and_a_new_one_restores_it() {
     [0, 1].into_iter().for_each(|at| vanish(&rig, at));
     load.verify("only the new rack is left");
 }
+
+/// Copies of sealed data on drives, in slots.
+fn used_slots(rig: &Rig) -> Vec<u64> {
+    let slot = rig.engine.pool().slot_bytes() as u64;
+    rig.engine.status().expect("status").drives.iter().map(|drive| (drive.total_bytes - drive.free_bytes) / slot).collect()
+}
+
+#[test]
+fn rf_goes_up_and_down_on_a_mounted_volume_under_load() {
+    let rig = Rig::create(50, 4, options());
+    let mut load = Load::new(&rig, "v", 1, 50);
+    load.run(100);
+    rig.engine.settle().expect("settled");
+    rig.engine.heal().expect("nothing to do");
+    for rf in [2, 3, 2, 1, 3] {
+        load.run(30);
+        rig.engine.volume_set("v", &VolumeChange { rf: Some(rf), ..Default::default() }).expect("set");
+        load.run(30);
+        rig.engine.flush().expect("flushed");
+        rig.engine.heal().expect("healed");
+        load.run(10);
+        rig.engine.settle().expect("settled");
+        rig.engine.heal().expect("healed");
+        let progress = rig.engine.pool().heal_progress();
+        assert!(progress.stuck.is_empty() && progress.things_left == 0, "RF {rf}: {progress:?}");
+        load.verify(&format!("RF {rf}"));
+        let report = rig.engine.fsck().expect("checked");
+        assert!(report.problems.is_empty(), "RF {rf}: {:?}", report.problems);
+        let info = rig.engine.volumes().expect("volumes").swap_remove(0);
+        assert_eq!((info.rf, info.trouble.as_str()), (rf, ""));
+        let record = rig.engine.pool().group(rig.engine.groups()[0].id).expect("a group");
+        assert!(record.segments.iter().all(|segment| segment.rf == rf), "no log of another RF is left");
+    }
+    // Three copies: any two drives may go.
+    rig.engine.flush().expect("flushed");
+    [0, 2].into_iter().for_each(|at| vanish(&rig, at));
+    load.verify("two of four drives gone");
+}
+
+#[test]
+fn the_rf_of_one_volume_of_a_group_is_its_own() {
+    let rig = Rig::create(60, 4, options());
+    let mut one = Load::new(&rig, "one", 2, 60);
+    let joined = VolumeCreate { group: Some("one".to_owned()), ..create("two", 2) };
+    rig.engine.volume_create(&joined).expect("a volume");
+    let mut two = Load { volume: rig.mount("two"), files: Default::default(), rng: holdfast_device::Rng::from_seed(61) };
+    for _ in 0..3 {
+        one.run(20);
+        two.run(20);
+        rig.engine.flush().expect("flushed");
+    }
+    rig.engine.settle().expect("settled");
+    rig.engine.volume_set("two", &VolumeChange { rf: Some(3), ..Default::default() }).expect("set");
+    one.run(20);
+    two.run(20);
+    rig.engine.flush().expect("flushed");
+    rig.engine.settle().expect("settled");
+    rig.engine.heal().expect("healed");
+    // Down again for the other: what both have in one egroup keeps three copies.
+    rig.engine.volume_set("one", &VolumeChange { rf: Some(1), ..Default::default() }).expect("set");
+    rig.engine.heal().expect("healed");
+    one.verify("one copy at least");
+    [1, 3].into_iter().for_each(|at| vanish(&rig, at));
+    two.verify("three copies, two drives gone");
+}
+
+#[test]
+fn a_change_of_rf_that_was_cut_short_goes_on_after_a_restart() {
+    let rig = Rig::create(70, 3, options());
+    let mut load = Load::new(&rig, "v", 1, 70);
+    load.run(300);
+    rig.engine.settle().expect("settled");
+    rig.engine.volume_set("v", &VolumeChange { rf: Some(2), ..Default::default() }).expect("set");
+    assert!(rig.engine.heal_step().expect("a step"));
+    let Load { volume, files, rng } = load;
+    drop(volume);
+    let rig = rig.kill(options());
+    rig.engine.heal().expect("healed");
+    let load = Load { volume: rig.mount("v"), files, rng };
+    vanish(&rig, 0);
+    load.verify("every drive may go");
+}
+
+#[test]
+fn a_new_drive_gets_its_share_of_what_is_there() {
+    let rig = Rig::create(80, 2, options());
+    let mut load = Load::new(&rig, "v", 2, 80);
+    load.run(60);
+    let big = load.volume.create(&ROOT, holdfast_format::ROOT_INO, b"big", 0o644).expect("created").ino;
+    let piece: Vec<u8> = (0..64 << 10).map(|_| load.rng.next_u64() as u8).collect();
+    for at in 0..320 {
+        load.volume.write(&ROOT, big, at * piece.len() as u64, &piece, WriteFlags::default()).expect("written");
+    }
+    rig.engine.settle().expect("settled");
+    let before: u64 = used_slots(&rig).iter().sum();
+    rig.engine.add_drive_on(new_drive(&rig, "new", "")).expect("added");
+    while rig.engine.balance_step().expect("a step") {}
+    rig.engine.pool().heartbeat().expect("freed");
+    rig.engine.pool().heartbeat().expect("freed");
+    let after = used_slots(&rig);
+    let (low, high) = (after.iter().min().expect("drives"), after.iter().max().expect("drives"));
+    let slots = DRIVE_BYTES / rig.engine.pool().slot_bytes() as u64;
+    assert!(high - low <= slots / 10 + 2, "{after:?} of {slots}");
+    // Not more than its share had to move.
+    let moved = rig.engine.pool().counters().copies_healed;
+    assert!(moved > 0 && moved <= before / 3 + 4, "{moved} moved, {before} are used");
+    assert!(!rig.engine.balance_step().expect("a step"), "and then it is quiet");
+    load.verify("balanced");
+    let report = rig.engine.fsck().expect("checked");
+    assert!(report.problems.is_empty(), "{:?}", report.problems);
+    vanish(&rig, 0);
+    load.verify("balanced, one drive gone");
+}

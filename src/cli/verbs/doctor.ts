@@ -6,14 +6,9 @@ import { contextOf } from "../context.js";
 import type { Context } from "../context.js";
 import { exitCodeOf, toBody } from "../errors.js";
 import { print } from "../output.js";
+import { isTold, poolFindings } from "./pool-health.js";
+import type { Finding } from "./pool-health.js";
 import { fetchStatus } from "./status.js";
-
-interface Finding {
-  check: string;
-  ok: boolean;
-  detail: string;
-  hint: string;
-}
 
 export function addDoctor(program: Command): void {
   program
@@ -70,14 +65,16 @@ async function daemon({ client }: Context): Promise<Finding[]> {
   try {
     const status = await fetchStatus(client);
     const up = `process ${status.pid}, version ${status.version}, ${status.ready ? "ready" : status.phase}`;
-    const warnings = status.warnings.map((warning) => ({
+    const pools = status.pools.flatMap((pool) => poolFindings(pool, status.volumes));
+    const untold = status.warnings.filter((warning) => !isTold(warning));
+    const warnings = untold.map((warning) => ({
       check: "warning",
       ok: false,
       detail: warning,
       hint: "",
     }));
     const hint = "what it waits for is in the warnings below and in its log";
-    return [{ check: "daemon", ok: status.ready, detail: up, hint }, ...warnings];
+    return [{ check: "daemon", ok: status.ready, detail: up, hint }, ...pools, ...warnings];
   } catch (error) {
     const body = toBody(error);
     return [{ check: "daemon", ok: false, detail: body.message, hint: body.hint }];

@@ -5,7 +5,7 @@ import type { PoolAnswer } from "../../daemon/protocol.js";
 import { toPathJson } from "../argv.js";
 import { collect, contextOf, requireYes, showPath } from "../context.js";
 import { CliError } from "../errors.js";
-import { bar, bytes, print, table } from "../output.js";
+import { bar, bytes, duration, print, table } from "../output.js";
 
 export function addPool(program: Command): void {
   const pool = program.command("pool").description("sets of drives");
@@ -203,8 +203,16 @@ function describe(pool: PoolAnswer): string {
       `metadata ${bytes(status.metadataBytes)}, log ${bytes(status.logBytes)}`,
     table(["drive", "state", "size", "free", "domain", "remark"], rows, "no drives"),
     ...healingLines(status),
+    ...scrubLines(status),
     ...status.warnings.map((warning) => `warning: ${warning}`),
   ].join("\n");
+}
+
+function scrubLines({ scrub }: NonNullable<PoolAnswer["status"]>): string[] {
+  if (scrub.pass === 0) return [];
+  const found = `${scrub.badCopies} bad copies, ${scrub.repaired} repaired, ${scrub.lost} lost`;
+  const eta = scrub.etaSeconds === null ? "complete" : `about ${duration(scrub.etaSeconds)} to go`;
+  return [`scrub: pass ${scrub.pass}, ${eta}; ${found}`];
 }
 
 function time(seconds: number): string {
@@ -216,6 +224,7 @@ function healingLines({ healing }: NonNullable<PoolAnswer["status"]>): string[] 
   const eta = etaSeconds === null ? "" : `, about ${etaSeconds} s to go`;
   return [
     ...(bytesLeft === 0 ? [] : [`healing: ${bytes(bytesDone)} done, ${bytes(bytesLeft)} left${eta}`]),
+    ...(healing.bytesUnbalanced === 0 ? [] : [`balancing: ${bytes(healing.bytesUnbalanced)} are to move`]),
     ...(thingsSingle === 0
       ? []
       : [`at risk: ${thingsSingle} pieces (${bytes(bytesSingle)}) have one copy left`]),

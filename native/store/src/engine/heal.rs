@@ -9,7 +9,7 @@ use crate::error::{Error, Kind, Result};
 use crate::placement::{Named, PoolDrive};
 use holdfast_device::threads::spawn;
 use holdfast_format::cell::Cell;
-use holdfast_format::limits::HEAL_BYTES_PER_S_BUSY;
+use holdfast_format::limits::HEAL_WORKERS;
 use holdfast_format::{EgroupId, key};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,23 +24,26 @@ pub(super) fn start_healer(engine: &Arc<Engine>) -> Result<()> {
     let (bell, clock) = (engine.healer.clone(), engine.clock.clone());
     let weak = Arc::downgrade(engine);
     let run = move || {
+        let mut seen = 0;
         loop {
             let Some(engine) = weak.upgrade() else { return };
             if engine.closed.load(Ordering::Acquire) {
                 return;
             }
-            let (began_ns, foreground) = (clock.boottime_ns(), engine.foreground());
-            let healed = engine.pool.counters().bytes_healed;
-            let result = engine.heal_step();
-            let healed = engine.pool.counters().bytes_healed - healed;
-            let busy = foreground != engine.foreground();
-            let result = match result {
-                Ok(true) => Ok(Some((healed, if busy { HEAL_BYTES_PER_S_BUSY } else { u64::MAX }))),
-                Ok(false) => engine.scrub_background_step(),
-                Err(error) => Err(error),
+            let began_ns = clock.boottime_ns();
+            let foreground = engine.foreground();
+            let busy = std::mem::replace(&mut seen, foreground) != foreground;
+            let paced = engine.care_step(busy);
+            let paced = match paced {
+                Ok(paced) => {
+                    *engine.heal_trouble.lock() = None;
+                    paced
+                }
+                Err(error) => {
+                    *engine.heal_trouble.lock() = Some(error).filter(|error| error.kind != Kind::Closed);
+                    None
+                }
             };
-            let paced = result.as_ref().ok().copied().flatten();
-            *engine.heal_trouble.lock() = result.err().filter(|error| error.kind != Kind::Closed);
             drop(engine);
             let spent_ns = clock.boottime_ns().saturating_sub(began_ns);
             let pause = paced.map_or(SECOND, |(bytes, rate)| {
@@ -56,6 +59,20 @@ pub(super) fn start_healer(engine: &Arc<Engine>) -> Result<()> {
 }
 
 impl Engine {
+    /// One step of the healer: healing, then balance, then scrub. Returns the bytes that were copied or read, and the rate
+    /// that they may have; `None`: there was nothing to do.
+    fn care_step(&self, busy: bool) -> Result<Option<(u64, u64)>> {
+        let copied = self.pool.counters().bytes_healed;
+        let (workers, rate) = if busy { (1, self.options.heal_bytes_per_s) } else { (HEAL_WORKERS, u64::MAX) };
+        if self.heal_step_with(workers)? {
+            return Ok(Some((self.pool.counters().bytes_healed - copied, rate)));
+        }
+        if self.balance_step()? {
+            return Ok(Some((self.pool.counters().bytes_healed - copied, self.options.heal_bytes_per_s)));
+        }
+        self.scrub_background_step()
+    }
+
     /// Grows with every op and every look-up of users.
     fn foreground(&self) -> u64 {
         let of = |group: &Arc<crate::group::Group>| {
@@ -68,16 +85,29 @@ impl Engine {
     ///
     /// Errors: `Unavailable`, `Closed`. What cannot be healed is no error, but in [`Engine::status`].
     pub fn heal_step(&self) -> Result<bool> {
+        self.heal_step_with(1)
+    }
+
+    /// As [`Engine::heal_step`], with several copies under way at once.
+    fn heal_step_with(&self, workers: usize) -> Result<bool> {
         self.ensure_open()?;
-        for group in self.groups() {
-            self.pool.raise_rf_max(group.log().header_rf());
-        }
+        self.pool.set_rf_max(self.groups().iter().map(|group| group.log().header_rf()).max().unwrap_or(1));
+        let protected = self.protect_step()?;
         for id in self.pool.logs_degraded() {
             if let Ok(group) = self.group(id) {
                 group.relocate_log()?;
             }
         }
-        Ok(self.pool.heal_step(&|egroup| self.names_of(egroup))? || self.pool.retire_step()?)
+        let healed = self.pool.heal_step(&|egroup| self.names_of(egroup), workers)?;
+        Ok(healed || self.pool.retire_step()? || protected)
+    }
+
+    /// Moves some copies from full drives to emptier ones; false when drives are filled evenly, or nothing can move.
+    ///
+    /// Errors: `Unavailable`, `Closed`.
+    pub fn balance_step(&self) -> Result<bool> {
+        self.ensure_open()?;
+        self.pool.balance_step(&|egroup| self.names_of(egroup))
     }
 
     /// Adds a drive to the pool; see [`crate::placement::Pool::add_drive`]. Copies that are short come to it in the

@@ -7,7 +7,7 @@ use crate::placement::{DriveCondition, HealProgress, Health, Pool, PoolDrive, Po
 use holdfast_device::real::RealDrive;
 use holdfast_device::{Drive, SharedMemory};
 use holdfast_format::limits::{
-    DATA_CACHE_BYTES_DEFAULT, MEMTABLE_BYTES_DEFAULT, METADATA_CACHE_BYTES_DEFAULT, RING_BYTES_DEFAULT, WRITE_BYTES_MAX,
+    DATA_CACHE_BYTES_DEFAULT, HEAL_BYTES_PER_S_DEFAULT, HEAL_BYTES_PER_S_MIN, MEMTABLE_BYTES_DEFAULT, METADATA_CACHE_BYTES_DEFAULT, RING_BYTES_DEFAULT, WRITE_BYTES_MAX,
 };
 use holdfast_format::{DomainLevel, GroupId, Uuid};
 use std::io::ErrorKind;
@@ -41,6 +41,8 @@ pub struct EngineOptions {
     pub retention_s: u64,
     /// Share of the pool that history may hold, in percent.
     pub history_limit_percent: u8,
+    /// Healing beside a foreground, and balancing: bytes a second.
+    pub heal_bytes_per_s: u64,
     /// Threads for flush, drain and housekeeping. Off in deterministic tests.
     pub background: bool,
 }
@@ -55,6 +57,7 @@ impl Default for EngineOptions {
             runtime_dir: PathBuf::new(),
             retention_s: 3600,
             history_limit_percent: 20,
+            heal_bytes_per_s: HEAL_BYTES_PER_S_DEFAULT,
             background: true,
         }
     }
@@ -81,6 +84,12 @@ impl EngineOptions {
         check("the metadata cache", self.metadata_cache_bytes, CACHE_BYTES_MIN, usize::MAX)?;
         if self.data_cache_bytes > 0 {
             check("the data cache", self.data_cache_bytes, CACHE_BYTES_MIN, DATA_CACHE_BYTES_MAX)?;
+        }
+        if self.heal_bytes_per_s < HEAL_BYTES_PER_S_MIN {
+            return Err(Error::invalid(format!(
+                "rebuilding is limited to {} bytes a second: choose at least {HEAL_BYTES_PER_S_MIN}",
+                self.heal_bytes_per_s
+            )));
         }
         if self.history_limit_percent > 90 {
             return Err(Error::invalid("the history limit is more than 90 % of the pool"));

@@ -6,6 +6,7 @@ use crate::group::Group;
 use holdfast_format::inode::{VolumeRecord, WritePolicy};
 use holdfast_format::{BranchId, DomainLevel, Protection};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// What to change of a volume; `None`: nothing.
 #[derive(Clone, Copy, Default, Debug)]
@@ -77,11 +78,18 @@ impl Engine {
             self.check_promise(record.rf, record.policy)?;
         }
         check_copies(record.rf, record.policy)?;
-        // First in memory: a log that waits for more copies could not take the record that says how many are enough.
-        self.adopt_policies(&group, Some((branch, record.rf, record.policy)))?;
+        // First in memory: a log that waits for more copies could not take the record that says how many are enough. Its
+        // headers never get fewer copies than a volume's payload.
+        let rf = record.rf.max(before.rf);
+        self.adopt_policies(&group, Some((branch, rf, record.policy)))?;
         let changed = self.change_record(name, |record| change.apply(record));
         self.adopt_policies(&group, None)?;
-        changed
+        changed?;
+        if (record.rf, record.policy.domain) != (before.rf, before.policy.domain) {
+            self.unprotected.store(true, Ordering::Release);
+            self.healer.ring();
+        }
+        Ok(())
     }
 
     pub fn volume_set_quota(&self, name: &str, quota_bytes: u64) -> Result<()> {
@@ -100,6 +108,8 @@ impl Engine {
             asked.retain(|(branch, _, _)| *branch != one.0);
             asked.push(one);
         }
+        let rf = asked.iter().map(|(_, rf, _)| *rf).max().unwrap_or(1);
+        group.set_rf(rf);
         let domain = asked.iter().map(|(_, _, policy)| policy.domain).max().unwrap_or_default();
         self.pool.set_domain_of_group(group.id, domain);
         let min = |(_, rf, policy): &(BranchId, u8, WritePolicy)| policy.copies_min(*rf);

@@ -38,6 +38,8 @@ pub struct ScrubProgress {
     pub lost: u64,
     /// Read in this pass since the pool was opened.
     pub bytes: u64,
+    /// Until the pass ends, at the pace that it is given; from where it is, so also after a restart. `None`: none runs.
+    pub eta_s: Option<u64>,
     /// Since the pool was opened.
     pub findings: Vec<String>,
 }
@@ -96,9 +98,29 @@ impl Engine {
             state.saved_bytes = state.report.bytes;
             self.pool.save_scrub(&state.cursor)?;
         }
+        Ok(Some((state.report.bytes - before.bytes, self.scrub_rate())))
+    }
+
+    /// Bytes a second that a pass may read.
+    fn scrub_rate(&self) -> u64 {
         let space = self.pool.space();
-        let rate = ((space.total - space.free) / SCRUB_PASS_S_MAX).max(SCRUB_BYTES_PER_S_MIN);
-        Ok(Some((state.report.bytes - before.bytes, rate)))
+        ((space.total - space.free) / SCRUB_PASS_S_MAX).max(SCRUB_BYTES_PER_S_MIN)
+    }
+
+    /// What is left of the pass, from its cursor on: tables and what they name, in proportion to all of them.
+    fn scrub_eta_s(&self, cursor: &ScrubCursor) -> u64 {
+        let (mut left, mut all) = (0u128, 1u128);
+        let mut at = (GroupId(0), TableId(0));
+        while let Some(desc) = self.pool.next_table(at.0, at.1) {
+            let bytes = (desc.bytes as u64 + desc.payload_bytes) as u128;
+            all += bytes;
+            let ahead = (desc.owner, desc.id.0) >= (cursor.group, cursor.id);
+            left += if cursor.phase == ScrubPhase::Tables && ahead { bytes } else { 0 };
+            at = (desc.owner, TableId(desc.id.0 + 1));
+        }
+        let space = self.pool.space();
+        let bytes = (space.total - space.free) as u128 * left / all;
+        (bytes / self.scrub_rate() as u128) as u64 + 1
     }
 
     pub fn scrub_progress(&self) -> ScrubProgress {
@@ -114,6 +136,7 @@ impl Engine {
             repaired: cursor.repaired,
             lost: cursor.lost,
             bytes: report.bytes,
+            eta_s: (cursor.phase != ScrubPhase::Done).then(|| self.scrub_eta_s(cursor)),
             findings: report.findings.clone(),
         }
     }

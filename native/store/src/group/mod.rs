@@ -176,9 +176,15 @@ impl Group {
         extent::read::Sources { pool: &self.pool, ring: &self.log.ring, cache: &self.options.data_cache }
     }
 
-    /// A volume of this RF lives in the group from now on.
-    pub fn raise_rf(&self, rf: u8) {
-        self.log.raise_header_rf(rf);
+    /// The most copies that a volume of the group asks for: its headers get as many from now on.
+    pub fn set_rf(&self, rf: u8) {
+        self.log.set_header_rf(rf);
+    }
+
+    /// Whether its log has segments of an RF class that is neither its headers' nor any volume's.
+    pub fn leaves_classes(&self, used: &[u8]) -> bool {
+        let segments = self.pool.group(self.id).map(|record| record.segments).unwrap_or_default();
+        segments.iter().any(|segment| !used.contains(&segment.rf))
     }
 
     /// Copies that a write of this group needs to count, and what it does with fewer: fail, or wait.

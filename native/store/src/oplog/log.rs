@@ -115,7 +115,7 @@ impl Log {
             row,
             slot_pages: (slot_bytes / BLOCK_BYTES) as u32,
             refilling: Mutex::default(),
-            reservation: Mutex::default(),
+            reservation: Mutex::new(Reservation { header_rf, ..Reservation::default() }),
             writer: Mutex::new(writer),
             flights: Mutex::default(),
             landed: Condvar::new(),
@@ -152,11 +152,6 @@ impl Log {
 
     pub fn header_rf(&self) -> u8 {
         self.header_rf.load(Ordering::Relaxed)
-    }
-
-    /// A volume with more copies has joined the group: headers go to that many from the next frame on.
-    pub fn raise_header_rf(&self, rf: u8) {
-        self.header_rf.fetch_max(rf, Ordering::Relaxed);
     }
 
     pub fn set_copies_min(&self, copies_min: u8, fail_below: bool) {
@@ -226,6 +221,36 @@ impl Log {
         for done in waiting.into_values().flatten() {
             done(Err(error.clone()));
         }
+    }
+
+    /// Headers go to this many drives from the next frame on.
+    pub fn set_header_rf(&self, rf: u8) {
+        self.header_rf.store(rf, Ordering::Relaxed);
+    }
+
+    /// Gives back what is kept for RF classes that nothing writes any more: neither the headers nor payload of `used`.
+    pub fn leave_classes(&self, used: &[u8]) -> Result<()> {
+        let mut writer = self.writer.lock();
+        let header_rf = self.header_rf();
+        frames::follow_header_rf(&mut writer, header_rf);
+        let mut unused = Vec::new();
+        for class in (0..3usize).filter(|class| !used.contains(&(*class as u8 + 1)) && *class as u8 + 1 != header_rf) {
+            if let Some(open) = writer.open[class].take() {
+                if open.next_page > 0 { writer.done.push(open.used) } else { unused.push(open.segment.egroup) }
+            }
+            let mut reservation = self.reservation.lock();
+            // What is not flushed yet may still need them.
+            let needed = reservation.unplaced.iter().any(|cost| cost.payload_rf as usize == class + 1);
+            if !needed {
+                unused.extend(reservation.stock[class].drain(..).map(|segment| segment.egroup));
+            }
+        }
+        self.settle(&writer);
+        drop(writer);
+        if unused.is_empty() {
+            return Ok(());
+        }
+        self.pool.publish(Edit { segments_released: unused, ..Edit::default() })
     }
 
     pub fn failure(&self) -> Option<Error> {

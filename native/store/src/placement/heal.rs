@@ -28,7 +28,7 @@ const SECOND_NS: u64 = 1_000_000_000;
 const REPLAN_NS: u64 = 60 * SECOND_NS;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Thing {
+pub(super) enum Thing {
     Table(GroupId, TableId),
     Egroup(EgroupId),
 }
@@ -45,7 +45,7 @@ impl std::fmt::Display for Thing {
 
 /// Ordered by what is left: one good copy comes before two.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct Task {
+pub(super) struct Task {
     copies_left: usize,
     thing: Thing,
     bytes: u64,
@@ -68,7 +68,7 @@ pub(super) struct Healing {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Standing {
+pub(super) enum Standing {
     /// New copies may come here.
     Good,
     /// In use and counts, but new copies come here only when there are too few better drives.
@@ -100,20 +100,33 @@ pub struct HealProgress {
     pub things_lost: u64,
     /// Things with copies that should be further apart.
     pub things_misplaced: u64,
+    /// Bytes that are to move so that drives are filled evenly.
+    pub bytes_unbalanced: u64,
     /// What cannot be healed, and why: at most `HEAL_REPORTS_MAX` sentences.
     pub stuck: Vec<String>,
 }
 
 /// One thing with its new copies written, not published yet.
-struct Healed {
-    thing: Thing,
-    before: Vec<SlotAddress>,
-    after: Vec<SlotAddress>,
-    fresh: Vec<SlotAddress>,
-    bytes: u64,
+pub(super) struct Healed {
+    pub thing: Thing,
+    pub before: Vec<SlotAddress>,
+    pub after: Vec<SlotAddress>,
+    pub fresh: Vec<SlotAddress>,
+    pub bytes: u64,
 }
 
 impl Healing {
+    /// A task leaves the queue.
+    fn took(&mut self, task: &Task) {
+        let progress = &mut self.progress;
+        progress.things_left = self.queue.len() as u64;
+        progress.bytes_left = progress.bytes_left.saturating_sub(task.bytes);
+        if task.copies_left == 1 && task.bytes > 0 {
+            progress.things_single = progress.things_single.saturating_sub(1);
+            progress.bytes_single = progress.bytes_single.saturating_sub(task.bytes);
+        }
+    }
+
     fn report(&mut self, what: String) {
         if self.progress.stuck.len() < HEAL_REPORTS_MAX && !self.progress.stuck.contains(&what) {
             self.progress.stuck.push(what);
@@ -122,7 +135,7 @@ impl Healing {
 }
 
 /// Whether a copy on such a drive is one of those that were promised.
-fn counts(standing: Standing) -> bool {
+pub(super) fn counts(standing: Standing) -> bool {
     matches!(standing, Standing::Good | Standing::Slow | Standing::Awaited)
 }
 
@@ -138,7 +151,7 @@ fn whole(copies: &[SlotAddress], rf: u8, standings: &[Standing], pool: &Pool) ->
 }
 
 impl Pool {
-    fn standings(&self) -> Vec<Standing> {
+    pub(super) fn standings(&self) -> Vec<Standing> {
         let waited_ns = self.clock.boottime_ns().saturating_sub(self.opened_ns);
         let given_up = self.drives_given_up();
         let standing = |disk: &super::disk::Disk| match disk.condition().0 {
@@ -197,7 +210,7 @@ impl Pool {
         let of =
             |wanted: Standing| copies.iter().filter(|copy| standings[copy.drive as usize] == wanted).count();
         let good = of(Standing::Good) + of(Standing::Slow);
-        good > 0 && of(Standing::GivenUp) > 0 || good >= rf as usize && of(Standing::Draining) > 0
+        good > 0 && of(Standing::GivenUp) > 0 || good >= rf as usize && of(Standing::Draining) > 0 || good > rf as usize
     }
 
     /// Groups whose log lies on a drive that was lost: they should flush and drain, so that it becomes ordinary data.
@@ -218,6 +231,7 @@ impl Pool {
     pub fn heal_progress(&self) -> HealProgress {
         let healing = self.healing.lock();
         let mut progress = healing.progress.clone();
+        progress.bytes_unbalanced = self.bytes_unbalanced.load(std::sync::atomic::Ordering::Relaxed);
         let elapsed_ns = self.clock.boottime_ns().saturating_sub(healing.started_ns).max(1);
         if progress.bytes_done > 0 && progress.bytes_left > 0 {
             let ns = progress.bytes_left as u128 * elapsed_ns as u128 / progress.bytes_done as u128;
@@ -226,9 +240,9 @@ impl Pool {
         progress
     }
 
-    /// Copies a few things that lack copies; false when there is nothing (more) to do now. `names` is asked only
-    /// where copies differ and nothing beside them says which is right.
-    pub fn heal_step(&self, names: NamesOf<'_>) -> Result<bool> {
+    /// Copies a few things that lack copies, `workers` at a time; false when there is nothing (more) to do now. `names` is
+    /// asked only where copies differ and nothing beside them says which is right.
+    pub fn heal_step(&self, names: NamesOf<'_>, workers: usize) -> Result<bool> {
         self.check_writable()?;
         let mut healing = self.healing.lock();
         if healing.queue.is_empty() && !self.look(&mut healing)? {
@@ -236,21 +250,31 @@ impl Pool {
         }
         let mut done: Vec<Healed> = Vec::new();
         let mut slots = 0;
-        while slots < HEAL_SLOTS_PER_STEP && done.len() < HEAL_THINGS_PER_STEP {
-            let Some(task) = healing.queue.pop_front() else { break };
-            healing.progress.things_left = healing.queue.len() as u64;
-            healing.progress.bytes_left = healing.progress.bytes_left.saturating_sub(task.bytes);
-            if task.copies_left == 1 && task.bytes > 0 {
-                healing.progress.things_single -= 1;
-                healing.progress.bytes_single -= task.bytes;
+        while slots < HEAL_SLOTS_PER_STEP * workers && done.len() < HEAL_THINGS_PER_STEP {
+            let round: Vec<Task> = (0..workers).map_while(|_| healing.queue.pop_front()).collect();
+            if round.is_empty() {
+                break;
             }
-            match self.heal_thing(task.thing, names, &mut healing) {
-                Ok(Some(healed)) => {
-                    slots += healed.fresh.len();
-                    done.push(healed);
+            round.iter().for_each(|task| healing.took(task));
+            let things: Vec<Thing> = round.iter().map(|task| task.thing).collect();
+            let jobs = things.iter().map(|thing| {
+                move || {
+                    let mut reports = Vec::new();
+                    let healed = self.heal_thing(*thing, names, &mut reports);
+                    (healed, reports)
                 }
-                Ok(None) => {}
-                Err(error) => healing.report(format!("{}: {error}", task.thing)),
+            });
+            let results = holdfast_device::threads::run_parallel("holdfast-copy", jobs.collect());
+            for (thing, (healed, reports)) in things.iter().zip(results) {
+                reports.into_iter().for_each(|what| healing.report(what));
+                match healed {
+                    Ok(Some(healed)) => {
+                        slots += healed.fresh.len();
+                        done.push(healed);
+                    }
+                    Ok(None) => {}
+                    Err(error) => healing.report(format!("{thing}: {error}")),
+                }
             }
         }
         healing.progressed |= !done.is_empty();
@@ -331,7 +355,12 @@ impl Pool {
     }
 
     /// What is named at this moment, as `(copies, RF)`; `None`: nothing to heal any more.
-    fn heal_thing(&self, thing: Thing, names: NamesOf<'_>, healing: &mut Healing) -> Result<Option<Healed>> {
+    fn heal_thing(
+        &self,
+        thing: Thing,
+        names: NamesOf<'_>,
+        reports: &mut Vec<String>,
+    ) -> Result<Option<Healed>> {
         let _hold = self.hold();
         let standings = self.standings();
         // Nothing to copy: then at most a copy too many goes.
@@ -344,7 +373,7 @@ impl Pool {
                 let Some(desc) = self.table(owner, id) else { return Ok(None) };
                 let protection = self.table_protection();
                 if enough(&desc.copies, protection) {
-                    return Ok(self.without_superfluous(thing, desc.copies, protection.rf));
+                    return Ok(self.without_superfluous(thing, desc.copies, protection));
                 }
                 let content = self.table_content(&desc)?;
                 (desc.copies, protection, content)
@@ -355,7 +384,8 @@ impl Pool {
                     return Ok(None);
                 }
                 if enough(&record.copies, record.protection()) {
-                    return Ok(self.without_superfluous(thing, record.copies, record.rf));
+                    let protection = record.protection();
+                    return Ok(self.without_superfluous(thing, record.copies, protection));
                 }
                 let content = self.egroup_content(id, &record, names)?;
                 let protection = record.protection();
@@ -363,8 +393,7 @@ impl Pool {
             }
         };
         if !content.bad_pages.is_empty() {
-            healing
-                .report(format!("{thing}: pages {:?} are right on no copy that is there", content.bad_pages));
+            reports.push(format!("{thing}: pages {:?} are right on no copy that is there", content.bad_pages));
             let absent = |copy: &SlotAddress| {
                 matches!(standings[copy.drive as usize], Standing::Awaited | Standing::Gone)
             };
@@ -386,7 +415,13 @@ impl Pool {
         }
     }
 
-    fn without_superfluous(&self, thing: Thing, before: Vec<SlotAddress>, rf: u8) -> Option<Healed> {
+    fn without_superfluous(
+        &self,
+        thing: Thing,
+        before: Vec<SlotAddress>,
+        protection: Protection,
+    ) -> Option<Healed> {
+        let rf = protection.rf;
         let standings = self.standings();
         if !self.superfluous(&before, rf, &standings) {
             return None;
@@ -397,7 +432,24 @@ impl Pool {
             let standing = standings[copy.drive as usize];
             standing != Standing::GivenUp && !(enough && standing == Standing::Draining)
         };
-        let after = before.iter().copied().filter(stays).collect();
+        let mut after: Vec<SlotAddress> = before.iter().copied().filter(stays).collect();
+        // More than are asked for: one that shares a domain goes first, else the one on the fullest drive.
+        while after.iter().filter(here).count() > protection.rf as usize {
+            let fill = |copy: &SlotAddress| {
+                let disk = &self.disks[copy.drive as usize];
+                (disk.used_slots() as u64) * 1000 / disk.total_slots().max(1) as u64
+            };
+            let close = |at: usize| {
+                let apart = |other: &SlotAddress| {
+                    other.drive == after[at].drive
+                        || !self.shares_domain(&[after[at].drive, other.drive], protection.domain)
+                };
+                !after.iter().all(apart)
+            };
+            let present = (0..after.len()).filter(|at| here(&&after[*at]));
+            let Some(at) = present.max_by_key(|at| (close(*at), fill(&after[*at]))) else { break };
+            after.remove(at);
+        }
         Some(Healed { thing, before, after, fresh: Vec::new(), bytes: 0 })
     }
 
@@ -447,13 +499,8 @@ impl Pool {
                 "no other drive has room for a new copy: delete something or add a drive",
             ));
         }
-        let (bytes, footer) = ([content.bytes.as_slice()], [content.footer.as_slice()]);
-        let mut pieces: Vec<super::slots::Piece<'_>> = vec![(0, &bytes)];
-        if !content.footer.is_empty() {
-            pieces.push((self.slot_bytes - content.footer.len() as u32, &footer));
-        }
-        let written = self.write_copies(&fresh, &pieces);
-        if written.as_ref().is_ok_and(|done| done.len() == fresh.len()) {
+        let written = self.write_content(&fresh, content);
+        if matches!(written, Ok(true)) {
             let bytes = (content.bytes.len() + content.footer.len()) as u64 * fresh.len() as u64;
             return Ok(Some(Healed { thing, before, after, fresh, bytes }));
         }
@@ -461,9 +508,19 @@ impl Pool {
         written.map(|_| None)
     }
 
+    /// Writes content into fresh slots, durably; false when a drive failed.
+    pub(super) fn write_content(&self, fresh: &[SlotAddress], content: &Content) -> Result<bool> {
+        let (bytes, footer) = ([content.bytes.as_slice()], [content.footer.as_slice()]);
+        let mut pieces: Vec<super::slots::Piece<'_>> = vec![(0, &bytes)];
+        if !content.footer.is_empty() {
+            pieces.push((self.slot_bytes - content.footer.len() as u32, &footer));
+        }
+        Ok(self.write_copies(fresh, &pieces)?.len() == fresh.len())
+    }
+
     /// One edit for all: location changes only. What was changed or removed meanwhile stays as it is. Returns the
     /// bytes of new copies.
-    fn publish_healed(&self, done: Vec<Healed>) -> Result<u64> {
+    pub(super) fn publish_healed(&self, done: Vec<Healed>) -> Result<u64> {
         if done.is_empty() {
             return Ok(0);
         }

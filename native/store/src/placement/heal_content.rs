@@ -30,7 +30,7 @@ impl Named {
 }
 
 /// What DATA records say of an egroup's pages. Slow: walks all trees.
-pub type NamesOf<'a> = &'a dyn Fn(EgroupId) -> Result<BTreeMap<u16, Vec<Named>>>;
+pub type NamesOf<'a> = &'a (dyn Fn(EgroupId) -> Result<BTreeMap<u16, Vec<Named>>> + Sync);
 
 /// What is to be written into a fresh slot.
 pub(super) struct Content {

@@ -15,8 +15,10 @@
 //! `image`
 //! → a disk's slots → its slabs. `healing` comes before all of them.
 
+mod balance;
 mod check;
 mod clean;
+mod conform;
 mod counting;
 mod create;
 mod domains;
@@ -134,6 +136,10 @@ pub struct Pool {
     /// Where tables lie that were given new copies since the pool was opened: trees name them as they were.
     relocated: RwLock<BTreeMap<TableId, Vec<SlotAddress>>>,
     healing: Mutex<heal::Healing>,
+    /// Copies move between drives, until those are filled evenly.
+    balancing: AtomicBool,
+    balance_cursor: Mutex<EgroupId>,
+    bytes_unbalanced: AtomicU64,
     opened_ns: u64,
     counters: report::Counters,
     warnings: Mutex<Vec<String>>,

@@ -68,14 +68,11 @@ fn members(drives: Vec<Arc<dyn Drive>>) -> Result<(Vec<Member>, Vec<String>)> {
                 "drive {other} is in pool {one}, drive {path} in pool {two}"
             )));
         }
-        if let Some(twin) = members.iter().find(|other| other.block.drive == block.drive) {
-            let other = twin.drive.name();
-            return Err(Error::invalid(format!(
-                "{other} and {path} are the same drive {}: leave out the copy",
-                block.drive
-            )));
+        let member = Member { drive, block, next_superblock };
+        match members.iter().position(|other| other.block.drive == member.block.drive) {
+            Some(at) => warnings.push(choose_twin(&mut members[at], member)?),
+            None => members.push(member),
         }
-        members.push(Member { drive, block, next_superblock });
     }
     // An empty directory may be a mount point that waits for its drive: nothing is done to it.
     if members.is_empty() && !strangers.is_empty() {
@@ -87,6 +84,25 @@ fn members(drives: Vec<Arc<dyn Drive>>) -> Result<(Vec<Member>, Vec<String>)> {
         return Err(Error::invalid(format!("no pool to open: {why}")));
     }
     Ok((members, warnings))
+}
+
+/// Of two drives that say they are the same one, keeps the one that was written later: the other is an old copy of it.
+/// Errors: `Invalid` when neither is older.
+fn choose_twin(kept: &mut Member, mut other: Member) -> Result<String> {
+    let age = |member: &Member| (member.block.own, member.block.writes);
+    if age(kept) == age(&other) {
+        return Err(Error::invalid(format!(
+            "{} and {} are the same drive {}: leave out the copy",
+            kept.drive.name(),
+            other.drive.name(),
+            other.block.drive
+        )));
+    }
+    if age(kept) < age(&other) {
+        std::mem::swap(kept, &mut other);
+    }
+    let (old, new) = (other.drive.name(), kept.drive.name());
+    Ok(format!("drive {old} is left out: it is an older copy of {new}; empty the directory to use it"))
 }
 
 /// What the other drives know of each.

@@ -98,8 +98,18 @@ impl Pool {
     /// Takes a free slot for one more copy of what lies at `kept`: on another drive, as far from those as there is
     /// room, outside of the reserve. Nothing durable names it yet. `None`: there is no room.
     pub(super) fn take_slot_apart(&self, kept: &[SlotAddress], domain: DomainLevel) -> Option<SlotAddress> {
+        self.take_slot_where(kept, domain, &|_| true)
+    }
+
+    /// As [`Pool::take_slot_apart`], on one of the drives that `may` accepts.
+    pub(super) fn take_slot_where(
+        &self,
+        kept: &[SlotAddress],
+        domain: DomainLevel,
+        may: &dyn Fn(&Disk) -> bool,
+    ) -> Option<SlotAddress> {
         let chosen: Vec<&Disk> = kept.iter().map(|copy| &self.disks[copy.drive as usize]).collect();
-        let rest = self.disks.iter().filter(|disk| disk.accepts());
+        let rest = self.disks.iter().filter(|disk| disk.accepts() && may(disk));
         let rest = rest.filter(|disk| chosen.iter().all(|other| other.index != disk.index)).collect();
         self.ranked(rest, &chosen, domain).into_iter().find_map(|disk| {
             let slot = disk.take(disk.layout.reserve())?;

@@ -299,9 +299,9 @@ impl Pool {
         self.group_domains.write().insert(group, domain);
     }
 
-    /// A group writes headers with this RF.
-    pub fn raise_rf_max(&self, rf: u8) {
-        self.rf_max.fetch_max(rf, Ordering::AcqRel);
+    /// The most copies that the headers of a group have: tables get as many.
+    pub fn set_rf_max(&self, rf: u8) {
+        self.rf_max.store(rf, Ordering::Release);
     }
 }
 

@@ -104,7 +104,7 @@ pub(super) fn head_pages(ops_bytes: usize) -> u32 {
 
 /// The headers' RF was raised: every segment that was begun is ended. So a segment holds frames from its first page on,
 /// each with its payload, or payload only; recovery and the drain rely on it.
-fn follow_header_rf(writer: &mut Writer, header_rf: u8) {
+pub(super) fn follow_header_rf(writer: &mut Writer, header_rf: u8) {
     if writer.header_rf == header_rf {
         return;
     }
