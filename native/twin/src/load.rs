@@ -43,6 +43,9 @@ pub struct Options {
     pub drop_caches: bool,
     /// Keep the big files of reads and overwrites for the next run, and use those of the last one.
     pub reuse: bool,
+    /// Written, flushed and removed before cold reads, which use files of their own: a file system may still have what was
+    /// just written, or read before, in memory that no one can drop.
+    pub ballast_mib: usize,
     /// Ops a second of all jobs together; as fast as they can where absent.
     pub rate: Option<u64>,
 }
@@ -199,6 +202,9 @@ fn run_in(work: &Work, options: &Options, directory: &Path, block_bytes: usize) 
         }
         Act::Stream => phase(work.name, &mut jobs, stream),
         Act::Read { warm } => {
+            if !warm {
+                sink(options, directory)?;
+            }
             cool_down(options, &jobs, warm)?;
             phase(work.name, &mut jobs, |job| read(job, work.random))
         }
@@ -223,7 +229,8 @@ fn make_job<'a>(
     let file = match work.act {
         Act::Files | Act::CreateFsync => None,
         Act::Stream => Some(fresh(&own.join("stream"))?),
-        Act::Read { .. } => Some(filled(folder, &format!("read-{number}-{}", options.mib), options)?),
+        Act::Read { warm: false } => Some(filled(&own, &format!("read-{number}"), options)?),
+        Act::Read { warm: true } => Some(filled(folder, &format!("read-{number}-{}", options.mib), options)?),
         Act::Write { .. } => Some(filled(folder, &format!("write-{number}-{}", options.mib), options)?),
     };
     Ok(Job {
@@ -360,6 +367,17 @@ fn read(job: &mut Job<'_>, random: bool) -> io::Result<()> {
         }
     })
     .or_else(|error| if done { Ok(()) } else { Err(error) })
+}
+
+/// Writes the ballast.
+fn sink(options: &Options, directory: &Path) -> io::Result<()> {
+    let path = directory.join("ballast");
+    let file = fresh(&path)?;
+    for at in 0..options.ballast_mib {
+        file.write_all_at(&fill::bytes(at as u64 + 1, STREAM_BYTES), (at * STREAM_BYTES) as u64)?;
+    }
+    file.sync_all()?;
+    fs::remove_file(path)
 }
 
 /// Takes the big files out of the page cache, and everything else too where asked, unless the file system below is

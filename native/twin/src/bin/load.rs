@@ -20,7 +20,8 @@ holdfast-load WORK --dir DIR [options]
   --jobs N (1)  --seconds S (2)  --mib N (128)  --files N (2000)  --seed N (1)  --drop-caches (as root)
   --block-kib N     another size of reads and writes
   --rate N          N ops a second, all jobs together; latency counts from when an op was due
-  --reuse           keep the big files in DIR/load-files, use those that are there";
+  --reuse           keep the big files in DIR/load-files, use those that are there; not for cold reads
+  --ballast-mib N (128)  written and removed before cold reads, to sink what was just written";
 
 fn main() {
     match start() {
@@ -50,6 +51,7 @@ fn start() -> Result<String, String> {
         drop_caches: arguments.flag("drop-caches"),
         block_bytes: Some(arguments.number("block-kib", 0)? as usize * 1024).filter(|bytes| *bytes > 0),
         reuse: arguments.flag("reuse"),
+        ballast_mib: arguments.number("ballast-mib", 128)? as usize,
         rate: Some(arguments.number("rate", 0)?).filter(|rate| *rate > 0),
     };
     arguments.finish()?;

@@ -11,6 +11,7 @@ fn options(directory: &Path) -> Options {
         seed: 1,
         drop_caches: false,
         reuse: false,
+        ballast_mib: 1,
         rate: None,
     }
 }
@@ -70,7 +71,7 @@ fn kept_files_serve_the_next_run() {
         let reuse = Options { reuse: true, ..options(directory) };
         let mut inodes = Vec::new();
         for _ in 0..2 {
-            run(Work::named("random-read").expect("there"), &reuse).expect("a run");
+            run(Work::named("cached-read").expect("there"), &reuse).expect("a run");
             use std::os::unix::fs::MetadataExt;
             inodes.push(fs::metadata(directory.join(KEPT).join("read-1-2")).expect("kept").ino());
         }
