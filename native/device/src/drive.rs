@@ -123,6 +123,12 @@ pub trait Drive: Send + Sync {
     fn as_real(&self) -> Option<&crate::real::RealDrive> {
         None
     }
+    /// A read for somebody's own ring; `None` where the range cannot be read directly. It is not counted as tried: what
+    /// comes of it is the caller's affair.
+    fn direct_read(&self, file: FileId, offset: u64, bytes: usize) -> Option<crate::real::DirectRead> {
+        let _ = (file, offset, bytes);
+        None
+    }
     /// The simulated drive behind this one, if it is one: a parallel set is one event of its world.
     fn as_sim(&self) -> Option<&crate::sim::SimDrive> {
         None

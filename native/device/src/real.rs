@@ -29,6 +29,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::drive::{Drive, DriveSpace, Durability, FileId};
 use crate::names::{LOCK_FILE, TEMPORARY_SUFFIX, check_name, is_reserved};
 use directory::{Directory, check, plain_error, stat};
+pub use file::DirectRead;
 use file::DriveFile;
 pub use parallel::write_durable;
 pub use reading::read_first;
@@ -280,6 +281,10 @@ impl Drive for RealDrive {
         let lock = self.lock.lock();
         let found = stat(lock.as_ref()?).ok()?;
         Some((found.st_dev, found.st_ino))
+    }
+
+    fn direct_read(&self, file: FileId, offset: u64, bytes: usize) -> Option<DirectRead> {
+        DirectRead::new(self.file(file).ok()?, offset, bytes)
     }
 
     fn as_real(&self) -> Option<&RealDrive> {

@@ -1,6 +1,8 @@
 //! The classic door: several threads read `/dev/fuse`, each through its own clone of the connection.
 //!
 //! Invariants:
+//! - one reader at least is reading, or will without waiting for a drive first: whoever finds that nobody else reads hands
+//!   what would wait to a helper;
 //! - an answer leaves through the descriptor its request was read from; any other gives ENOENT and the caller
 //!   hangs;
 //! - a descriptor lives until its reader has ended *and* the last answer owed through it was given;
@@ -11,15 +13,16 @@ use crate::abi::input::{InitIn, Message, WRITE_DATA_OFFSET};
 use crate::abi::output::{OUT_HEADER_BYTES, out_header};
 use crate::abi::{DEV_IOC_CLONE, READ_BUFFER_BYTES_MIN, opcode};
 use crate::errno::Errno;
+use crate::helpers::Helpers;
 use crate::init::{Negotiated, negotiate};
 use crate::transport::{Answer, Crew, InFlight, Job, Reply, Serve, Transport};
-use holdfast_device::AlignedBuffer;
+use holdfast_device::{AlignedBuffer, patience};
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 const PAGE_BYTES: usize = 4096;
@@ -124,6 +127,8 @@ struct Connection {
     in_flight: Arc<InFlight>,
     /// The kernel has ended the connection.
     ended: AtomicBool,
+    /// Readers that wait for a request, or have just got one.
+    reading: AtomicUsize,
 }
 
 /// One descriptor, and the way back for what was read from it.
@@ -157,6 +162,8 @@ pub struct DevOptions {
     /// 0: as many as there are processors, at least two.
     pub readers: usize,
     pub agreed: Negotiated,
+    /// Requests come over rings: what comes this way nobody waits for.
+    pub beside_rings: bool,
     /// Shared with the rings, when the connection has them.
     pub in_flight: Arc<InFlight>,
     /// Called once, by the last reader as it ends.
@@ -167,13 +174,24 @@ impl DevTransport {
     /// Starts the readers. Where the device cannot be opened again (an unprivileged daemon), they share one
     /// descriptor.
     pub fn start(device: OwnedFd, serve: Arc<dyn Serve>, options: DevOptions) -> io::Result<Self> {
-        let connection = Arc::new(Connection { in_flight: options.in_flight, ended: AtomicBool::new(false) });
+        let connection = Arc::new(Connection {
+            in_flight: options.in_flight,
+            ended: AtomicBool::new(false),
+            reading: AtomicUsize::new(0),
+        });
         let readers = match options.readers {
             0 => std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2)),
             readers => readers,
         };
         let first = Arc::new(Channel { device, connection: Arc::clone(&connection) });
-        let mut jobs: Vec<Job> = Vec::new();
+        let body_bytes = options.agreed.request_bytes_max.max(BODY_BYTES_MIN);
+        let (helpers, mut jobs): (_, Vec<Job>) = match options.beside_rings {
+            true => (None, Vec::new()),
+            false => {
+                let (helpers, jobs) = Helpers::new(readers, body_bytes);
+                (Some(helpers), jobs)
+            }
+        };
         for index in 0..readers {
             let channel = match index {
                 0 => Arc::clone(&first),
@@ -182,7 +200,8 @@ impl DevTransport {
                     |device| Arc::new(Channel { device, connection: Arc::clone(&connection) }),
                 ),
             };
-            let reader = Reader { channel, serve: Arc::clone(&serve), agreed: options.agreed };
+            let (serve, helpers) = (Arc::clone(&serve), helpers.clone());
+            let reader = Reader { channel, serve, helpers, body_bytes, agreed: options.agreed };
             jobs.push((format!("fuse-{index}"), Box::new(move || reader.run())));
         }
         let (ended, on_end) = (Arc::clone(&connection), options.on_end);
@@ -212,18 +231,23 @@ impl Transport for DevTransport {
 struct Reader {
     channel: Arc<Channel>,
     serve: Arc<dyn Serve>,
+    helpers: Option<Helpers>,
+    body_bytes: usize,
     agreed: Negotiated,
 }
 
 impl Reader {
     fn run(self) {
-        let body_bytes = self.agreed.request_bytes_max.max(BODY_BYTES_MIN);
-        let mut buffer = MessageBuffer::new(body_bytes);
+        let mut buffer = MessageBuffer::new(self.body_bytes);
         // A drive reads into aligned memory without a copy.
-        let mut out = AlignedBuffer::zeroed(body_bytes);
+        let mut out = AlignedBuffer::zeroed(self.body_bytes);
+        let reading = &self.channel.connection.reading;
         loop {
-            match buffer.read(&self.channel.device) {
-                Ok(bytes) => self.serve_one(bytes, &mut out),
+            reading.fetch_add(1, Ordering::SeqCst);
+            let message = buffer.read(&self.channel.device);
+            let others_read = reading.fetch_sub(1, Ordering::SeqCst) > 1;
+            match message {
+                Ok(bytes) => self.serve_one(bytes, &mut out, others_read),
                 // ENOENT: the request was interrupted before we had it.
                 Err(error) => match error.raw_os_error() {
                     Some(libc::ENOENT | libc::EINTR | libc::EAGAIN) => {}
@@ -235,12 +259,33 @@ impl Reader {
         self.channel.connection.ended.store(true, Ordering::SeqCst);
     }
 
-    fn serve_one(&self, bytes: &[u8], out: &mut [u8]) {
+    fn serve_one(&self, bytes: &[u8], out: &mut [u8], others_read: bool) {
         let Some(message) = Message::cut(bytes, self.agreed.setxattr_ext) else { return };
         let reply = |unique| Reply::new(Arc::clone(&self.channel) as Arc<dyn Answer>, 0, unique);
         match message {
-            Ok(message) => self.serve.serve(&message, out, reply(message.header.unique)),
+            Ok(message) => {
+                let reply = reply(message.header.unique);
+                match &self.helpers {
+                    Some(helpers) if !others_read => self.serve_now_or_later(helpers, &message, out, reply),
+                    _ => self.serve.serve(&message, out, reply),
+                }
+            }
             Err(header) => reply(header.unique).error(libc::EIO),
+        }
+    }
+
+    /// Nobody else reads: what would wait for a drive goes to a helper, unless too much waits there already.
+    fn serve_now_or_later(&self, helpers: &Helpers, message: &Message<'_>, out: &mut [u8], reply: Reply) {
+        let Some(reply) = self.serve.try_serve(message, out, reply) else { return };
+        // There is no ring here that could fulfil it.
+        drop(patience::take_wish());
+        let serve = Arc::clone(&self.serve);
+        let (header, op_in, payload) = (message.header, message.op_in.to_vec(), message.payload.to_vec());
+        let later = helpers.try_hand(Box::new(move |scratch| {
+            serve.serve(&Message { header, op_in: &op_in, payload: &payload }, scratch, reply);
+        }));
+        if let Err(work) = later {
+            work(out);
         }
     }
 }

@@ -6,6 +6,9 @@ use holdfast_store::error::Kind;
 /// A positive errno.
 pub type Errno = i32;
 
+/// Of [`Kind::WouldWait`], and of nothing else: never sent.
+pub const WOULD_WAIT: Errno = libc::EAGAIN;
+
 pub fn errno_of(error: &FsError) -> Errno {
     match error {
         FsError::NotFound => libc::ENOENT,
@@ -32,6 +35,7 @@ pub fn errno_of(error: &FsError) -> Errno {
         FsError::Store(error) => match error.kind {
             Kind::NoSpace => libc::ENOSPC,
             Kind::Fenced => libc::EROFS,
+            Kind::WouldWait => WOULD_WAIT,
             _ => libc::EIO,
         },
     }

@@ -10,6 +10,7 @@ mod choice;
 mod dev;
 mod errno;
 mod handler;
+mod helpers;
 mod init;
 mod mount;
 mod transport;

@@ -20,6 +20,8 @@ pub trait Serve: Send + Sync {
     /// `out` is scratch space for the answer's payload, at least as long as any answer may be. It does not
     /// overlap the message.
     fn serve(&self, message: &Message<'_>, out: &mut [u8], reply: Reply);
+    /// [`Serve::serve`], unless that would wait for a drive: then the duty to answer comes back, and nothing was done.
+    fn try_serve(&self, message: &Message<'_>, out: &mut [u8], reply: Reply) -> Option<Reply>;
 }
 
 /// Where answers leave.

@@ -8,7 +8,7 @@ mod support;
 
 use holdfast_device::threads;
 use holdfast_fuse::{Mount, MountOptions, ServeOptions, TransportWish};
-use memory::{MemoryFs, PANIC};
+use memory::{Disk, MemoryFs, PANIC};
 use server::serve_elsewhere;
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
@@ -34,6 +34,10 @@ over_both_doors! {
     a_panic_is_one_failed_request,
     many_at_once_get_their_own_answers,
     slow_reads_of_one_processor_are_right,
+    reads_of_a_silent_drive_keep_nobody_else_waiting,
+    one_processor_serves_the_callers_of_all,
+    missing_pages_come_through_the_ring,
+    a_page_that_is_late_is_somebody_elses,
 }
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -244,7 +248,6 @@ fn stay_here(cpu: usize) {
 
 /// All callers are on one processor, so all their requests are in one queue.
 fn slow_reads_of_one_processor_are_right(door: TransportWish) {
-    const BLOCKS: usize = 64;
     let serve = ServeOptions { transport: door, ..ServeOptions::default() };
     let fs = MemoryFs::new(0o755).with_reads_of(Duration::from_micros(300));
     let mounted = Mounted::of(fs, |_| {}, serve);
@@ -277,8 +280,128 @@ fn slow_reads_of_one_processor_are_right(door: TransportWish) {
     mounted.end();
 }
 
-/// Refuses io_uring to the calling thread and those it starts, as a container's seccomp profile does.
-fn forbid_io_uring() {
+/// More reads than there are queues or readers wait for a drive that does not answer: everything else is served, on
+/// every processor, and so are they in the end.
+fn reads_of_a_silent_drive_keep_nobody_else_waiting(door: TransportWish) {
+    const READS: usize = 24;
+    let mounted = Mounted::new(door);
+    let path = mounted.path("file");
+    put(&path, &[5; READS * 4096]).expect("write");
+    // Not in the page cache, and each of its own descriptor: the kernel asks for every block by itself.
+    mounted.fs.hold_reads();
+    let read = |number: usize| {
+        let path = path.clone();
+        let read = move || {
+            let file = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path)?;
+            let mut buffer = vec![0; 2 * 4096];
+            let start = buffer.as_ptr().align_offset(4096);
+            let block = &mut buffer[start..start + 4096];
+            file.read_exact_at(block, (number * 4096) as u64)?;
+            Ok::<bool, io::Error>(block.iter().all(|byte| *byte == 5))
+        };
+        threads::spawn("reader", read).expect("thread")
+    };
+    let readers: Vec<_> = (0..READS).map(read).collect();
+    mounted.fs.wait_for_reads(4);
+    let dir = mounted.dir().to_owned();
+    let on = |cpu: usize| {
+        let dir = dir.clone();
+        move || {
+            stay_here(cpu);
+            for round in 0..50 {
+                let path = dir.join(format!("new-{cpu}-{round}"));
+                put(&path, b"served").expect("write");
+                assert_eq!(fs::metadata(&path).expect("stat").len(), 6);
+                fs::remove_file(&path).expect("unlink");
+            }
+        }
+    };
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let (ended, wait) = mpsc::channel();
+    let jobs: Vec<_> = (0..cores).map(on).collect();
+    for job in jobs {
+        let ended = ended.clone();
+        threads::spawn("other", move || {
+            job();
+            ended.send(()).expect("somebody waits");
+        })
+        .expect("thread");
+    }
+    for _ in 0..cores {
+        wait.recv_timeout(PATIENCE).expect("somebody waits for a drive that is not theirs");
+    }
+    mounted.fs.release_reads();
+    for reader in readers {
+        assert!(reader.join().expect("no panic").expect("read"));
+    }
+    mounted.end();
+}
+
+/// Pages that are missing in memory are read through the ring that brought the request, and nobody waits for them; the one
+/// that stays missing is read by somebody who may wait.
+fn missing_pages_come_through_the_ring(door: TransportWish) {
+    let disk = read_all_from_a_drive(door, PATIENCE.as_nanos() as u64);
+    if door == TransportWish::Uring && disk.is_direct() {
+        let counts = (disk.fetched(), disk.waited(), disk.late());
+        assert_eq!(counts, (BLOCKS - 1, 8, 0), "one block stays missing, for 8 readers");
+    }
+}
+
+/// The patience is over before it begins: others wait for every page, and what comes late harms nobody.
+fn a_page_that_is_late_is_somebody_elses(door: TransportWish) {
+    let disk = read_all_from_a_drive(door, 0);
+    if door == TransportWish::Uring && disk.is_direct() {
+        // A helper may find the page there meanwhile: how many waited for it themselves is chance, but for the one.
+        assert!(disk.late() > 0 && disk.waited() >= 8, "{} late, {} waited", disk.late(), disk.waited());
+    }
+}
+
+const BLOCKS: usize = 64;
+
+/// Eight readers of the same blocks, all of which are on a drive at first.
+fn read_all_from_a_drive(door: TransportWish, patience_ns: u64) -> Arc<Disk> {
+    let drive = TemporaryDir::new();
+    let disk = Arc::new(Disk::new(&drive.0, BLOCKS * 4096, patience_ns));
+    let fs = MemoryFs::new(0o755).with_disk(Arc::clone(&disk));
+    let mounted = Mounted::of(fs, |_| {}, ServeOptions { transport: door, ..ServeOptions::default() });
+    let path = mounted.path("file");
+    put(&path, &[9; BLOCKS * 4096]).expect("write");
+    let read = |number: usize| {
+        let path = path.clone();
+        move || {
+            let file = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path).expect("open");
+            let mut buffer = vec![0; 2 * 4096];
+            let start = buffer.as_ptr().align_offset(4096);
+            for round in 0..BLOCKS {
+                let block = &mut buffer[start..start + 4096];
+                file.read_exact_at(block, ((number * 7 + round) % BLOCKS * 4096) as u64).expect("read");
+                assert!(block.iter().all(|byte| *byte == 9));
+            }
+        }
+    };
+    threads::run_parallel("reader", (0..8).map(read).collect());
+    mounted.end();
+    fs::remove_file(drive.0.join("slab")).expect("there");
+    disk
+}
+
+/// As many queues as the kernel has processors, and fewer processors than that to serve them.
+fn one_processor_serves_the_callers_of_all(door: TransportWish) {
+    let (send, made) = mpsc::channel();
+    threads::spawn("confined", move || {
+        stay_here(0);
+        forbid(libc::SYS_sched_setaffinity);
+        send.send(Mounted::new(door)).expect("somebody waits");
+    })
+    .expect("thread");
+    let mounted = made.recv().expect("it mounts");
+    let workers = workers(mounted.dir());
+    mounted.mount.stop(true).expect("detaches");
+    all_fail(workers);
+}
+
+/// Refuses one system call to the calling thread and those it starts, as a container's seccomp profile does.
+fn forbid(call: libc::c_long) {
     const LOAD_WORD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
     const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
@@ -286,7 +409,7 @@ fn forbid_io_uring() {
     // The system call's number is the first word of what a filter sees.
     let mut filter = [
         libc::sock_filter { code: LOAD_WORD, jt: 0, jf: 0, k: 0 },
-        libc::sock_filter { code: IF_EQUAL, jt: 0, jf: 1, k: libc::SYS_io_uring_setup as u32 },
+        libc::sock_filter { code: IF_EQUAL, jt: 0, jf: 1, k: call as u32 },
         libc::sock_filter { code: RETURN, jt: 0, jf: 0, k: refuse },
         libc::sock_filter { code: RETURN, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW },
     ];
@@ -304,7 +427,7 @@ fn where_rings_are_forbidden_auto_falls_back_and_a_demand_is_refused() {
         return;
     }
     let tried = threads::spawn("confined", || {
-        forbid_io_uring();
+        forbid(libc::SYS_io_uring_setup);
         let dir = TemporaryDir::new();
         let start = |transport| {
             let options =

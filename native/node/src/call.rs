@@ -37,7 +37,8 @@ pub struct Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let failure = match error.kind {
-            Kind::Internal => FailureCode::Internal,
+            // No thread that calls from JavaScript is in a hurry.
+            Kind::Internal | Kind::WouldWait => FailureCode::Internal,
             Kind::Invalid => FailureCode::Invalid,
             Kind::NotFound => FailureCode::NotFound,
             Kind::Conflict => FailureCode::Conflict,

@@ -13,6 +13,8 @@ pub enum Kind {
     Fenced,
     NoSpace,
     Closed,
+    /// A drive would have to be waited for on a thread that may not (`holdfast_device::patience`). Nothing was done.
+    WouldWait,
 }
 
 #[derive(Clone, Debug)]
@@ -38,6 +40,13 @@ impl Error {
     }
     pub fn closed() -> Self {
         Self::new(Kind::Closed, "the pool is closed")
+    }
+    /// Before a drive is read: whether this thread may wait for it.
+    pub fn unless_hurried() -> Result<()> {
+        match holdfast_device::patience::may_wait() {
+            true => Ok(()),
+            false => Err(Self::new(Kind::WouldWait, "this thread may not wait for a drive")),
+        }
     }
     /// `what` was being read when decoding failed.
     pub fn decode(what: &str, error: holdfast_format::DecodeError) -> Self {

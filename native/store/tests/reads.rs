@@ -98,6 +98,27 @@ fn a_page_that_was_read_costs_the_drives_nothing_until_it_is_driven_out() {
     assert!(reads(0..2000) > 1000 * BLOCK as u64, "it is smaller than the file");
 }
 
+#[test]
+fn what_was_just_written_is_read_from_memory() {
+    let rig = Rig::create(24, 3, EngineOptions { data_cache_bytes: 1 << 20, memtable_bytes: 4 << 20, ..options() });
+    let volume = rig.volume("v", 2);
+    let file = volume.create(&ROOT, ROOT_INO, b"f", 0o644).expect("created").ino;
+    // More than the ring holds, and a memtable that is not drained meanwhile.
+    for block in 0..1200 {
+        write_block(&volume, file, block, 3);
+    }
+    rig.engine.flush().expect("flushed");
+    let before = counter(&rig, "drive_bytes_read");
+    for block in 800..1200 {
+        assert!(read_block(&volume, file, block) == content(3, block), "block {block}");
+    }
+    assert_eq!(counter(&rig, "drive_bytes_read"), before, "all of it was in the ring");
+    for block in 0..200 {
+        assert!(read_block(&volume, file, block) == content(3, block), "block {block}");
+    }
+    assert!(counter(&rig, "drive_bytes_read") > before, "the ring is smaller");
+}
+
 /// Slots are reused under the cache all the time: overwrites, drains, cleaning. Every read is right.
 #[test]
 fn reused_slots_are_never_taken_for_what_lay_there() {

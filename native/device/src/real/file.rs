@@ -9,6 +9,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::directory::{Directory, check, last_error, stat};
@@ -19,6 +20,29 @@ use crate::drive::Durability;
 /// More slices than the kernel takes in one call are gathered or written in parts.
 pub(super) const SLICES_MAX: usize = 1024;
 const PREFILL_PIECE_BYTES: usize = 1 << 20;
+
+/// An aligned read of a drive's file, for a ring. Keeps the descriptor open.
+pub struct DirectRead {
+    file: Arc<DriveFile>,
+    offset: u64,
+    bytes: usize,
+}
+
+impl DirectRead {
+    pub(super) fn new(file: Arc<DriveFile>, offset: u64, bytes: usize) -> Option<Self> {
+        let fits = file.check_range(offset, bytes as u64).is_ok();
+        (fits && file.is_direct_range(offset, bytes)).then_some(Self { file, offset, bytes })
+    }
+    pub fn descriptor(&self) -> RawFd {
+        self.file.descriptor_for(self.offset, self.bytes)
+    }
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
 
 pub(super) struct DriveFile {
     pub(super) name: String,
@@ -55,10 +79,8 @@ impl DriveFile {
 
     /// Where a read or a durable write of this shape goes: aligned ones directly, others through the cache.
     pub(super) fn descriptor_for(&self, offset: u64, total: usize) -> RawFd {
-        let aligned =
-            offset.is_multiple_of(DIRECT_ALIGNMENT as u64) && total.is_multiple_of(DIRECT_ALIGNMENT);
         match &self.direct {
-            Some(direct) if aligned => direct.as_raw_fd(),
+            Some(direct) if self.is_direct_range(offset, total) => direct.as_raw_fd(),
             _ => self.buffered.as_raw_fd(),
         }
     }
@@ -127,9 +149,11 @@ impl DriveFile {
         got >= 0 && got as usize == into.len()
     }
 
-    /// What reads of this file go to.
-    pub(super) fn read_descriptor(&self) -> RawFd {
-        self.buffered.as_raw_fd()
+    /// Whether a read or write of this shape goes past the page cache.
+    pub(super) fn is_direct_range(&self, offset: u64, total: usize) -> bool {
+        let aligned =
+            offset.is_multiple_of(DIRECT_ALIGNMENT as u64) && total.is_multiple_of(DIRECT_ALIGNMENT);
+        aligned && self.is_direct()
     }
 
     pub(super) fn write(&self, offset: u64, slices: &[&[u8]], durability: Durability) -> io::Result<()> {

@@ -1,6 +1,6 @@
 //! Reads from several copies: the first one is asked, and when it is late the next one, too.
 //!
-//! - What is in the page cache is copied from there by one system call: no ring, no clock, no other memory.
+//! - Aligned ranges are read directly. Of others, what is in the page cache is copied from there by one system call: no ring, no clock, no other memory.
 //! - Else the thread's own ring reads into memory of the ring, waiting (one system call) for the answer or for the end
 //!   of the patience. So a read that is given up goes on without anybody's buffer: its memory is the ring's until the
 //!   kernel is done with it. No thread is woken or handed anything.
@@ -14,6 +14,7 @@ use std::sync::Arc;
 use io_uring::{IoUring, opcode, types};
 
 use super::file::DriveFile;
+use crate::aligned::AlignedBuffer;
 use crate::clock::{Clock, RealClock};
 use crate::drive::{Answer, First, SOURCES_MAX, Source};
 
@@ -45,7 +46,7 @@ struct Flight {
     file: Arc<DriveFile>,
     offset: u64,
     /// At least `bytes` long.
-    memory: Vec<u8>,
+    memory: AlignedBuffer,
     bytes: usize,
     done: usize,
     attempts: usize,
@@ -56,7 +57,7 @@ struct Ring {
     flying: BTreeMap<u64, Flight>,
     next_flight: u64,
     calls: u64,
-    spares: Vec<Vec<u8>>,
+    spares: Vec<AlignedBuffer>,
 }
 
 impl Drop for Ring {
@@ -78,6 +79,7 @@ pub fn read_first(
     let mut first = First::default();
     let mut asked = 0;
     if let Some((source, file)) = sources.first().and_then(|source| Some((source, real_file(source)?)))
+        && !file.is_direct_range(source.offset, into.len())
         && file.read_cached(source.offset, into)
     {
         if accept(&Answer { source: 0, bytes: Ok(into), took_ns: None }) {
@@ -218,12 +220,12 @@ impl Ring {
         }
     }
 
-    fn memory(&mut self, bytes: usize) -> Vec<u8> {
+    fn memory(&mut self, bytes: usize) -> AlignedBuffer {
         let fitting = self.spares.iter().position(|spare| spare.len() >= bytes);
-        fitting.map_or_else(|| vec![0; bytes], |at| self.spares.swap_remove(at))
+        fitting.map_or_else(|| AlignedBuffer::zeroed(bytes), |at| self.spares.swap_remove(at))
     }
 
-    fn keep(&mut self, memory: Vec<u8>) {
+    fn keep(&mut self, memory: AlignedBuffer) {
         if self.spares.len() == SPARES_MAX {
             self.spares.remove(0);
         }
@@ -255,16 +257,15 @@ impl Ring {
         let Some(flight) = self.flying.get_mut(&id) else { return Err(ErrorKind::NotFound.into()) };
         flight.attempts += 1;
         let rest = &mut flight.memory[flight.done..flight.bytes];
-        let entry = opcode::Read::new(
-            types::Fd(flight.file.read_descriptor()),
-            rest.as_mut_ptr(),
-            rest.len() as u32,
-        )
-        .offset(flight.offset + flight.done as u64)
-        .build()
-        .user_data(id);
+        let at = flight.offset + flight.done as u64;
+        // What a short read left may begin anywhere: then not even the memory is aligned.
+        let descriptor = flight.file.descriptor_for(at, rest.len());
+        let entry = opcode::Read::new(types::Fd(descriptor), rest.as_mut_ptr(), rest.len() as u32)
+            .offset(at)
+            .build()
+            .user_data(id);
         // SAFETY: memory and descriptor belong to the flight, which stays until its completion was seen, and is leaked
-        // when the ring goes before that. A vector's memory does not move with it.
+        // when the ring goes before that. A buffer's memory does not move with it.
         unsafe { self.ring.submission().push(&entry) }.map_err(|_| ErrorKind::WouldBlock.into())
     }
 

@@ -7,8 +7,9 @@ mod nodes;
 use crate::abi::input::{InHeader, Message, batch_forget, parse_u64};
 use crate::abi::opcode;
 use crate::abi::output::{self, Lifetimes};
-use crate::errno::{Errno, errno_of};
+use crate::errno::{Errno, WOULD_WAIT, errno_of};
 use crate::transport::{Reply, Serve};
+use holdfast_device::patience;
 use holdfast_format::{Ino, ROOT_INO};
 use holdfast_store::api::{Attr, Caller, FileSystem, FsError};
 use std::sync::Arc;
@@ -102,7 +103,37 @@ impl Handler {
     }
 }
 
+/// Requests that look and change nothing: they can be begun twice.
+fn only_looks(op: u32) -> bool {
+    matches!(
+        op,
+        opcode::READ
+            | opcode::LOOKUP
+            | opcode::GETATTR
+            | opcode::STATX
+            | opcode::READDIR
+            | opcode::READDIRPLUS
+            | opcode::READLINK
+            | opcode::GETXATTR
+            | opcode::LISTXATTR
+            | opcode::LSEEK
+    )
+}
+
 impl Serve for Handler {
+    fn try_serve(&self, message: &Message<'_>, out: &mut [u8], reply: Reply) -> Option<Reply> {
+        if !only_looks(message.header.opcode) {
+            self.serve(message, out, reply);
+            return None;
+        }
+        match patience::hurry(|| self.answer(message, out)) {
+            Ok(bytes) => reply.data(&out[..bytes]),
+            Err(WOULD_WAIT) => return Some(reply),
+            Err(errno) => reply.error(errno),
+        }
+        None
+    }
+
     fn serve(&self, message: &Message<'_>, out: &mut [u8], reply: Reply) {
         let ino = Ino(message.header.nodeid);
         match message.header.opcode {

@@ -159,7 +159,10 @@ impl Handler {
                 added
             },
         );
-        done.map_err(errno)?;
+        // What was listed is shown first, and counted as known: what failed comes again with the next request.
+        if page.used() == 0 {
+            done.map_err(errno)?;
+        }
         if page.used() == 0 && refused { Err(libc::EINVAL) } else { Ok(page.used()) }
     }
 }

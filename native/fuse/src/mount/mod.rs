@@ -182,7 +182,9 @@ impl Mount {
             })
         };
         let readers = if attempt.readers == 0 && rings.is_some() { 1 } else { attempt.readers };
-        let options = DevOptions { readers, agreed, in_flight: Arc::clone(&in_flight), on_end };
+        let in_flight_there = Arc::clone(&in_flight);
+        let beside_rings = rings.is_some();
+        let options = DevOptions { readers, agreed, beside_rings, in_flight: in_flight_there, on_end };
         let dev = DevTransport::start(connection, Arc::clone(&attempt.handler), options)?;
         let stop = Mutex::new(());
         let mount = Self { point, device, dev, rings, why: door.why, in_flight, stopping, stop };

@@ -2,6 +2,7 @@
 //! plain one.
 
 use super::slots::Slots;
+use holdfast_device::DirectRead;
 use io_uring::squeue::Entry128;
 use io_uring::{IoUring, cqueue, opcode, types};
 use std::io;
@@ -15,6 +16,8 @@ const VECTORS: u32 = 2;
 const LEN_OFFSET: usize = 24;
 /// Completions of the bell carry this, all others their slot.
 const BELL: u64 = u64::MAX;
+/// Beside a number: a read of a drive.
+const FILL: u64 = 1 << 32;
 
 /// What came out of the ring.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,6 +28,11 @@ pub enum Completion {
     },
     Request {
         slot: usize,
+    },
+    /// A drive was read: bytes, or a negative errno.
+    Fill {
+        number: usize,
+        result: i32,
     },
     /// The kernel keeps this slot no longer; a positive errno.
     Lost {
@@ -50,6 +58,9 @@ fn command(queue: u16, commit_id: u64) -> [u8; 80] {
 fn completion(entry: &cqueue::Entry) -> Completion {
     match entry.user_data() {
         BELL => Completion::Bell { armed: cqueue::more(entry.flags()) },
+        slot if slot & FILL != 0 => {
+            Completion::Fill { number: (slot & !FILL) as usize, result: entry.result() }
+        }
         slot if entry.result() >= 0 => Completion::Request { slot: slot as usize },
         slot => Completion::Lost { slot: slot as usize, errno: -entry.result() },
     }
@@ -68,14 +79,13 @@ fn entered(result: io::Result<usize>) -> io::Result<()> {
 
 impl Commands {
     /// Made by the thread that will use it, the only one that may.
-    pub fn new(device: OwnedFd, slots: usize) -> io::Result<Self> {
+    pub fn new(device: OwnedFd, slots: usize, fills: usize) -> io::Result<Self> {
         // Each slot has one command at most, and the bell one.
-        let entries = slots as u32 + 1;
+        let entries = (slots + fills) as u32 + 1;
         let ring = IoUring::<Entry128>::builder()
             .setup_cqsize(entries.next_power_of_two() * 2)
             .setup_single_issuer()
             .setup_defer_taskrun()
-            .setup_taskrun_flag()
             .setup_submit_all()
             .build(entries)?;
         ring.submitter().register_files(&[device.as_raw_fd()])?;
@@ -123,6 +133,19 @@ impl Commands {
         unsafe { self.push(&entry) }
     }
 
+    /// Reads a drive. The caller gives the number.
+    ///
+    /// # Safety
+    /// `into` stays where it is, and is nobody's, until the completion.
+    pub unsafe fn fill(&mut self, number: usize, read: &DirectRead, into: &mut [u8]) -> io::Result<()> {
+        debug_assert_eq!(into.len(), read.bytes());
+        let read = opcode::Read::new(types::Fd(read.descriptor()), into.as_mut_ptr(), into.len() as u32)
+            .offset(read.offset());
+        let entry = Entry128::from(read.build().user_data(FILL | number as u64));
+        // SAFETY: the caller's promise.
+        unsafe { self.push(&entry) }
+    }
+
     /// Watches an eventfd that is never read: each write to it is one completion.
     pub fn watch(&mut self, bell: RawFd) -> io::Result<()> {
         let poll = opcode::PollAdd::new(types::Fd(bell), libc::POLLIN as u32).multi(true);
@@ -140,9 +163,14 @@ impl Commands {
         entered(self.ring.submit_and_wait(1))
     }
 
-    /// True when waiting would not: something came while the lane was busy.
-    pub fn backlog(&mut self) -> bool {
-        self.ring.submission().taskrun() || !self.ring.completion().is_empty()
+    /// The same, for so long at most.
+    pub fn wait_for(&mut self, ns: u64) -> io::Result<()> {
+        let time = types::Timespec::new().sec(ns / 1_000_000_000).nsec((ns % 1_000_000_000) as u32);
+        let args = types::SubmitArgs::new().timespec(&time);
+        match self.ring.submitter().submit_with_args(1, &args) {
+            Err(error) if error.raw_os_error() == Some(libc::ETIME) => Ok(()),
+            other => entered(other),
+        }
     }
 
     pub fn completions(&mut self, into: &mut Vec<Completion>) {

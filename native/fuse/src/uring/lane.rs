@@ -1,7 +1,8 @@
 //! One thread of the ring door: takes the requests of its queues, serves each, and sends all their answers.
 //!
 //! Invariants:
-//! - nobody else registers or commits (see [`super::mailbox`]), and nothing here waits but the ring;
+//! - nobody else registers or commits (see [`super::mailbox`]), and nothing here waits but the ring: a page that is missing
+//!   in the daemon's memory is read through the ring, and the request tried again; what else would wait is a helper's;
 //! - a request in a slot is answered before the slot goes back; one that is parked keeps its slot meanwhile;
 //! - the thread ends when the kernel has given every slot back, except those of parked requests, whose late
 //!   answers then go nowhere.
@@ -9,20 +10,22 @@
 use super::Shared;
 use super::commands::{Commands, Completion};
 use super::cpus;
-use super::helpers::Work;
+use super::fills::Fills;
+use super::lending::Work;
 use super::mailbox::{Body, Mailbox, Waiting};
 use super::slots::{Payload, Slots};
 use crate::abi::input::Message;
 use crate::abi::{op_in_bytes, opcode};
+use crate::helpers::Helpers;
 use crate::init::Negotiated;
 use crate::transport::{Answer, Reply, Serve};
-use holdfast_device::{Clock, RealClock};
+use holdfast_device::AlignedBuffer;
+use holdfast_device::patience;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::Sender;
 
 /// Field order: the ring goes before the memory it knows of.
 pub struct Lane {
@@ -33,7 +36,7 @@ pub struct Lane {
     serve: Arc<dyn Serve>,
     agreed: Negotiated,
     /// For the answers of requests that bring a payload themselves.
-    scratch: Vec<u8>,
+    scratch: AlignedBuffer,
     /// Slots that are the kernel's.
     in_kernel: usize,
     /// Slots that hold a request.
@@ -42,11 +45,8 @@ pub struct Lane {
     left: Vec<(u16, usize)>,
     /// The kernel said that the connection ends.
     torn_down: bool,
-    /// Something waited for the lane when it last came to sleep.
-    behind: bool,
-    /// Nanoseconds that reads took lately, on average.
-    read_ns: u64,
-    helpers: Sender<Work>,
+    helpers: Helpers,
+    fills: Fills,
     completions: Vec<Completion>,
     answers: Vec<Waiting>,
 }
@@ -59,11 +59,8 @@ pub struct Parts {
     pub shared: Arc<Shared>,
     pub serve: Arc<dyn Serve>,
     pub agreed: Negotiated,
-    pub helpers: Sender<Work>,
+    pub helpers: Helpers,
 }
-
-/// A read of the daemon's memory is faster, one of a drive slower: a helper costs two changes of thread.
-const SLOW_READ_NS: u64 = 40_000;
 
 impl Lane {
     /// To be called on the thread that will run it: it is pinned here, and the ring belongs to it.
@@ -72,8 +69,9 @@ impl Lane {
         let _unpinned = cpus::pin(parts.plan.cpu);
         let payload_bytes = parts.agreed.request_bytes_max;
         let slots = Slots::new(&parts.plan.queues, payload_bytes)?;
-        let mut commands = Commands::new(parts.device, slots.len())?;
+        let mut commands = Commands::new(parts.device, slots.len(), Fills::most(slots.len()))?;
         commands.watch(parts.mailbox.bell())?;
+        let fills = Fills::new(slots.len());
         Ok(Self {
             commands,
             slots,
@@ -81,14 +79,13 @@ impl Lane {
             shared: parts.shared,
             serve: parts.serve,
             agreed: parts.agreed,
-            scratch: vec![0; payload_bytes],
+            scratch: AlignedBuffer::zeroed(payload_bytes),
             in_kernel: 0,
             in_service: 0,
             left: parts.plan.queues,
             torn_down: false,
-            behind: false,
-            read_ns: 0,
             helpers: parts.helpers,
+            fills,
             completions: Vec::new(),
             answers: Vec::new(),
         })
@@ -99,6 +96,8 @@ impl Lane {
         let outcome = self.register().and_then(|()| self.serve_all());
         // The kernel refuses to go on with this ring: whoever waits for it must not wait for ever.
         if outcome.is_err() {
+            // Drives may still write there, and nobody will say when they are done.
+            self.fills.forget();
             (self.shared.abort)();
         }
     }
@@ -114,7 +113,8 @@ impl Lane {
 
     /// True when no request can come any more, and no answer could be sent.
     fn finished(&self) -> bool {
-        self.in_kernel == 0 && (self.in_service == 0 || self.shared.ended.load(Ordering::SeqCst))
+        let served = self.in_service == 0 || self.shared.ended.load(Ordering::SeqCst);
+        self.in_kernel == 0 && self.fills.is_empty() && served
     }
 
     fn serve_all(&mut self) -> io::Result<()> {
@@ -128,16 +128,18 @@ impl Lane {
                     Completion::Bell { armed: true } => {}
                     Completion::Bell { armed: false } => self.commands.watch(self.mailbox.bell())?,
                     Completion::Lost { slot, errno } => self.lost(slot, errno),
+                    Completion::Fill { number, result } => self.filled(number, result)?,
                     Completion::Request { slot } => {
-                        self.request(slot, index + 1 < count)?;
-                        // The others may take long: this caller shall not wait for them.
-                        if index + 1 < count {
+                        self.request(slot)?;
+                        // The others may take long: this caller shall not wait for them. Reads of drives go together.
+                        if index + 1 < count && self.fills.is_empty() {
                             self.commands.submit()?;
                         }
                     }
                 }
             }
             self.completions = completions;
+            self.leave_late_fills()?;
         }
         Ok(())
     }
@@ -148,8 +150,10 @@ impl Lane {
         while !self.mailbox.fall_asleep() {
             self.send_parked()?;
         }
-        self.behind = self.commands.backlog();
-        let waited = self.commands.wait();
+        let waited = match self.fills.patience_ns() {
+            Some(ns) => self.commands.wait_for(ns),
+            None => self.commands.wait(),
+        };
         self.mailbox.wake_up();
         waited
     }
@@ -170,8 +174,8 @@ impl Lane {
         }
     }
 
-    /// Takes the request in a slot: serves it, or hands it on when it may take long and others wait.
-    fn request(&mut self, slot: usize, others_follow: bool) -> io::Result<()> {
+    /// Takes the request in a slot: serves it, or hands it on when it would wait for a drive.
+    fn request(&mut self, slot: usize) -> io::Result<()> {
         // SAFETY: this is the completion of the slot's only command.
         unsafe { self.slots.take_back(slot) };
         self.in_kernel -= 1;
@@ -183,27 +187,50 @@ impl Lane {
         let Some(arrived) = self.slots.arrived(slot) else {
             return Err(io::ErrorKind::InvalidData.into());
         };
-        if arrived.header.opcode != opcode::READ {
-            return self.serve_one(slot);
+        let door = Arc::clone(&self.mailbox) as Arc<dyn Answer>;
+        let reply = Reply::new(door, slot as u64, arrived.header.unique);
+        match self.serve_one(slot, reply)? {
+            Some(reply) => self.wait_elsewhere(slot, reply),
+            None => Ok(()),
         }
-        if self.read_ns > SLOW_READ_NS && (others_follow || self.behind) {
-            // Not measured: the average fades, so that one read is measured again now and then.
-            self.read_ns -= self.read_ns / 256;
-            return self.hand_on(slot);
-        }
-        let before = RealClock.boottime_ns();
-        let served = self.serve_one(slot);
-        let took = RealClock.boottime_ns().saturating_sub(before);
-        self.read_ns = (self.read_ns * 7 + took) / 8;
-        served
     }
 
-    fn serve_one(&mut self, slot: usize) -> io::Result<()> {
+    /// The request in a slot would wait for a drive.
+    fn wait_elsewhere(&mut self, slot: usize, reply: Reply) -> io::Result<()> {
+        let Some(wish) = patience::take_wish() else { return self.hand_on(slot, reply) };
+        match self.fills.begin(wish, slot, reply) {
+            // SAFETY: the buffer stays in its place until the completion is seen, and the thread with it.
+            Ok((number, read, buffer)) => unsafe { self.commands.fill(number, read, buffer) },
+            Err(reply) => self.hand_on(slot, reply),
+        }
+    }
+
+    /// A drive has answered. A second miss is nothing that a read mends: a bad copy, or a page that went again.
+    fn filled(&mut self, number: usize, result: i32) -> io::Result<()> {
+        let Some((slot, reply, arrived)) = self.fills.end(number, result) else { return Ok(()) };
+        let reply = if arrived { self.serve_one(slot, reply)? } else { Some(reply) };
+        match reply {
+            Some(reply) => {
+                drop(patience::take_wish());
+                self.hand_on(slot, reply)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Requests that have waited long enough for one drive: a helper asks the others.
+    fn leave_late_fills(&mut self) -> io::Result<()> {
+        while let Some((slot, reply)) = self.fills.take_late() {
+            self.hand_on(slot, reply)?;
+        }
+        Ok(())
+    }
+
+    /// Serves the request in a slot and sends the answer, unless it would wait: then the duty comes back.
+    fn serve_one(&mut self, slot: usize, reply: Reply) -> io::Result<Option<Reply>> {
         let Some(arrived) = self.slots.arrived(slot) else {
             return Err(io::ErrorKind::InvalidData.into());
         };
-        let door = Arc::clone(&self.mailbox) as Arc<dyn Answer>;
-        let reply = Reply::new(door, slot as u64, arrived.header.unique);
         // A request without a payload leaves its room to the answer; otherwise the two would overlap.
         let in_place = arrived.filled == 0;
         let (payload, out): (&[u8], &mut [u8]) = match in_place {
@@ -211,31 +238,38 @@ impl Lane {
             false => (&arrived.payload[..arrived.filled], &mut self.scratch),
         };
         self.mailbox.serve_with(out);
+        let mut returned = None;
         match Message::join(arrived.header, arrived.op_in, payload, self.agreed.setxattr_ext) {
             // These want no answer, and a slot must have one. The kernel sends them over /dev/fuse only.
             Ok(message) if wants_no_answer(message.header.opcode) => reply.error(libc::EIO),
             Ok(message) => {
                 // A panic was reported when it happened, and has answered with EIO; the queue goes on.
-                let _panicked = catch_unwind(AssertUnwindSafe(|| self.serve.serve(&message, out, reply)));
+                let served = catch_unwind(AssertUnwindSafe(|| self.serve.try_serve(&message, out, reply)));
+                returned = served.unwrap_or(None);
             }
             Err(_) => reply.error(libc::EIO),
         }
         self.mailbox.serve_with(&[]);
-        self.send(in_place)
+        // Answers of others may wait too, but only this one's lie where it was served.
+        match returned {
+            Some(reply) => Ok(Some(reply)),
+            None => self.send(in_place).map(|()| None),
+        }
     }
 
-    /// Lets a helper serve a read; its answer comes to the mailbox.
-    fn hand_on(&mut self, slot: usize) -> io::Result<()> {
+    /// Lets a helper serve what would wait; its answer comes to the mailbox.
+    fn hand_on(&mut self, slot: usize, reply: Reply) -> io::Result<()> {
         let Some(arrived) = self.slots.arrived(slot) else {
             return Err(io::ErrorKind::InvalidData.into());
         };
         let header = arrived.header;
         let op_in = arrived.op_in[..op_in_bytes(header.opcode, self.agreed.setxattr_ext)].to_vec();
+        let payload = arrived.payload[..arrived.filled].to_vec();
         let lent = self.slots.lend(slot).ok_or(io::ErrorKind::InvalidData)?;
         let (serve, mailbox) = (Arc::clone(&self.serve), Arc::clone(&self.mailbox));
-        // Helpers end after lanes only.
-        let work = Work { serve, mailbox, slot, header, op_in, lent };
-        self.helpers.send(work).map_err(|_| io::ErrorKind::BrokenPipe.into())
+        let work = Work { serve, mailbox, slot, header, op_in, payload, lent };
+        self.helpers.hand(Box::new(move |_| work.run(reply)));
+        Ok(())
     }
 
     /// Answers that were parked, or come from other threads.

@@ -8,8 +8,9 @@
 
 mod commands;
 mod cpus;
-mod helpers;
+mod fills;
 mod lane;
+mod lending;
 mod mailbox;
 mod module;
 mod slots;
@@ -17,11 +18,11 @@ mod slots;
 pub use cpus::all_allowed;
 pub use module::enable;
 
+use crate::helpers::Helpers;
 use crate::init::Negotiated;
 use crate::transport::{Crew, InFlight, Job, Serve, Transport};
 use lane::{Lane, Parts};
 use mailbox::Mailbox;
-use parking_lot::Mutex;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -83,9 +84,10 @@ impl Rings {
             abort: options.abort,
         });
         let lanes = cpus::lanes()?;
-        let (helpers, work) = mpsc::channel();
         let (count, (ready, made)) = (lanes.len(), mpsc::sync_channel(lanes.len()));
         let (mut jobs, mut mailboxes, mut go): (Vec<Job>, _, _) = (Vec::new(), Vec::new(), Vec::new());
+        // Answers go into the slots' own memory.
+        let (helpers, help) = Helpers::new(count, 0);
         for plan in lanes {
             let mailbox = Arc::new(Mailbox::new(Arc::clone(&options.in_flight)).map_err(refused)?);
             let (word, wait_for_word) = mpsc::sync_channel(1);
@@ -105,11 +107,7 @@ impl Rings {
             jobs.push((name, Box::new(move || run(parts, &ready, &wait_for_word))));
         }
         drop((ready, helpers));
-        let work = Arc::new(Mutex::new(work));
-        for index in 0..helpers::count(count) {
-            let work = Arc::clone(&work);
-            jobs.push((format!("fuse-read-{index}"), Box::new(move || helpers::run(&work))));
-        }
+        jobs.extend(help);
         let crew = Crew::start(jobs, Box::new(|| {})).map_err(refused)?;
         let rings = Self { crew, shared, mailboxes, go };
         for _ in 0..count {

@@ -1,12 +1,17 @@
 //! A file system in memory, too simple to be wrong: what the mount tests serve.
 #![allow(dead_code, reason = "each test program uses its own part")]
 
-use holdfast_device::{Clock, RealClock};
+use holdfast_device::patience::{self, Waiter, Wish};
+use holdfast_device::{Clock, Drive, FileId, RealClock, RealDrive};
 use holdfast_format::inode::Time;
 use holdfast_format::{Ino, ROOT_INO};
 use holdfast_store::api::*;
+use holdfast_store::error::Error;
 use parking_lot::{Condvar, Mutex};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 const TYPE: u32 = 0o170_000;
@@ -53,16 +58,89 @@ pub struct Seen {
 struct Reading {
     now: usize,
     most: usize,
+    held: bool,
 }
 
 /// Looking this up is a defect of the file system.
 pub const PANIC: &[u8] = b"panic";
 
+/// Blocks of one file, on a drive until they were read once.
+pub struct Disk {
+    drive: RealDrive,
+    file: FileId,
+    kept: Arc<Mutex<BTreeSet<u64>>>,
+    /// Reads that waited for the drive themselves.
+    waited: AtomicUsize,
+    /// Of wishes, and how many were not fulfilled in time.
+    patience_ns: u64,
+    late: Arc<AtomicUsize>,
+}
+
+/// One block on its way.
+struct Coming {
+    offset: u64,
+    kept: Arc<Mutex<BTreeSet<u64>>>,
+    late: Arc<AtomicUsize>,
+}
+
+impl Waiter for Coming {
+    fn arrived(self: Box<Self>, bytes: &[u8], _took_ns: u64) {
+        assert_eq!(bytes, [0; Disk::BLOCK], "what the drive has");
+        // One block is never in memory: it is for those who wait.
+        if self.offset > 0 {
+            self.kept.lock().insert(self.offset);
+        }
+    }
+    fn late(&self) {
+        self.late.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Disk {
+    const BLOCK: usize = 4096;
+
+    pub fn new(dir: &Path, bytes: usize, patience_ns: u64) -> Self {
+        let drive = RealDrive::open(dir).expect("a drive");
+        let file = drive.create("slab", bytes as u64).expect("a file");
+        let (kept, late) = (Arc::default(), Arc::default());
+        Self { drive, file, kept, waited: AtomicUsize::new(0), patience_ns, late }
+    }
+    /// Where the drive's folder does not take direct reads, none can be wished for.
+    pub fn is_direct(&self) -> bool {
+        self.drive.direct_read(self.file, 0, Self::BLOCK).is_some()
+    }
+    pub fn waited(&self) -> usize {
+        self.waited.load(Ordering::SeqCst)
+    }
+    pub fn fetched(&self) -> usize {
+        self.kept.lock().len()
+    }
+    pub fn late(&self) -> usize {
+        self.late.load(Ordering::SeqCst)
+    }
+    fn fetch(&self, offset: u64) -> FsResult<()> {
+        if self.kept.lock().contains(&offset) {
+            return Ok(());
+        }
+        Error::unless_hurried().inspect_err(|_| {
+            if let Some(read) = self.drive.direct_read(self.file, offset, Self::BLOCK) {
+                let (kept, late) = (Arc::clone(&self.kept), Arc::clone(&self.late));
+                let waiter = Box::new(Coming { offset, kept, late });
+                patience::wish(Wish { read, patience_ns: self.patience_ns, waiter });
+            }
+        })?;
+        self.waited.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
 pub struct MemoryFs {
+    disk: Option<Arc<Disk>>,
     write_bytes_max: u32,
     /// A read takes so long, as if there were a drive.
     read_takes: Duration,
     reading: Mutex<Reading>,
+    reading_changed: Condvar,
     state: Mutex<State>,
     flush_held: Condvar,
 }
@@ -216,9 +294,11 @@ impl MemoryFs {
         let root = state.new_node(&owner, DIRECTORY | root_mode, 0, ROOT_INO.0);
         assert_eq!(root, ROOT_INO.0);
         Self {
+            disk: None,
             write_bytes_max: 1 << 20,
             read_takes: Duration::ZERO,
             reading: Mutex::default(),
+            reading_changed: Condvar::new(),
             state: Mutex::new(state),
             flush_held: Condvar::new(),
         }
@@ -231,20 +311,42 @@ impl MemoryFs {
         self.read_takes = duration;
         self
     }
+    pub fn with_disk(mut self, disk: Arc<Disk>) -> Self {
+        self.disk = Some(disk);
+        self
+    }
     /// Reads that were in here at once, at most.
     pub fn most_reads(&self) -> usize {
         self.reading.lock().most
     }
-    fn wait_for_drive(&self) {
-        if self.read_takes.is_zero() {
-            return;
-        }
+    /// From now on reads wait, as for a drive that does not answer.
+    pub fn hold_reads(&self) {
+        self.reading.lock().held = true;
+    }
+    /// Waits until so many reads are held.
+    pub fn wait_for_reads(&self, count: usize) {
+        self.reading_changed.wait_while(&mut self.reading.lock(), |reading| reading.now < count);
+    }
+    pub fn release_reads(&self) {
+        self.reading.lock().held = false;
+        self.reading_changed.notify_all();
+    }
+    fn wait_for_drive(&self) -> FsResult<()> {
         let mut reading = self.reading.lock();
+        if self.read_takes.is_zero() && !reading.held {
+            return Ok(());
+        }
+        Error::unless_hurried()?;
         reading.now += 1;
         reading.most = reading.most.max(reading.now);
-        // Nobody signals it: the time passes.
-        Condvar::new().wait_for(&mut reading, self.read_takes);
+        self.reading_changed.notify_all();
+        if !self.read_takes.is_zero() {
+            // Nobody signals it: the time passes.
+            Condvar::new().wait_for(&mut reading, self.read_takes);
+        }
+        self.reading_changed.wait_while(&mut reading, |reading| reading.held);
         reading.now -= 1;
+        Ok(())
     }
     pub fn seen(&self) -> Seen {
         self.state.lock().seen.clone()
@@ -405,7 +507,10 @@ impl FileSystem for MemoryFs {
         Ok(())
     }
     fn read(&self, _caller: &Caller, ino: Ino, offset: u64, into: &mut [u8]) -> FsResult<usize> {
-        self.wait_for_drive();
+        self.wait_for_drive()?;
+        if let Some(disk) = &self.disk {
+            disk.fetch(offset)?;
+        }
         let mut state = self.state.lock();
         state.seen.reads.push(into.len());
         let node = state.node(ino)?;

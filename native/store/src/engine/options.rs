@@ -33,7 +33,7 @@ pub struct EngineOptions {
     pub ring_bytes: usize,
     /// Cache of metadata blocks.
     pub metadata_cache_bytes: usize,
-    /// Cache of file data that was read from drives; 0: none.
+    /// Cache of file data that was read from drives; 0: none, and nothing is read from the ring once it is flushed.
     pub data_cache_bytes: usize,
     /// Folder for rings; a tmpfs where there is one.
     pub runtime_dir: PathBuf,

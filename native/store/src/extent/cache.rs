@@ -5,21 +5,34 @@
 //!   drives hold under it, whichever slots are reused: nothing ever has to be invalidated.
 //! - Bytes leave only through [`DataCache::copy`], whose caller compares the checksum of the map each time: a flipped bit
 //!   in memory is a miss, not an answer (I-4).
-//! - A shard never holds more than its part of the budget. Eviction is CLOCK: one bit a page, set by a hit, cleared by
-//!   the passing hand. What a stream reads takes free room only: it drives nothing out.
+//! - A shard never holds more than its part of the budget. Eviction is CLOCK: a page is marked by a hit, and unmarked by
+//!   the passing hand. What a stream reads unmarks nothing: it takes free room and the places of pages that nobody has
+//!   asked for twice, so a stream that is longer than the cache drives out nothing but such pages.
 
 use crate::metadata::io::PageName;
 use holdfast_device::AlignedBuffer;
 use holdfast_format::limits::BLOCK_BYTES;
 use parking_lot::RwLock;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 const SHARDS: usize = 16;
 /// Pages allocated at a time; they cost memory when they are first written.
 const CHUNK_PAGES: usize = 64;
 /// Name, map entry and bit of one page.
 const ENTRY_OVERHEAD_BYTES: usize = 64;
+/// Places that a stream looks at for one page.
+const STREAM_STEPS: usize = 8;
+
+/// What a page's mark says.
+mod mark {
+    /// Nobody has asked again since it came, or since the hand passed.
+    pub const IDLE: u8 = 0;
+    pub const USED: u8 = 1;
+    /// It came ahead of the one who asked for it, whose hit is the first use.
+    pub const AWAITED: u8 = 2;
+}
+
 /// Neighbours in an egroup share a shard, so that a run takes few locks.
 const NEIGHBOUR_BITS: u32 = 4;
 
@@ -48,7 +61,7 @@ type Map = std::collections::HashMap<PageName, u32, BuildHasherDefault<Mix>>;
 
 struct Entry {
     name: PageName,
-    used: AtomicBool,
+    mark: AtomicU8,
 }
 
 #[derive(Default)]
@@ -66,27 +79,35 @@ impl Shard {
     }
 
     /// A place for one more page; `None` when there is no free one and none may be emptied.
-    fn place(&mut self, capacity: usize, may_evict: bool) -> Option<usize> {
+    fn place(&mut self, capacity: usize, keep: Keep) -> Option<usize> {
         if self.entries.len() < capacity {
             if self.entries.len().is_multiple_of(CHUNK_PAGES) {
                 self.chunks.push(AlignedBuffer::zeroed(CHUNK_PAGES * BLOCK_BYTES));
             }
             return Some(self.entries.len());
         }
-        if !may_evict || capacity == 0 {
-            return None;
-        }
-        loop {
+        let mut steps = if keep == Keep::Streamed { STREAM_STEPS } else { usize::MAX };
+        while steps > 0 && capacity > 0 {
             let place = self.hand;
             self.hand = (self.hand + 1) % self.entries.len();
-            if !std::mem::take(self.entries[place].used.get_mut()) {
-                // A refused page may have come again, to another place.
-                let name = self.entries[place].name;
-                if self.map.get(&name) == Some(&(place as u32)) {
-                    self.map.remove(&name);
-                }
+            let mark = self.entries[place].mark.get_mut();
+            if *mark == mark::IDLE {
+                self.leave(place);
                 return Some(place);
             }
+            if keep != Keep::Streamed {
+                *mark = mark::IDLE;
+            }
+            steps -= 1;
+        }
+        None
+    }
+
+    /// Forgets what lies in a place. A refused page may have come again, to another one.
+    fn leave(&mut self, place: usize) {
+        let name = self.entries[place].name;
+        if self.map.get(&name) == Some(&(place as u32)) {
+            self.map.remove(&name);
         }
     }
 }
@@ -98,13 +119,15 @@ pub struct DataCacheStats {
     pub bytes: u64,
 }
 
-/// Whose pages may be driven out by a page that comes.
+/// Why a page is kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Keep {
-    /// Any that was not used lately.
-    Evicting,
-    /// Nobody's.
-    FreeRoom,
+    /// It was read by itself, or with a few.
+    Read,
+    /// It comes ahead of who asked for it.
+    Awaited,
+    /// It went by in a stream.
+    Streamed,
 }
 
 pub struct DataCache {
@@ -123,6 +146,11 @@ impl DataCache {
         Self { shards, capacity, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
     }
 
+    /// Data is to come from the drives: what the ring happens to hold still does not count either.
+    pub fn is_off(&self) -> bool {
+        self.capacity == 0
+    }
+
     fn shard(&self, (egroup, page): PageName) -> &RwLock<Shard> {
         let mixed = (egroup.0 << 12 ^ u64::from(page) >> NEIGHBOUR_BITS).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         &self.shards[(mixed >> 60) as usize % SHARDS]
@@ -137,9 +165,11 @@ impl DataCache {
             if let Some(place) = place {
                 into.copy_from_slice(shard.page(place));
                 // Read first: a line that every reader writes is one they wait for.
-                let used = &shard.entries[place].used;
-                if !used.load(Ordering::Relaxed) {
-                    used.store(true, Ordering::Relaxed);
+                let mark = &shard.entries[place].mark;
+                match mark.load(Ordering::Relaxed) {
+                    mark::IDLE => mark.store(mark::USED, Ordering::Relaxed),
+                    mark::AWAITED => mark.store(mark::IDLE, Ordering::Relaxed),
+                    _ => {}
                 }
             }
             place.is_some()
@@ -154,16 +184,17 @@ impl DataCache {
 
     /// Takes a page that was verified. Of two threads that read the same page, the second changes nothing.
     pub fn keep(&self, name: PageName, page: &[u8], keep: Keep) {
-        if self.capacity == 0 {
+        if self.is_off() {
             return;
         }
         let mut shard = self.shard(name).write();
         if shard.map.contains_key(&name) {
             return;
         }
-        let Some(place) = shard.place(self.capacity, keep == Keep::Evicting) else { return };
+        let Some(place) = shard.place(self.capacity, keep) else { return };
         shard.chunks[place / CHUNK_PAGES][place % CHUNK_PAGES * BLOCK_BYTES..][..BLOCK_BYTES].copy_from_slice(page);
-        let entry = Entry { name, used: AtomicBool::new(false) };
+        let mark = if keep == Keep::Awaited { mark::AWAITED } else { mark::IDLE };
+        let entry = Entry { name, mark: AtomicU8::new(mark) };
         if place == shard.entries.len() {
             shard.entries.push(entry);
         } else {
@@ -207,12 +238,12 @@ mod tests {
         let budget = 4 << 20;
         let cache = DataCache::new(budget);
         for number in 0..200 {
-            cache.keep(name(number), &page(number), Keep::Evicting);
+            cache.keep(name(number), &page(number), Keep::Read);
         }
         assert!((0..200).all(|number| holds(&cache, number)));
         assert!(!holds(&cache, 200));
         for number in 1000..9000 {
-            cache.keep(name(number), &page(number), Keep::Evicting);
+            cache.keep(name(number), &page(number), Keep::Read);
             if number % 50 == 0 {
                 assert!((0..200).all(|hot| holds(&cache, hot)), "at {number}");
             }
@@ -223,25 +254,40 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_drives_nothing_out() {
+    fn a_stream_drives_out_only_what_nobody_asked_for_twice() {
         let cache = DataCache::new(4 << 20);
-        for number in 0..5000 {
-            cache.keep(name(number), &page(number), Keep::FreeRoom);
+        for number in 0..300 {
+            cache.keep(name(number), &page(number), Keep::Read);
         }
-        let kept: Vec<u64> = (0..5000).filter(|number| holds(&cache, *number)).collect();
-        assert!(kept.len() > 900, "there was room for {} pages", kept.len());
-        for number in 5000..20_000 {
-            cache.keep(name(number), &page(number), Keep::FreeRoom);
+        let asked_for = |numbers: std::ops::Range<u64>| numbers.filter(|number| holds(&cache, *number)).count();
+        assert_eq!(asked_for(0..200), 200);
+        for number in 1000..9000 {
+            cache.keep(name(number), &page(number), Keep::Streamed);
         }
-        assert!(kept.iter().all(|number| holds(&cache, *number)));
+        assert_eq!(asked_for(0..200), 200, "what was used stays");
+        assert!(asked_for(200..300) < 10, "what was read once gave way");
+        assert!(asked_for(8800..9000) > 150, "what went by last is there");
+    }
+
+    #[test]
+    fn whoever_waited_for_a_page_is_its_first_user() {
+        let cache = DataCache::new(4 << 20);
+        for number in 0..400 {
+            cache.keep(name(number), &page(number), Keep::Awaited);
+            assert!(holds(&cache, number));
+        }
+        for number in 1000..9000 {
+            cache.keep(name(number), &page(number), Keep::Streamed);
+        }
+        assert!((0..400).filter(|number| holds(&cache, *number)).count() < 40, "used once is not used again");
     }
 
     #[test]
     fn what_does_not_verify_is_a_miss_and_goes() {
         let cache = DataCache::new(4 << 20);
-        cache.keep(name(1), &page(2), Keep::Evicting);
+        cache.keep(name(1), &page(2), Keep::Read);
         assert!(!holds(&cache, 1));
-        cache.keep(name(1), &page(1), Keep::Evicting);
+        cache.keep(name(1), &page(1), Keep::Read);
         assert!(holds(&cache, 1), "the right page could come in its place");
         assert_eq!((cache.stats().hits, cache.stats().misses), (1, 1));
     }
@@ -249,7 +295,7 @@ mod tests {
     #[test]
     fn without_a_budget_nothing_is_kept() {
         let cache = DataCache::new(0);
-        cache.keep(name(1), &page(1), Keep::Evicting);
+        cache.keep(name(1), &page(1), Keep::Read);
         assert!(!holds(&cache, 1));
         assert_eq!(cache.stats().bytes, 0);
     }

@@ -42,6 +42,7 @@ impl Table {
         }
         let mut bytes = vec![0; self.desc.index_bytes as usize];
         let verify = |bytes: &[u8]| checksum(bytes) == self.desc.index_checksum;
+        Error::unless_hurried()?;
         self.io.read_table(&self.desc, self.desc.index_offset, &mut bytes, &verify)?;
         if !verify(&bytes) {
             return Err(self.corrupt("index", DecodeError::Checksum));
@@ -58,6 +59,7 @@ impl Table {
         let mut buffer = zeroed(bytes);
         let into = Arc::get_mut(&mut buffer)
             .ok_or_else(|| Error::new(crate::error::Kind::Internal, "shared buffer"))?;
+        Error::unless_hurried()?;
         self.io.read_table(&self.desc, offset, into, verify)?;
         if !verify(into) {
             return Err(self.corrupt(&format!("block at {offset}"), DecodeError::Checksum));

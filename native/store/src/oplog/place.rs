@@ -34,11 +34,21 @@ impl Place {
     }
 }
 
+/// Place now, and position in the ring at the commit.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    packed: u64,
+    origin: u64,
+}
+
+/// An op that never was in this process's ring.
+const NO_ORIGIN: u64 = u64::MAX;
+
 /// Places of the ops of one memtable, by LSN. Ops are pushed in LSN order; a flush changes "ring" to "egroup" once.
 #[derive(Debug)]
 pub struct Places {
     first: Lsn,
-    slots: RwLock<Vec<u64>>,
+    slots: RwLock<Vec<Slot>>,
 }
 
 impl Places {
@@ -55,12 +65,22 @@ impl Places {
     pub fn push(&self, lsn: Lsn, place: Option<Place>) {
         let mut slots = self.slots.write();
         debug_assert_eq!(self.first.0 + slots.len() as u64, lsn.0);
-        slots.push(place.map_or(0, Place::pack));
+        let origin = match place {
+            Some(Place::Ring(position)) => position,
+            _ => NO_ORIGIN,
+        };
+        slots.push(Slot { packed: place.map_or(0, Place::pack), origin });
     }
 
     pub fn get(&self, lsn: Lsn) -> Option<Place> {
         let at = lsn.0.checked_sub(self.first.0)? as usize;
-        self.slots.read().get(at).map(|packed| Place::unpack(*packed))
+        self.slots.read().get(at).map(|slot| Place::unpack(slot.packed))
+    }
+
+    /// Where the op's payload was put in the ring, by this process: it may still be there ([`super::ring::Ring::keeps`]).
+    pub fn origin(&self, lsn: Lsn) -> Option<u64> {
+        let at = lsn.0.checked_sub(self.first.0)? as usize;
+        self.slots.read().get(at).map(|slot| slot.origin).filter(|origin| *origin != NO_ORIGIN)
     }
 
     /// Sets the places of ops that have moved; LSNs of other memtables are passed over.
@@ -69,7 +89,7 @@ impl Places {
         for (lsn, place) in moved {
             let Some(at) = lsn.0.checked_sub(self.first.0) else { continue };
             if let Some(slot) = slots.get_mut(at as usize) {
-                *slot = place.pack();
+                slot.packed = place.pack();
             }
         }
     }

@@ -3,7 +3,10 @@
 //! Invariants
 //! - One appender at a time (the group's commit lock), one trimmer at a time (the flush lock).
 //! - A record is whole before `op_head` passes it; bytes between tail and head are never rewritten.
-//! - Readers of pages hold `guard` shared from looking the place up until the copy is done; `trim` takes it alone.
+//! - Pages stay after they were flushed, from `page_kept` on, until an append needs their room: what was just written is
+//!   mostly what is read next.
+//! - Readers of pages hold `guard` shared from looking the place up until the copy is done; whoever moves `page_kept`
+//!   takes it alone.
 
 use crate::error::{Error, Kind, Result};
 use holdfast_device::SharedMemory;
@@ -17,13 +20,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Share of the ring that holds ops; the rest holds payload pages.
 const OP_AREA_SHARE: usize = 8;
+/// Share of the page area that is given up at a time, so that appends seldom wait for readers.
+const GIVE_UP_SHARE: u64 = 16;
 
 #[derive(Clone, Copy, Debug)]
 struct Positions {
     op_head: u64,
     op_tail: u64,
     page_head: u64,
+    /// Everything before is on the drives.
     page_tail: u64,
+    /// Everything before is overwritten, or may be.
+    page_kept: u64,
 }
 
 /// One record, borrowed from the ring.
@@ -59,7 +67,7 @@ impl Ring {
         memory.store(RING_HEAD_OFFSET, 0);
         memory.store(RING_TAIL_OFFSET, 0);
         memory.write(0, &header.encode());
-        let positions = Positions { op_head: 0, op_tail: 0, page_head: 0, page_tail: 0 };
+        let positions = Positions { op_head: 0, op_tail: 0, page_head: 0, page_tail: 0, page_kept: 0 };
         Self { memory, header, positions: Mutex::new(positions), guard: RwLock::new(()), asleep: AtomicBool::new(false) }
     }
 
@@ -81,7 +89,7 @@ impl Ring {
         if op_tail > op_head || op_head - op_tail > op_area_bytes {
             return None;
         }
-        let positions = Positions { op_head, op_tail, page_head: 0, page_tail: 0 };
+        let positions = Positions { op_head, op_tail, page_head: 0, page_tail: 0, page_kept: 0 };
         Some(Self { memory, header, positions: Mutex::new(positions), guard: RwLock::new(()), asleep: AtomicBool::new(false) })
     }
 
@@ -110,7 +118,12 @@ impl Ring {
         if positions.op_head != positions.op_tail {
             return false;
         }
+        drop(positions);
         if !self.asleep.swap(true, Ordering::AcqRel) {
+            let _alone = self.guard.write();
+            let mut positions = self.positions.lock();
+            positions.page_tail = positions.page_head;
+            positions.page_kept = positions.page_head;
             self.memory.release(RING_HEADER_BYTES);
         }
         true
@@ -144,6 +157,9 @@ impl Ring {
         if full {
             return None;
         }
+        if page_end - at.page_kept > self.header.page_area_bytes {
+            self.give_up(page_end);
+        }
         if op_start != at.op_head {
             self.memory.write(self.op_offset(at.op_head), &RING_SKIP.to_le_bytes());
         }
@@ -157,6 +173,20 @@ impl Ring {
         positions.page_head = page_end;
         self.memory.store(RING_HEAD_OFFSET, op_end);
         Some(page_start)
+    }
+
+    /// Makes room for pages up to `page_end` where flushed ones lie.
+    fn give_up(&self, page_end: u64) {
+        let area = self.header.page_area_bytes;
+        let _alone = self.guard.write();
+        let mut positions = self.positions.lock();
+        positions.page_kept = (page_end - area + area / GIVE_UP_SHARE).min(positions.page_tail);
+    }
+
+    /// Whether the page at this position is still what was written there. The caller holds [`Ring::reading`].
+    pub fn keeps(&self, page_position: u64) -> bool {
+        let at = self.positions.lock();
+        at.page_kept <= page_position && page_position + BLOCK_BYTES as u64 <= at.page_head
     }
 
     /// Positions `[tail, head)` of the records that are there now.
@@ -202,17 +232,62 @@ impl Ring {
         page_position + bytes as u64 == next_position && !next_position.is_multiple_of(self.header.page_area_bytes)
     }
 
-    /// Pages are not trimmed while this is held.
+    /// Pages are not given up while this is held.
     pub fn reading(&self) -> RwLockReadGuard<'_, ()> {
         self.guard.read()
     }
 
-    /// Gives room back up to these positions. The places of what goes must already say where it went.
+    /// Gives room back up to these positions. The places of what goes must already say where it went; its pages can be
+    /// read until the room is used.
     pub fn trim(&self, op_tail: u64, page_tail: u64) {
-        let _alone = self.guard.write();
         let mut positions = self.positions.lock();
         positions.op_tail = op_tail;
         positions.page_tail = positions.page_tail.max(page_tail);
         self.memory.store(RING_TAIL_OFFSET, op_tail);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use holdfast_format::{GroupId, Uuid};
+
+    fn ring(bytes: usize) -> Ring {
+        Ring::format(SharedMemory::heap(bytes), [1; 16], Uuid([2; 16]), GroupId(3))
+    }
+
+    #[test]
+    fn flushed_pages_stay_until_their_room_is_needed() {
+        let ring = ring(1 << 20);
+        let mut positions = Vec::new();
+        for number in 0..1000u32 {
+            let page = [number as u8; BLOCK_BYTES];
+            let position = ring.append(b"op", &page).expect("all before is flushed");
+            positions.push(position);
+            let (_, head) = ring.window();
+            ring.trim(head, position + BLOCK_BYTES as u64);
+            assert_eq!(ring.window().0, head, "nothing waits for a flush");
+            let _guard = ring.reading();
+            assert!(ring.keeps(position));
+            for (back, old) in positions.iter().rev().enumerate().filter(|(_, old)| ring.keeps(**old)) {
+                assert!(ring.pages(*old, BLOCK_BYTES) == [(number as usize - back) as u8; BLOCK_BYTES]);
+            }
+        }
+        let kept = positions.iter().filter(|position| ring.keeps(**position)).count();
+        let area_pages = ring.header.page_area_bytes as usize / BLOCK_BYTES;
+        assert!(kept >= area_pages * 7 / 8 && kept <= area_pages, "{kept} of {area_pages}");
+        assert!(ring.sleep());
+        assert!(positions.iter().all(|position| !ring.keeps(*position)), "its memory was given back");
+    }
+
+    #[test]
+    fn what_waits_for_a_flush_is_never_given_up() {
+        let ring = ring(1 << 20);
+        let mut positions = Vec::new();
+        while let Some(position) = ring.append(b"op", &[7; BLOCK_BYTES]) {
+            positions.push(position);
+        }
+        assert!(positions.iter().all(|position| ring.keeps(*position)));
+        assert_eq!(ring.page_bytes_from(positions[0]), (positions.len() * BLOCK_BYTES) as u64);
     }
 }

@@ -75,6 +75,8 @@ pub(super) fn assemble(assembly: Assembly, mut options: PoolOptions) -> Arc<Pool
         broken: AtomicBool::new(false),
         clean_cursor: Mutex::new(EgroupId(0)),
         read_turn: AtomicU64::new(0),
+        doubts: Mutex::default(),
+        doubted: AtomicBool::new(false),
         read_ns: AtomicU64::new(0),
         late_seen: AtomicBool::new(false),
         events: Mutex::default(),

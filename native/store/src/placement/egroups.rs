@@ -5,6 +5,7 @@ use super::Draw;
 use super::placing::Purpose;
 use super::report::count;
 use crate::error::{Error, Kind, Result};
+use holdfast_device::DirectRead;
 use holdfast_format::{EgroupId, Protection};
 use holdfast_format::checksum::checksum;
 use holdfast_format::egroup::{Birth, EgroupRecord, EgroupState, Footer, PageSet, footer_bytes};
@@ -144,9 +145,26 @@ impl Pool {
         Ok(())
     }
 
+    /// The read of one copy that would most likely give these pages, or the first of them. `None`: it is not that simple.
+    /// No hold is needed: whoever gets the bytes verifies them. Also the copy and the page in its slot, for what is to be
+    /// told of them.
+    pub fn direct_read(
+        &self,
+        egroup: EgroupId,
+        first_page: u16,
+        count: usize,
+    ) -> Option<(DirectRead, (SlotAddress, u16))> {
+        let run = self.run_of(egroup, first_page, count).ok()?;
+        let copy = *self.turn(&run.copies).first()?;
+        let offset = run.page as u32 * BLOCK_BYTES as u32;
+        let (drive, file, at) = self.disks.get(copy.drive as usize)?.place(copy.slot, offset)?;
+        Some((drive.direct_read(file, at, run.count * BLOCK_BYTES)?, (copy, run.page)))
+    }
+
     /// All pages in one read from one copy; pages that are wrong there, one by one from the others.
     fn read_run(&self, run: &Run, into: &mut [u8], verify: &dyn Fn(usize, &[u8]) -> bool) -> Result<()> {
-        let order = self.turn(&run.copies);
+        let mut order = self.turn(&run.copies);
+        self.doubted_first(&mut order, run.page..run.page + run.count as u16);
         let offset = |index: usize| (run.page as usize + index) as u32 * BLOCK_BYTES as u32;
         let mut wrong: Vec<(SlotAddress, Vec<usize>)> = Vec::new();
         let raced = self.race(&order, offset(0), into, &mut |copy, bytes| {

@@ -70,7 +70,7 @@ use holdfast_format::{DomainLevel, EgroupId, GroupId, TableId, Uuid};
 use image::Image;
 use journal::Journal;
 use parking_lot::{Mutex, RwLock};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -128,6 +128,9 @@ pub struct Pool {
     broken: AtomicBool,
     clean_cursor: Mutex<EgroupId>,
     read_turn: AtomicU64,
+    /// Pages of copies that were found wrong by somebody who could not mend them, and whether there are any.
+    doubts: Mutex<VecDeque<(SlotAddress, u16)>>,
+    doubted: AtomicBool,
     /// Moving mean of what drives took to answer reads; 0: none yet.
     read_ns: AtomicU64,
     /// Some drive was late lately: reads look for it.
@@ -214,6 +217,11 @@ impl Pool {
     }
     fn new_egroup_id(&self) -> EgroupId {
         EgroupId(self.next_egroup.fetch_add(1, Ordering::AcqRel))
+    }
+
+    /// The pool for somebody who outlives the call.
+    pub fn share(&self) -> Weak<Self> {
+        self.me.clone()
     }
 
     /// See [`Hold`].

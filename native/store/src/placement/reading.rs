@@ -14,6 +14,9 @@ use holdfast_format::limits::COPIES_MAX;
 use holdfast_format::table::SlotAddress;
 use std::sync::atomic::Ordering;
 
+/// Pages in doubt at most.
+const DOUBTS_MAX: usize = 256;
+
 /// What came of asking the copies of something.
 #[derive(Default)]
 pub(super) struct Raced {
@@ -105,6 +108,56 @@ impl Pool {
             self.suspect(drive, reason);
         }
         Ok(raced)
+    }
+
+    /// How long a drive may take before another one is asked.
+    pub fn patience(&self) -> u64 {
+        self.patience_ns()
+    }
+
+    /// A read that was done elsewhere ([`Pool::direct_read`]).
+    pub fn direct_read_arrived(&self, copy: SlotAddress, bytes: usize, took_ns: u64) {
+        count(&self.counters.bytes_read, bytes as u64);
+        if let Some(disk) = self.disks.get(copy.drive as usize) {
+            self.note_read(disk, took_ns);
+        }
+    }
+
+    /// It is late: somebody asks the other copies.
+    pub fn direct_read_late(&self, copy: SlotAddress) {
+        count(&self.counters.reads_hedged, 1);
+        if let Some(disk) = self.disks.get(copy.drive as usize) {
+            self.note_late(disk);
+        }
+    }
+
+    /// A page of a copy was not what it should be. Whoever reads it next begins with that copy, counts and mends it. With
+    /// too many of them the oldest is left to the scrub.
+    pub fn doubt(&self, page: (SlotAddress, u16)) {
+        let mut doubts = self.doubts.lock();
+        if doubts.len() == DOUBTS_MAX {
+            doubts.pop_front();
+        }
+        doubts.push_back(page);
+        self.doubted.store(true, Ordering::Release);
+    }
+
+    /// Puts the copies in front whose pages of this range were doubted.
+    pub(super) fn doubted_first(&self, order: &mut [SlotAddress], pages: std::ops::Range<u16>) {
+        if !self.doubted.load(Ordering::Acquire) {
+            return;
+        }
+        let mut doubts = self.doubts.lock();
+        let mut found = Vec::new();
+        doubts.retain(|(copy, page)| {
+            let here = pages.contains(page) && order.contains(copy);
+            if here {
+                found.push(*copy);
+            }
+            !here
+        });
+        self.doubted.store(!doubts.is_empty(), Ordering::Release);
+        order.sort_by_key(|copy| !found.contains(copy));
     }
 
     /// Fills `into` from the first copy that `verify` accepts, and rewrites from it the copies that were tried and are

@@ -107,10 +107,18 @@ impl Volume {
 
     /// Notes a read. It never fails the read: an access time that cannot be logged is not changed.
     pub(super) fn note_access(&self, caller: &Caller, ino: Ino) {
-        let wanted = |record: &InodeRecord| wants_access_time(record, self.ledger.now());
-        if self.options.noatime || !self.load(ino).is_ok_and(|record| wanted(&record)) {
-            return;
+        if self.load(ino).is_ok_and(|record| self.access_is_news(&record)) {
+            self.stamp_access(caller, ino);
         }
+    }
+
+    /// Whether an access now would change the record.
+    pub(super) fn access_is_news(&self, record: &InodeRecord) -> bool {
+        !self.options.noatime && wants_access_time(record, self.ledger.now())
+    }
+
+    /// The same once [`Volume::access_is_news`] was seen.
+    pub(super) fn stamp_access(&self, caller: &Caller, ino: Ino) {
         let _held = self.locks.write(ino);
         let mut change = self.change(OpKind::SetAttr, caller);
         let time = change.time;

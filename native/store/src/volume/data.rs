@@ -61,15 +61,17 @@ impl Volume {
         offset: u64,
         into: &mut [u8],
     ) -> FsResult<usize> {
-        let got = {
+        let (got, news) = {
             let _held = self.locks.read(ino);
             let record = self.load(ino)?;
             check_regular(&record)?;
             let length = (into.len() as u64).min(record.size.saturating_sub(offset)) as usize;
             self.read_bytes(ino, &record, offset, into, length)?;
-            length
+            (length, self.access_is_news(&record))
         };
-        self.note_access(caller, ino);
+        if news {
+            self.stamp_access(caller, ino);
+        }
         Ok(got)
     }
 

@@ -1,8 +1,6 @@
-//! Threads that serve reads which would keep a lane from its other callers: a lane that waits for a drive stops
-//! every request of its processor.
+//! A request that a helper serves: into the slot's own memory, which the lane has lent it.
 //!
-//! Invariants: a helper fills the slot's own memory, which the lane has lent it, and never commits: the slot
-//! goes back through the lane's mailbox once serving is over; helpers end when the last lane has.
+//! Invariant: a helper never commits: the slot goes back through the lane's mailbox once serving is over.
 
 use super::mailbox::{Body, Mailbox, Waiting};
 use super::slots::Lent;
@@ -12,24 +10,15 @@ use crate::transport::{Answer, InFlight, Reply, Serve};
 use parking_lot::Mutex;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 
-/// Reads in flight per lane, beside the one that the lane does itself.
-const HELPERS_PER_LANE: usize = 4;
-/// Of one mount: more do not make a drive faster.
-const HELPERS_MAX: usize = 32;
-
-pub fn count(lanes: usize) -> usize {
-    (lanes * HELPERS_PER_LANE).min(HELPERS_MAX)
-}
-
-/// One read to serve.
+/// One request to serve.
 pub struct Work {
     pub serve: Arc<dyn Serve>,
     pub mailbox: Arc<Mailbox>,
     pub slot: usize,
     pub header: InHeader,
     pub op_in: Vec<u8>,
+    pub payload: Vec<u8>,
     pub lent: Lent,
 }
 
@@ -59,16 +48,17 @@ impl Answer for Kept {
 }
 
 impl Work {
-    fn run(mut self) {
+    /// `counted`: the duty that the lane had. It goes when the answer is on its way, so that the request is always counted.
+    pub fn run(mut self, counted: Reply) {
         let out = self.lent.bytes();
         let front = out.as_ptr().addr();
         let kept = Arc::new(Kept { mailbox: Arc::clone(&self.mailbox), front, answer: Mutex::new(None) });
         let unique = self.header.unique;
         let reply = Reply::new(Arc::clone(&kept) as Arc<dyn Answer>, self.slot as u64, unique);
-        let message = Message { header: self.header, op_in: &self.op_in, payload: &[] };
+        let message = Message { header: self.header, op_in: &self.op_in, payload: &self.payload };
         // A panic was reported when it happened, and has answered with EIO.
         let _panicked = catch_unwind(AssertUnwindSafe(|| self.serve.serve(&message, out, reply)));
-        // A read is answered before serving returns.
+        // What only looks is answered before serving returns.
         let (errno, content) = kept.answer.lock().take().unwrap_or((libc::EIO, Content::InPlace(0)));
         let (filled, bytes) = match content {
             Content::InPlace(filled) => (filled, Vec::new()),
@@ -76,17 +66,6 @@ impl Work {
         };
         let body = Body::Lent { lent: self.lent, filled, bytes };
         self.mailbox.post(Waiting { slot: self.slot, unique, errno, body });
-    }
-}
-
-/// A helper's life.
-pub fn run(work: &Mutex<Receiver<Work>>) {
-    loop {
-        let next = work.lock().recv();
-        match next {
-            Ok(work) => work.run(),
-            // The last lane has ended.
-            Err(_) => return,
-        }
+        counted.nothing();
     }
 }
