@@ -107,7 +107,7 @@ function copiesFindings(pool: string, { healing }: PoolStatus): Finding[] {
 
 function volumeFinding({ name, trouble }: VolumeAnswer): Finding[] {
   if (trouble === "") return [];
-  const hint = `holdfast pool add-drive, or: holdfast volume set ${name} --rf N | --domain LEVEL | --min-write-copies N`;
+  const hint = `holdfast pool add-drive; or: holdfast volume set ${name} --rf | --domain | --min-write-copies`;
   return [{ check: `volume ${name}`, ok: false, detail: trouble, hint }];
 }
 
