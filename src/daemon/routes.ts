@@ -28,6 +28,7 @@ export function createRoutes(supervisor: Supervisor): Route[] {
   return [
     ...statusRoutes(supervisor),
     ...poolRoutes(supervisor),
+    ...driveRoutes(supervisor),
     ...volumeRoutes(supervisor),
     ...mountRoutes(supervisor),
   ];
@@ -86,6 +87,24 @@ function poolRoutes(supervisor: Supervisor): Route[] {
     },
     {
       method: "POST",
+      path: "/v1/pools/:name/scrub",
+      run: async ({ params: [name = ""] }) => ({ json: await supervisor.pools.get(name).scrub() }),
+    },
+    {
+      method: "DELETE",
+      path: "/v1/pools/:name",
+      run: async ({ params: [name = ""] }) => {
+        await supervisor.destroyPool(name);
+        return { json: {} };
+      },
+    },
+  ];
+}
+
+function driveRoutes(supervisor: Supervisor): Route[] {
+  return [
+    {
+      method: "POST",
       path: "/v1/pools/:name/drives",
       run: async ({ params: [name = ""], body }) => ({
         status: 201,
@@ -114,19 +133,6 @@ function poolRoutes(supervisor: Supervisor): Route[] {
       run: async ({ params: [name = "", drive = ""] }) => ({
         json: await supervisor.removeDrive(name, drive),
       }),
-    },
-    {
-      method: "POST",
-      path: "/v1/pools/:name/scrub",
-      run: async ({ params: [name = ""] }) => ({ json: await supervisor.pools.get(name).scrub() }),
-    },
-    {
-      method: "DELETE",
-      path: "/v1/pools/:name",
-      run: async ({ params: [name = ""] }) => {
-        await supervisor.destroyPool(name);
-        return { json: {} };
-      },
     },
   ];
 }
