@@ -275,7 +275,7 @@ fn rf_goes_up_and_down_on_a_mounted_volume_under_load() {
         let info = rig.engine.volumes().expect("volumes").swap_remove(0);
         assert_eq!((info.rf, info.trouble.as_str()), (rf, ""));
         let record = rig.engine.pool().group(rig.engine.groups()[0].id).expect("a group");
-        assert!(record.segments.iter().all(|segment| segment.rf == rf), "no log of another RF is left");
+        assert!(record.segments.iter().all(|segment| segment.rf >= rf), "no log of a lower RF is left");
     }
     // Three copies: any two drives may go.
     rig.engine.flush().expect("flushed");

@@ -109,7 +109,7 @@ impl Engine {
             asked.push(one);
         }
         let rf = asked.iter().map(|(_, rf, _)| *rf).max().unwrap_or(1);
-        group.set_rf(rf);
+        group.raise_rf(rf);
         let domain = asked.iter().map(|(_, _, policy)| policy.domain).max().unwrap_or_default();
         self.pool.set_domain_of_group(group.id, domain);
         let min = |(_, rf, policy): &(BranchId, u8, WritePolicy)| policy.copies_min(*rf);

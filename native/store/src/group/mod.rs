@@ -176,9 +176,9 @@ impl Group {
         extent::read::Sources { pool: &self.pool, ring: &self.log.ring, cache: &self.options.data_cache }
     }
 
-    /// The most copies that a volume of the group asks for: its headers get as many from now on.
-    pub fn set_rf(&self, rf: u8) {
-        self.log.set_header_rf(rf);
+    /// The most copies that a volume of the group asks for: its headers get at least as many from now on.
+    pub fn raise_rf(&self, rf: u8) {
+        self.log.raise_header_rf(rf);
     }
 
     /// Whether its log has segments of an RF class that is neither its headers' nor any volume's.
