@@ -20,13 +20,6 @@ const TABLE_COPIES_MIN: u8 = 2;
 /// Where one write goes: offset in the slot, and what.
 pub(super) type Piece<'a> = (u32, &'a [&'a [u8]]);
 
-/// What lies behind what is written: something, or nothing up to the end of the slot, which is written next.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Behind {
-    Content,
-    Nothing,
-}
-
 impl Pool {
     /// Writes pieces to every copy whose drive is active, all in parallel, durable. Returns the copies that
     /// have it all.
@@ -36,15 +29,6 @@ impl Pool {
         copies: &[SlotAddress],
         pieces: &[Piece<'_>],
     ) -> Result<Vec<SlotAddress>> {
-        self.write_copies_with(copies, pieces, Behind::Content)
-    }
-
-    fn write_copies_with(
-        &self,
-        copies: &[SlotAddress],
-        pieces: &[Piece<'_>],
-        behind: Behind,
-    ) -> Result<Vec<SlotAddress>> {
         self.check_writable()?;
         self.ensure_owner()?;
         let mut writes = Vec::with_capacity(copies.len() * pieces.len());
@@ -52,13 +36,9 @@ impl Pool {
         for copy in copies {
             for (offset, slices) in pieces {
                 let bytes = slices.iter().map(|slice| slice.len() as u64).sum::<u64>();
-                let dead_after = match behind {
-                    Behind::Content => 0,
-                    Behind::Nothing => self.slot_bytes.saturating_sub(offset + bytes as u32),
-                };
                 if let Some((drive, file, offset)) = self.disks[copy.drive as usize].place(copy.slot, *offset)
                 {
-                    writes.push(Write { drive, file, offset, slices, dead_after });
+                    writes.push(Write { drive, file, offset, slices, dead_after: 0 });
                     targets.push((*copy, bytes));
                 }
             }
@@ -94,7 +74,7 @@ impl Pool {
     ///
     /// Errors: `Unavailable` when there is none.
     pub fn write_segment(&self, segment: &Segment, offset: u32, slices: &[&[u8]]) -> Result<usize> {
-        let done = self.write_copies_with(&segment.copies, &[(offset, slices)], Behind::Nothing)?;
+        let done = self.write_copies(&segment.copies, &[(offset, slices)])?;
         for copy in &done {
             self.disks[copy.drive as usize].log_tip.fetch_add(1, Ordering::AcqRel);
         }
@@ -118,7 +98,7 @@ impl Pool {
             self.readable(&copies).into_iter().filter(|copy| !done.contains(copy)).collect();
         let mut whole = self.readable(&done);
         if !missing.is_empty() {
-            whole.extend(self.write_copies_with(&missing, &[(offset, slices)], Behind::Nothing)?);
+            whole.extend(self.write_copies(&missing, &[(offset, slices)])?);
         }
         let end = offset + slices.iter().map(|slice| slice.len() as u32).sum::<u32>();
         // Without room elsewhere it stays as it is.

@@ -1,7 +1,6 @@
 //! Making segments ready before the log comes to them: the first write into preallocated blocks waits for the file
-//! system's journal, and a small frame can carry only so many zeroes along (`native/device/src/real/parallel.rs`). Done
-//! by a flusher that has nothing else to do, in steps, and only for small frames: in front of a stream it would double
-//! the drives' work.
+//! system's journal. Done by a flusher that has nothing else to do, in steps, and only for small frames: in front of a
+//! stream it would double the drives' work. Only segments in stock: where a segment is open, frames are in flight.
 
 use super::Log;
 use crate::error::Result;
