@@ -79,7 +79,10 @@ describe("life of a volume", () => {
     // Positions in the log move on with each second.
     const still = { newestLsn: 0, durableLsn: 0, drainedLsn: 0 };
     const [listed] = place.json<VolumeAnswer[]>("volume", "list");
-    assert.deepEqual({ ...place.json<VolumeAnswer>("volume", "show", "v"), ...still }, { ...listed, ...still });
+    assert.deepEqual(
+      { ...place.json<VolumeAnswer>("volume", "show", "v"), ...still },
+      { ...listed, ...still },
+    );
     const status = place.status();
     assert.equal(status.ready, true);
     assert.equal(status.mounts[0]?.state, "mounted");
