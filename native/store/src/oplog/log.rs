@@ -247,6 +247,7 @@ impl Log {
                 unused.extend(reservation.stock[class].drain(..).map(|segment| segment.egroup));
             }
         }
+        self.end_step();
         self.settle(&writer);
         drop(writer);
         if unused.is_empty() {
