@@ -31,9 +31,6 @@ pub struct Write<'a> {
     pub file: FileId,
     pub offset: u64,
     pub slices: &'a [&'a [u8]],
-    /// So many bytes behind the slices hold nothing, and will be written next: an implementation may zero them along
-    /// the way, so that the next write finds blocks that were written before.
-    pub dead_after: u32,
 }
 
 /// One of several places that hold the same bytes.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::directory::{Directory, check, last_error, stat};
-use super::settled::{CHUNK_BYTES, Settled};
+use super::settled::Settled;
 use crate::aligned::{AlignedBuffer, DIRECT_ALIGNMENT};
 use crate::drive::Durability;
 
@@ -91,12 +91,6 @@ impl DriveFile {
     /// Errors: a failed sync; the drive is out.
     pub(super) fn is_settled(&self, offset: u64, bytes: u64) -> io::Result<bool> {
         self.settled.covers(self.buffered.as_raw_fd(), (offset, bytes), || self.sync_data())
-    }
-
-    /// Bytes from `end` to the end of its chunk, at most `most`: zeroed together with the write before them, they
-    /// settle the chunk for the writes to come.
-    pub(super) fn rest_of_chunk(end: u64, most: u32) -> usize {
-        (end.next_multiple_of(CHUNK_BYTES) - end).min(most as u64) as usize
     }
 
     /// Whether the slices must be copied to aligned memory before this file takes them in one call.

@@ -12,23 +12,19 @@
 use std::cell::RefCell;
 use std::io;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use io_uring::{IoUring, opcode, types};
 
 use super::RealDrive;
 use super::directory::plain_error;
-use super::file::{DriveFile, SLICES_MAX, vectors};
-use super::settled::CHUNK_BYTES;
+use super::file::{DriveFile, vectors};
 use crate::aligned::AlignedBuffer;
 use crate::drive::{Durability, Write};
 use crate::threads;
 
 /// Writes in one submission; larger sets go in parts. A frame has as many copies as its group's replication factor.
 const RING_ENTRIES: usize = 16;
-/// Writes up to this size settle the rest of their chunk. Larger ones are a stream: zeroes in front of it would only
-/// double the disk's work.
-const AHEAD_OF_BYTES: usize = 64 << 10;
 /// How often a call that the kernel turns away for now is tried again.
 const SUBMIT_ATTEMPTS: usize = 10_000;
 
@@ -50,7 +46,6 @@ struct Prepared<'a> {
     write: &'a Write<'a>,
     drive: &'a RealDrive,
     file: Arc<DriveFile>,
-    /// Bytes that are written: the slices, and zeroes that settle what lies behind them.
     total: usize,
     /// The blocks were written before: no metadata changes.
     settled: bool,
@@ -138,12 +133,6 @@ fn flush_shared(part: &[Prepared<'_>], written: &mut [io::Result<()>]) {
     }
 }
 
-/// Zeroes for what lies behind a write.
-fn zeroes() -> &'static [u8] {
-    static ZEROES: OnceLock<AlignedBuffer> = OnceLock::new();
-    ZEROES.get_or_init(|| AlignedBuffer::zeroed(CHUNK_BYTES as usize))
-}
-
 fn prepare<'a>(
     index: usize,
     write: &'a Write<'a>,
@@ -154,7 +143,7 @@ fn prepare<'a>(
     let file = drive.file(write.file)?;
     let total: usize = write.slices.iter().map(|slice| slice.len()).sum();
     file.check_range(write.offset, total as u64)?;
-    let mut vectors = if file.needs_copy(write.slices) {
+    let vectors = if file.needs_copy(write.slices) {
         // The copies of a frame share their slices: one copy in memory serves them all.
         let key = (write.slices.as_ptr(), write.slices.len());
         let known = copies.iter().position(|(start, count, _)| (*start, *count) == key);
@@ -167,16 +156,7 @@ fn prepare<'a>(
         vectors(write.slices)
     };
     let settled = drive.flush_domain.is_some() && is_settled(drive, &file, write.offset, total)?;
-    let mut ahead = 0;
-    let journaled = !settled && drive.flush_domain.is_some() && file.is_direct();
-    if journaled && total <= AHEAD_OF_BYTES && vectors.len() < SLICES_MAX {
-        ahead = DriveFile::rest_of_chunk(write.offset + total as u64, write.dead_after);
-        file.check_range(write.offset, (total + ahead) as u64)?;
-        if ahead > 0 {
-            vectors.push(libc::iovec { iov_base: zeroes().as_ptr() as *mut _, iov_len: ahead });
-        }
-    }
-    Ok(Prepared { index, write, drive, file, total: total + ahead, settled, shared: false, vectors })
+    Ok(Prepared { index, write, drive, file, total, settled, shared: false, vectors })
 }
 
 fn is_settled(drive: &RealDrive, file: &DriveFile, offset: u64, total: usize) -> io::Result<bool> {
@@ -254,10 +234,7 @@ fn submit_all(ring: &mut IoUring, part: &[Prepared<'_>]) -> Option<Vec<i32>> {
 
 /// Turns a result code into a result; short and interrupted writes are finished here.
 fn finish(code: i32, ready: &Prepared<'_>) -> io::Result<()> {
-    let wanted: usize = ready.write.slices.iter().map(|slice| slice.len()).sum();
     match code {
-        // Zeroes that are missing at the end are found missing by the next write.
-        code if code >= 0 && code as usize >= wanted && ready.shared => Ok(()),
         code if code >= 0 && code as usize == ready.total => Ok(()),
         code if code >= 0 => ready.file.write_rest(ready.write.offset, ready.write.slices, code as usize),
         code if code == -libc::EINTR || code == -libc::EAGAIN => {

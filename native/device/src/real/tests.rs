@@ -186,7 +186,7 @@ fn after_a_failed_flush_nothing_counts_as_durable() {
     assert!(drive.flush().is_err());
     assert!(drive.write(file, 0, &[&[2; 4096]], Durability::Durable).is_err());
     let slices = [&[2u8; 4096][..]];
-    let write = || Write { drive: &drive, file, offset: 0, slices: &slices, dead_after: 0 };
+    let write = || Write { drive: &drive, file, offset: 0, slices: &slices };
     assert!(crate::drive::write_durable(&[write(), write()]).iter().all(Result::is_err));
     assert_eq!(read(&drive, file, 0, 4096), [1; 4096]);
 }
@@ -209,7 +209,6 @@ fn parallel_writes_land_on_every_drive_and_report_their_own_errors() {
                 file: files[at],
                 offset: if at == 2 { 1 << 20 } else { offset },
                 slices,
-                dead_after: 0,
             })
             .collect();
         let results = crate::drive::write_durable(&writes);
@@ -221,48 +220,6 @@ fn parallel_writes_land_on_every_drive_and_report_their_own_errors() {
             assert_eq!(read(&drives[at], files[at], offset - 4096, 4096), vec![0; 4096], "nothing beside it");
         }
         assert_eq!(read(&drives[2], files[2], 0, 1 << 20), vec![0; 1 << 20]);
-    }
-}
-
-#[test]
-fn copies_on_one_disk_settle_what_lies_behind_them_and_share_a_flush() {
-    let folders = [Folder::new(), Folder::new()];
-    let drives: Vec<RealDrive> = folders.iter().map(Folder::drive).collect();
-    let chunk = settled::CHUNK_BYTES as usize;
-    let files: Vec<FileId> = drives.iter().map(|drive| drive.create("slab", 1 << 20).unwrap()).collect();
-    let mut page = AlignedBuffer::zeroed(4096);
-    page.fill(7);
-    let slices = [&page[..]];
-    let put = |offset: usize, dead_after: usize| {
-        let write = |at: usize| Write {
-            drive: &drives[at] as &dyn Drive,
-            file: files[at],
-            offset: offset as u64,
-            slices: &slices,
-            dead_after: dead_after as u32,
-        };
-        assert!(crate::drive::write_durable(&[write(0), write(1)]).iter().all(Result::is_ok));
-    };
-    let settled = |at: usize, offset: usize, bytes: usize| {
-        drives[at].file(files[at]).unwrap().is_settled(offset as u64, bytes as u64).unwrap()
-    };
-    // Somebody's bytes begin 8 KiB before the end of the second chunk: nothing may touch them.
-    drives[0].write(files[0], (2 * chunk - 8192) as u64, &[&[9; 4096]], Durability::Durable).unwrap();
-    put(0, chunk - 4096);
-    put(chunk, chunk - 4096 - 8192);
-    put(4096, chunk - 8192);
-    let journaled = drives[0].flush_domain.is_some();
-    assert_eq!(settled(0, 8192, chunk - 8192), journaled, "zeroes were written up to the end of the chunk");
-    assert_eq!(settled(1, 8192, chunk - 8192), journaled);
-    assert!(!settled(0, chunk, 4096), "the last page of that chunk was never written");
-    assert!(!settled(0, 2 * chunk, 4096));
-    for (at, drive) in drives.iter().enumerate() {
-        let mut expected = vec![0; 1 << 20];
-        [0, 4096, chunk].iter().for_each(|start| expected[*start..][..4096].fill(7));
-        if at == 0 {
-            expected[2 * chunk - 8192..][..4096].fill(9);
-        }
-        assert_eq!(read(drive, files[at], 0, 1 << 20), expected, "drive {at}");
     }
 }
 
@@ -291,7 +248,7 @@ fn sets_larger_than_the_ring_and_the_thread_road_give_the_same() {
     let writes: Vec<Write<'_>> = slices
         .iter()
         .enumerate()
-        .map(|(at, slices)| Write { drive: &drive, file, offset: at as u64 * 4096, slices, dead_after: 0 })
+        .map(|(at, slices)| Write { drive: &drive, file, offset: at as u64 * 4096, slices })
         .collect();
     assert!(crate::drive::write_durable(&writes).iter().all(Result::is_ok));
     assert_eq!(read(&drive, file, 0, 40 * 4096), pages.concat());

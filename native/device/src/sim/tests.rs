@@ -278,7 +278,7 @@ fn random_trace(seed: u64, drives: usize, events: usize) -> Trace {
                 let set = [page(number as u8 + 1)];
                 let slices = [&set[0][..]];
                 let copy =
-                    |at: usize| Write { drive: &drives[at], file: files[at], offset: 0, slices: &slices, dead_after: 0 };
+                    |at: usize| Write { drive: &drives[at], file: files[at], offset: 0, slices: &slices };
                 let writes: Vec<Write<'_>> = (0..drives.len()).map(copy).collect();
                 assert!(crate::drive::write_durable(&writes).iter().all(Result::is_ok));
             }
@@ -708,7 +708,7 @@ fn faults_of_one_drive_leave_the_other_copy_alone() {
     drives[0].add_fault(Fault::always(FaultKind::WriteError));
     let frame = page(5);
     let slices = [&frame[..]];
-    let writes = [0, 1].map(|at| Write { drive: &drives[at], file: files[at], offset: 0, slices: &slices, dead_after: 0 });
+    let writes = [0, 1].map(|at| Write { drive: &drives[at], file: files[at], offset: 0, slices: &slices });
     let results = crate::drive::write_durable(&writes);
     assert_eq!(results[0].as_ref().unwrap_err().raw_os_error(), Some(libc::EIO));
     results[1].as_ref().unwrap();
@@ -721,7 +721,7 @@ fn faults_of_one_drive_leave_the_other_copy_alone() {
         }
     }
     let odd = [&frame[..100]];
-    let writes = [Write { drive: &drives[1], file: files[1], offset: 0, slices: &odd, dead_after: 0 }];
+    let writes = [Write { drive: &drives[1], file: files[1], offset: 0, slices: &odd }];
     assert_eq!(crate::drive::write_durable(&writes)[0].as_ref().unwrap_err().kind(), ErrorKind::InvalidInput);
 }
 

@@ -493,7 +493,7 @@ impl Pool {
         for index in drives {
             if let Some((drive, file)) = self.disks[*index as usize].manifest() {
                 let offset = area as u64 * self.area_bytes + offset;
-                writes.push(Write { drive, file, offset, slices: &slices, dead_after: 0 });
+                writes.push(Write { drive, file, offset, slices: &slices });
                 indices.push(*index);
             }
         }

@@ -38,7 +38,7 @@ impl Pool {
                 let bytes = slices.iter().map(|slice| slice.len() as u64).sum::<u64>();
                 if let Some((drive, file, offset)) = self.disks[copy.drive as usize].place(copy.slot, *offset)
                 {
-                    writes.push(Write { drive, file, offset, slices, dead_after: 0 });
+                    writes.push(Write { drive, file, offset, slices });
                     targets.push((*copy, bytes));
                 }
             }

@@ -208,7 +208,7 @@ impl Pool {
                 let disk = &self.disks[*index as usize];
                 if let Some((drive, file)) = disk.superblock() {
                     let slot = disk.next_superblock.load(Ordering::Acquire);
-                    writes.push(Write { drive, file, offset: slot as u64 * SUPERBLOCK_BYTES as u64, slices, dead_after: 0 });
+                    writes.push(Write { drive, file, offset: slot as u64 * SUPERBLOCK_BYTES as u64, slices });
                     written.push((*index, *own));
                 }
             }
