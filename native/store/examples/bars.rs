@@ -112,9 +112,12 @@ impl Bars {
         }
         drain(&engine)?;
         let window_s = engine.status()?.history_window_s;
+        let stepped = || engine.groups().iter().map(|group| group.tree().stats().keys_stepped).sum::<u64>();
+        let before = stepped();
         let start_ns = RealClock.boottime_ns();
         let count = count_names(&volume, parent)?;
         let listed_ns = RealClock.boottime_ns() - start_ns;
+        println!("        {} keys stepped over in tables", stepped() - before);
         // `.` and `..` may be among them.
         if count > 2 || window_s == 0 {
             return Err(format!("{count} names are left, {window_s} s are kept: nothing was measured").into());

@@ -124,3 +124,37 @@ fn a_group_that_nobody_uses_gives_its_log_back_and_wakes_again() {
     let content = read_all(&volume, a);
     assert!(content[..50_000] == pattern(5, 50_000) && content[50_000..] == pattern(6, 50_000));
 }
+
+/// The counted twin of `bars names`: names that are gone cost a listing nothing, though the past still has them all.
+#[test]
+fn a_directory_whose_names_were_all_removed_is_listed_like_an_empty_one() {
+    const NAMES: usize = 6000;
+    let rig = Rig::create(6, 2, options());
+    let volume = rig.volume("v", 2);
+    let dir = volume.mkdir(&ROOT, ROOT_INO, b"d", 0o755).expect("made").ino;
+    let second = || {
+        rig.world.clock().advance(1_000_000_000);
+        rig.engine.groups()[0].second_now().expect("a second");
+    };
+    for at in 0..NAMES {
+        let ino = volume.create(&ROOT, dir, format!("name-{at}").as_bytes(), 0o644).expect("created").ino;
+        volume.forget(ino, 1);
+        if at % 100 == 0 {
+            second();
+        }
+    }
+    let group = rig.engine.groups().swap_remove(0);
+    group.drain_now().expect("drained");
+    second();
+    for at in 0..NAMES {
+        volume.unlink(&ROOT, dir, format!("name-{at}").as_bytes()).expect("removed");
+    }
+    group.drain_now().expect("drained");
+    assert!(group.tree().stats().then.records >= 2 * NAMES as u64, "a second sees every name and inode");
+    let before = group.tree().stats().keys_stepped;
+    let mut names = 0;
+    volume.readdir(&ROOT, dir, 0, false, &mut |_| { names += 1; true }).expect("listed");
+    let stepped = group.tree().stats().keys_stepped - before;
+    assert_eq!(names, 2, "`.` and `..`");
+    assert!(stepped <= 600, "{stepped} keys stepped over for no name");
+}

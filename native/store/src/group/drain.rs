@@ -123,7 +123,8 @@ fn chunks(generation: &Generation) -> Chunks<'_> {
 }
 
 impl Group {
-    /// Moves everything that is acknowledged into tables. Returns when it is published.
+    /// Moves everything that is acknowledged into tables. Returns when it is published, and what was deleted has met what
+    /// it hides: a directory whose names were all removed is listed at the price of an empty one.
     pub fn drain_now(&self) -> Result<()> {
         let _alone = self.maintenance.lock();
         let commit = self.commit.lock();
@@ -132,6 +133,16 @@ impl Group {
         while self.view.read().generations.len() > 1 {
             self.drain_oldest()?;
         }
+        match self.bury_the_dead() {
+            // Readers pay for it until there is room; nothing depends on it.
+            Err(error) if error.kind == Kind::NoSpace => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Merges tables that are mostly deletions down to where they vanish. The caller is alone.
+    fn bury_the_dead(&self) -> Result<()> {
+        while self.compact_alone(Tree::pick_dead)? {}
         Ok(())
     }
 
@@ -277,6 +288,10 @@ impl Group {
 
     fn compact_with(&self, pick: impl FnOnce(&Tree) -> Option<Compaction>) -> Result<bool> {
         let _alone = self.maintenance.lock();
+        self.compact_alone(pick)
+    }
+
+    fn compact_alone(&self, pick: impl FnOnce(&Tree) -> Option<Compaction>) -> Result<bool> {
         let Some(job) = pick(&self.tree) else { return Ok(false) };
         let points = self.points.lock().points();
         let edit = {

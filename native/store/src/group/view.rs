@@ -4,7 +4,7 @@
 use crate::error::Result;
 use crate::metadata::io::{PageName, Version};
 use crate::metadata::memtable::Memtable;
-use crate::metadata::tree::Levels;
+use crate::metadata::tree::{Levels, LevelsIter};
 use crate::oplog::place::Places;
 use holdfast_format::{Lsn, Stamp};
 use parking_lot::Mutex;
@@ -120,6 +120,9 @@ impl View {
             .map(|generation| MemtableCursor::new(generation, from, until))
             .collect();
         let mut tables = self.levels.iter(from, until)?;
+        if cursors.iter().all(|cursor| cursor.peek().is_none()) {
+            return scan_tables(&mut tables, visit);
+        }
         let mut in_tables = tables.advance()?;
         let mut key = Vec::new();
         loop {
@@ -153,4 +156,15 @@ impl View {
             }
         }
     }
+}
+
+/// A scan of what no memtable has anything of.
+fn scan_tables(tables: &mut LevelsIter, visit: &mut dyn FnMut(&Seen<'_>) -> Result<bool>) -> Result<()> {
+    while tables.advance()? {
+        let seen = Seen { key: tables.key(), stamp: tables.stamp(), value: tables.value(), generation: None };
+        if !visit(&seen)? {
+            break;
+        }
+    }
+    Ok(())
 }

@@ -85,11 +85,28 @@ pub(super) fn with_covers(level: &[Arc<Table>], at: usize) -> Vec<Arc<Table>> {
     chosen
 }
 
+/// Records of level 0, and how many of them are deletions or holes.
+fn level0_records(view: &Levels) -> (u64, u64) {
+    view.newest.iter().fold((0, 0), |(records, tombstones), table| {
+        (records + table.desc.records as u64, tombstones + table.desc.tombstones as u64)
+    })
+}
+
+/// See `Tree::pick_dead`. Level 0 may still hold what its deletions hide: a third of them hides as much again.
+pub(crate) fn pick_dead(view: &Arc<Levels>) -> Option<Compaction> {
+    let (records, tombstones) = level0_records(view);
+    if tombstones >= TOMBSTONES_DUE && tombstones * 3 > records {
+        return Some(into_next(view, view.newest.clone(), 1));
+    }
+    view.levels.iter().enumerate().take(LEVELS_MAX - 2).find_map(|(at, level)| {
+        let chosen = level.iter().position(|table| mostly_tombstones(table))?;
+        Some(into_next(view, with_covers(level, chosen), at as u8 + 2))
+    })
+}
+
 /// The most urgent work. `cursors[n]` is where level n + 1 stopped the last time.
 pub(crate) fn pick(view: &Arc<Levels>, level1_bytes: u64, cursors: &mut [Key]) -> Option<Compaction> {
-    let (records, tombstones) = view.newest.iter().fold((0, 0), |(records, tombstones), table| {
-        (records + table.desc.records as u64, tombstones + table.desc.tombstones as u64)
-    });
+    let (records, tombstones) = level0_records(view);
     if view.runs.len() >= LEVEL0_RUNS_MAX || is_tombstones(records, tombstones) {
         return Some(into_next(view, view.newest.clone(), 1));
     }

@@ -161,6 +161,11 @@ impl Tree {
             .or_else(|| compact::pick_then(&view, self.io.slot_bytes()))
     }
 
+    /// What should be merged because it is mostly deletions, which readers of now step over.
+    pub fn pick_dead(&self) -> Option<Compaction> {
+        compact::pick_dead(&self.snapshot())
+    }
+
     /// Work that may give space back when nothing is due: merging level 0, whose versions hide older ones, and moving
     /// deletions and holes down to what they hide. Comes to an end.
     pub fn pick_for_space(&self) -> Option<Compaction> {
