@@ -4,6 +4,7 @@
 //!
 //! A line: the answer, a tab, the input in hex; `*N` after a byte: N of them.
 
+use crate::random::Random;
 use crate::samples::{self, Guard, Sample};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -17,22 +18,6 @@ const INPUT_BYTES_MAX: usize = 8192;
 
 /// Inputs by how they are answered.
 type Corpus = BTreeMap<String, Vec<u8>>;
-
-struct Random(u64);
-
-impl Random {
-    /// SplitMix64.
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() % end.max(1) as u64) as usize
-    }
-}
 
 fn path_of(sample: &Sample) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(sample.name)
@@ -137,7 +122,7 @@ fn mutate(random: &mut Random, corpus: &[&Vec<u8>], bytes: &mut Vec<u8>) {
 
 /// Answers that the corpus does not have, with an input for each.
 fn search(sample: &Sample, corpus: &Corpus, seed: u64, rounds: u64) -> Corpus {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let mut found = Corpus::new();
     for _ in 0..rounds {
         let known: Vec<&Vec<u8>> = corpus.values().chain(found.values()).chain([&sample.bytes]).collect();

@@ -3,6 +3,7 @@
 //! under a checksum is never believed, and whatever is accepted can be written and read again.
 
 use crate::allocations::largest_of;
+use crate::random::Random;
 use crate::samples::{self, Guard, Sample};
 use holdfast_format::Ino;
 use holdfast_format::inode::InodeRecord;
@@ -16,25 +17,6 @@ const SEED: u64 = 0x0001_d0f5;
 /// a record that is padded to a block is one block.
 const fn allocation_max(input_bytes: usize) -> usize {
     16 * input_bytes + (8 << 10)
-}
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() % end.max(1) as u64) as usize
-    }
-    fn bytes(&mut self, count: usize) -> Vec<u8> {
-        (0..count).map(|_| self.next() as u8).collect()
-    }
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -84,7 +66,7 @@ fn try_sealed(sample: &Sample, mut bytes: Vec<u8>) -> bool {
 
 #[test]
 fn noise_is_refused_or_read() {
-    let mut random = Random(SEED);
+    let mut random = Random::new(SEED);
     for sample in samples::all() {
         survives(&sample, &[]);
         for _ in 0..1_000 {
@@ -150,7 +132,7 @@ fn no_flipped_bit_under_a_checksum_is_believed() {
 
 #[test]
 fn lies_are_refused_or_read_even_under_a_right_checksum() {
-    let mut random = Random(SEED);
+    let mut random = Random::new(SEED);
     let mut accepted = 0;
     for sample in samples::all() {
         for round in 0..2_000 {

@@ -5,4 +5,5 @@ mod allocations;
 mod document;
 mod fuzz;
 mod hostile;
+mod random;
 mod samples;

@@ -1,6 +1,8 @@
 //! From a parsed request to a call of the file system and back: convert, call, convert back.
 
 mod data;
+#[cfg(test)]
+mod fuzz;
 mod names;
 mod nodes;
 
