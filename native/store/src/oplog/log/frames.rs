@@ -126,8 +126,12 @@ impl Log {
     ///
     /// Recovery: a frame counts when its chain continues and its ops and every page it names verify.
     pub fn flush(&self, moved: Moved<'_>) -> Result<()> {
+        self.flush_until(self.ring.window().1, moved)
+    }
+
+    /// As [`Log::flush`], what lies before `end` in the ring. Whoever `moved` tells of must know all of those ops.
+    pub fn flush_until(&self, end: u64, moved: Moved<'_>) -> Result<()> {
         self.follow_membership()?;
-        let (_, end) = self.ring.window();
         while let Some(flight) = self.take_off(end)? {
             self.fly(flight, moved)?;
         }
