@@ -50,6 +50,8 @@ struct WorldState {
     drives: Vec<DriveState>,
     /// `None`: not recording.
     trace: Option<Trace>,
+    /// The next durable set was under way together with the one before it.
+    join_next: bool,
 }
 
 /// One drive of a [`SimWorld`]. Clones are the same drive.
@@ -61,7 +63,7 @@ pub struct SimDrive {
 
 impl SimWorld {
     pub fn new(seed: u64) -> Self {
-        let state = WorldState { rng: Rng::from_seed(seed), drives: Vec::new(), trace: None };
+        let state = WorldState { rng: Rng::from_seed(seed), drives: Vec::new(), trace: None, join_next: false };
         Self { state: Arc::new(Mutex::new(state)), clock: SimClock::default() }
     }
 
@@ -100,6 +102,12 @@ impl SimWorld {
         self.state.lock().record(Event::Mark { name, value });
     }
 
+    /// The next event, if it is a durable write right after another one, counts as having been under way together with
+    /// it: what two threads do at the same time.
+    pub fn join_next(&self) {
+        self.state.lock().join_next = true;
+    }
+
     /// Ends the recording. `None`: there was none.
     pub fn take_trace(&self) -> Option<Trace> {
         self.state.lock().trace.take()
@@ -117,8 +125,11 @@ impl SimWorld {
 
 impl WorldState {
     fn record(&mut self, event: Event) {
-        if let Some(trace) = &mut self.trace {
-            trace.events.push(event);
+        let joins = std::mem::take(&mut self.join_next);
+        let Some(trace) = &mut self.trace else { return };
+        match (trace.events.last_mut(), event) {
+            (Some(Event::Durable(before)), Event::Durable(set)) if joins => before.extend(set),
+            (_, event) => trace.events.push(event),
         }
     }
 }

@@ -804,3 +804,23 @@ mod reading {
         assert_eq!((first.winner, answers.len()), (None, 3), "nothing is right");
     }
 }
+
+#[test]
+fn writes_that_join_were_under_way_together() {
+    let (world, drives, files) = world_with_files(1, 1 << 20);
+    let write = |at: u64| drives[0].write(files[0], at * PAGE as u64, &[&page(at as u8)], Durability::Durable).unwrap();
+    world.start_trace();
+    write(1);
+    world.join_next();
+    write(2);
+    write(3);
+    world.mark("between", 1);
+    world.join_next();
+    write(4);
+    let offsets = |event: &Event| match event {
+        Event::Durable(set) => set.iter().map(|landed| landed.offset / PAGE as u64).collect(),
+        _ => Vec::new(),
+    };
+    let found: Vec<Vec<u64>> = world.trace().unwrap().events().iter().map(offsets).collect();
+    assert_eq!(found, [vec![1, 2], vec![3], vec![], vec![4]]);
+}

@@ -17,7 +17,7 @@ use crate::extent;
 use crate::extent::cache::DataCache;
 use crate::ledger::{BlockRef, Durable, Ledger, Mapped, OpDraft, Space};
 use crate::metadata::tree::Tree;
-use crate::oplog::log::Log;
+use crate::oplog::log::{Log, Turns};
 use crate::oplog::place::Place;
 use crate::placement::Pool;
 use holdfast_device::Clock;
@@ -208,6 +208,11 @@ impl Group {
             self.log.ring.window().1
         };
         self.log.flush_until(end, &|moved| self.moved(moved))
+    }
+
+    /// The same as several flushers do it, without threads (`oplog/log/schedule.rs`).
+    pub fn flush_in_turns(&self, ops: usize, turns: &mut dyn Turns) -> Result<()> {
+        self.log.flush_in_turns(ops, &|moved| self.moved(moved), turns)
     }
 
     /// Ops lie elsewhere now. A memtable leaves the view only when all of its ops are durable, so the view of now has all

@@ -8,6 +8,7 @@
 mod ahead;
 mod frames;
 mod reservation;
+mod schedule;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +24,7 @@ use holdfast_format::op::OP_HEADER_BYTES;
 use holdfast_format::{EgroupId, GroupId, Lsn, Row};
 use parking_lot::{Condvar, Mutex};
 use reservation::{Cost, Reservation};
+pub use schedule::Turns;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -358,6 +360,7 @@ impl Log {
             if open + stocked == 0 {
                 continue;
             }
+            let _in_order = self.refilling.lock();
             let fresh = self.pool.take_segments(self.group, rf, open + stocked, Draw::Upkeep)?;
             if let Some(open) = writer.open[class].take_if(|_| open > 0) {
                 if open.next_page > 0 { writer.done.push(open.used) } else { unused.push(open.segment.egroup) }

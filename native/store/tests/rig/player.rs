@@ -48,6 +48,7 @@ pub enum OpName {
     RemoveXattr,
     Fsync,
     Flush,
+    FlushInTurns,
     Second,
     Drain,
     Compact,
@@ -71,7 +72,7 @@ impl OpName {
 
 use OpName as O;
 /// (kind, weight)
-const WEIGHTS: [(OpName, u64); 38] = [
+const WEIGHTS: [(OpName, u64); 39] = [
     (O::Create, 6),
     (O::Mkdir, 2),
     (O::Symlink, 1),
@@ -97,6 +98,7 @@ const WEIGHTS: [(OpName, u64); 38] = [
     (O::RemoveXattr, 2),
     (O::Fsync, 8),
     (O::Flush, 3),
+    (O::FlushInTurns, 7),
     (O::Second, 4),
     (O::Drain, 5),
     (O::Compact, 3),
@@ -154,6 +156,24 @@ pub struct Plan {
     /// Operations before the trace, and in it.
     pub before: usize,
     pub recorded: usize,
+}
+
+/// Flushers' turns by chance, and what of it is under way together.
+struct Turns<'a> {
+    world: SimWorld,
+    rng: &'a mut Rng,
+}
+
+impl holdfast_store::oplog::log::Turns for Turns<'_> {
+    fn choose(&mut self, count: usize) -> usize {
+        self.rng.below(count as u64) as usize
+    }
+
+    fn writes(&mut self, together: bool) {
+        if together && self.rng.chance(2, 3) {
+            self.world.join_next();
+        }
+    }
 }
 
 pub struct Player {
@@ -400,6 +420,7 @@ impl Player {
     fn act(&mut self, op: OpName) -> FsResult<bool> {
         match op {
             O::Flush
+            | O::FlushInTurns
             | O::Second
             | O::Drain
             | O::Compact
@@ -426,6 +447,13 @@ impl Player {
             O::Flush => {
                 engine.flush()?;
                 groups.iter().for_each(|group| self.all_synced(group));
+                true
+            }
+            O::FlushInTurns => {
+                let ops = 1 + self.below(3) as usize;
+                let mut turns = Turns { world: self.world.clone(), rng: &mut self.rng };
+                group.flush_in_turns(ops, &mut turns)?;
+                self.all_synced(&group);
                 true
             }
             O::Second => {

@@ -80,7 +80,7 @@ fn step(event: &Event, phase: u64, slot_bytes: u64, used: &mut BTreeMap<(usize, 
             let Some(first) = set.first() else { return Step::Other };
             if first.file.starts_with("slab-") {
                 let again = reused(set, slot_bytes, used);
-                let step = slab_step(set, phase);
+                let step = slab_step(set, phase, slot_bytes);
                 if again && step != Step::OtherPayload { Step::Reuse } else { step }
             } else if &*first.file == "manifest" {
                 manifest_step(bytes(first), phase)
@@ -109,7 +109,7 @@ fn reused(set: &[Landed], slot_bytes: u64, used: &mut BTreeMap<(usize, String, u
     again
 }
 
-fn slab_step(set: &[Landed], phase: u64) -> Step {
+fn slab_step(set: &[Landed], phase: u64, slot_bytes: u64) -> Step {
     let first = bytes(&set[0]);
     if let Ok(header) = FrameHeader::decode(first) {
         return match header.op_count {
@@ -121,12 +121,12 @@ fn slab_step(set: &[Landed], phase: u64) -> Step {
     if first.starts_with(TABLE_MAGIC) {
         return if phase == PHASE_COMPACT { Step::CompactTable } else { Step::DrainTable };
     }
-    // A data egroup is written as two pieces a copy, payload and footer.
-    let drives: Vec<usize> = set.iter().map(|landed| landed.drive).collect();
-    let pieces = drives.iter().filter(|drive| **drive == drives[0]).count();
-    match (pieces, phase) {
-        (2, PHASE_CLEAN) => Step::CleanPayload,
-        (2, _) => Step::DrainPayload,
+    // A data egroup is written as two pieces a copy: payload, and the footer at the slot's end.
+    let pieces = set.iter().filter(|landed| landed.drive == set[0].drive);
+    let footer = |landed: &Landed| (landed.offset + landed.content.len()) % slot_bytes == 0;
+    match (pieces.count() == 2 && set.iter().any(footer), phase) {
+        (true, PHASE_CLEAN) => Step::CleanPayload,
+        (true, _) => Step::DrainPayload,
         (_, PHASE_OPEN) => Step::Recovery,
         _ => Step::OtherPayload,
     }

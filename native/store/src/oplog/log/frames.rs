@@ -17,12 +17,12 @@ use holdfast_format::frame::{FRAME_HEADER_BYTES, FrameHeader, FramePlace};
 use holdfast_format::limits::{BLOCK_BYTES, FRAME_OPS_MAX};
 use holdfast_format::op::Op;
 use holdfast_format::wire::Take;
-use holdfast_format::Lsn;
+use holdfast_format::{EgroupId, Lsn};
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 
 /// Frames in flight: more would only make each smaller.
-const FLIGHTS_MAX: usize = 2;
+pub(super) const FLIGHTS_MAX: usize = 2;
 
 /// An open segment of one RF class.
 pub(super) struct Open {
@@ -46,6 +46,8 @@ pub(super) struct Writer {
     position: u64,
     /// Number of the next frame.
     next: u64,
+    /// Segment of the newest frame.
+    framed: EgroupId,
     frame: Vec<u8>,
     ops: Vec<u8>,
 }
@@ -55,7 +57,8 @@ impl Writer {
         let (carried, chain) = tip;
         let open = [None, None, None];
         let (frame, ops) = (Vec::new(), Vec::new());
-        Self { open, header_rf, done, chain, carried, membership, position, next: 0, frame, ops }
+        let framed = done.iter().filter(|used| used.has_frames).map(|used| used.egroup).max().unwrap_or_default();
+        Self { open, header_rf, done, chain, carried, membership, position, next: 0, framed, frame, ops }
     }
 }
 
@@ -82,6 +85,29 @@ pub(super) struct Flight {
     payload_at: [Option<(Segment, u32)>; 3],
     frame_at: (Segment, u32),
     batch: Batch,
+}
+
+/// One durable write of a frame in flight.
+#[derive(Clone, Copy)]
+pub(super) enum FlightWrite<'a> {
+    /// Payload of another RF class, from this page of its segment on.
+    Payload { class: usize, segment: &'a Segment, page: u32 },
+    /// The frame, with the payload of its own class.
+    Frame,
+}
+
+impl Flight {
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// In order; each is durable before the next one begins.
+    pub fn writes(&self) -> Vec<FlightWrite<'_>> {
+        let others = self.payload_at.iter().enumerate().filter_map(|(class, place)| {
+            place.as_ref().map(|(segment, page)| FlightWrite::Payload { class, segment, page: *page })
+        });
+        others.chain([FlightWrite::Frame]).collect()
+    }
 }
 
 /// What the flusher gathers from the ring for one frame.
@@ -211,26 +237,33 @@ impl Log {
     }
 
     fn write(&self, flight: &Flight) -> Result<()> {
-        for (class, place) in flight.payload_at.iter().enumerate() {
-            let Some((segment, page)) = place else { continue };
-            let slices = self.payload_slices(&flight.batch, class as u8 + 1);
-            let copies = self.pool.write_segment(segment, page * BLOCK_BYTES as u32, &slices)?;
-            self.secure(segment, page + flight.batch.pages[class], copies)?;
-            self.count_bytes(&slices);
-        }
-        let (segment, page) = &flight.frame_at;
-        let mut slices = vec![flight.head.read(0, flight.head_bytes)];
-        slices.extend(self.payload_slices(&flight.batch, flight.batch.header_rf));
+        flight.writes().into_iter().try_for_each(|write| self.write_part(flight, write))
+    }
+
+    /// Step 2 or 3.
+    pub(super) fn write_part(&self, flight: &Flight, write: FlightWrite) -> Result<()> {
+        let batch = &flight.batch;
+        let (class, head, (segment, page)) = match write {
+            FlightWrite::Payload { class, segment, page } => (class, None, (segment, page)),
+            FlightWrite::Frame => {
+                let head = flight.head.read(0, flight.head_bytes);
+                (batch.header_rf as usize - 1, Some(head), (&flight.frame_at.0, flight.frame_at.1))
+            }
+        };
+        let mut slices: Vec<&[u8]> = head.into_iter().collect();
+        slices.extend(self.payload_slices(batch, class as u8 + 1));
         let copies = self.pool.write_segment(segment, page * BLOCK_BYTES as u32, &slices)?;
         let pages: usize = slices.iter().map(|slice| slice.len() / BLOCK_BYTES).sum();
         self.secure(segment, page + pages as u32, copies)?;
         self.count_bytes(&slices);
-        self.flushes.fetch_add(1, Ordering::Relaxed);
+        if head.is_some() {
+            self.flushes.fetch_add(1, Ordering::Relaxed);
+        }
         Ok(())
     }
 
     /// Step 4, for every frame whose turn it is now.
-    fn land(&self, number: u64, moved: Moved<'_>) {
+    pub(super) fn land(&self, number: u64, moved: Moved<'_>) {
         let mut flights = self.flights.lock();
         if let Some(flying) = flights.iter_mut().find(|flying| flying.number == number) {
             flying.landed = true;
@@ -452,6 +485,9 @@ fn advance(writer: &mut Writer, (header_class, head): (usize, u32), batch: &Batc
         let touched = is_header || batch.pages[class] > 0;
         let Some(open) = writer.open[class].as_mut().filter(|_| touched) else { continue };
         if is_header && !open.used.has_frames {
+            // Numbers rise as segments are taken: recovery follows the chain in this order.
+            debug_assert!(open.segment.egroup > writer.framed, "frames go back to {}", open.segment.egroup);
+            writer.framed = open.segment.egroup;
             open.used.chain_before = chain;
             open.used.has_frames = true;
         }
