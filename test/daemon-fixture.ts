@@ -81,10 +81,16 @@ export class Place {
       this.#log += text;
     });
     this.#daemon = child;
-    await until("the daemon answers", () => {
-      assert.equal(child.exitCode, null, `the daemon ended:\n${this.#log}`);
-      const { code } = this.cli("status");
-      return code === 0 || (options.ready === false && code === 3 && this.cli("pool", "list").code === 0);
+    let said = "";
+    const ready = async (): Promise<boolean> =>
+      await until("the daemon answers", () => {
+        assert.equal(child.exitCode, null, `the daemon ended:\n${this.#log}`);
+        const { code, stdout, stderr } = this.cli("status");
+        said = `${stdout}${stderr}`;
+        return code === 0 || (options.ready === false && code === 3 && this.cli("pool", "list").code === 0);
+      });
+    await ready().catch((error: unknown) => {
+      throw new Error(`${said}\n${this.#log}`, { cause: error });
     });
   }
 

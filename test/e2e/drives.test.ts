@@ -58,6 +58,10 @@ void test("drives come and go under a mounted volume", { skip: withoutRoot }, as
     assert.equal(report.repaired, report.badCopies);
     assert.equal(place.json<ScrubReport>("scrub", "--pool", "p").badCopies, 0);
     verify("scrubbed");
+
+    await place.stop("SIGTERM");
+    await place.start();
+    verify("after a restart");
   } finally {
     await place.remove();
   }
