@@ -123,7 +123,7 @@ fn slab_step(set: &[Landed], phase: u64, slot_bytes: u64) -> Step {
     }
     // A data egroup is written as two pieces a copy: payload, and the footer at the slot's end.
     let pieces = set.iter().filter(|landed| landed.drive == set[0].drive);
-    let footer = |landed: &Landed| (landed.offset + landed.content.len()) % slot_bytes == 0;
+    let footer = |landed: &Landed| (landed.offset + landed.content.len()).is_multiple_of(slot_bytes);
     match (pieces.count() == 2 && set.iter().any(footer), phase) {
         (true, PHASE_CLEAN) => Step::CleanPayload,
         (true, _) => Step::DrainPayload,

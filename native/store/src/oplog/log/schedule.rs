@@ -70,11 +70,11 @@ impl Log {
     fn cuts(&self, ops: usize) -> Result<VecDeque<u64>> {
         let (mut position, end) = self.ring.window();
         let mut cuts = VecDeque::new();
-        let mut count = 0;
+        let mut count = 0usize;
         while position < end {
             position = self.ring.record(position)?.next;
             count += 1;
-            if count % ops == 0 || position >= end {
+            if count.is_multiple_of(ops) || position >= end {
                 cuts.push_back(position);
             }
         }
