@@ -11,6 +11,7 @@ mod clock;
 mod crash;
 mod fault;
 mod image;
+mod power;
 mod reading;
 mod state;
 #[cfg(test)]
@@ -34,6 +35,8 @@ use fault::Call;
 pub use fault::{Fault, FaultId, FaultKind, Trigger};
 use image::BLOCK_BYTES;
 pub use image::{Content, DriveImage};
+pub use power::AtEnd;
+use power::{Digest, Power};
 use state::{DriveState, os_error};
 use trace::DriveLabel;
 pub use trace::{Event, Landed, Trace};
@@ -52,6 +55,9 @@ struct WorldState {
     trace: Option<Trace>,
     /// The next durable set was under way together with the one before it.
     join_next: bool,
+    power: Power,
+    /// `None`: not wanted.
+    digest: Option<Digest>,
 }
 
 /// One drive of a [`SimWorld`]. Clones are the same drive.
@@ -63,7 +69,14 @@ pub struct SimDrive {
 
 impl SimWorld {
     pub fn new(seed: u64) -> Self {
-        let state = WorldState { rng: Rng::from_seed(seed), drives: Vec::new(), trace: None, join_next: false };
+        let state = WorldState {
+            rng: Rng::from_seed(seed),
+            drives: Vec::new(),
+            trace: None,
+            join_next: false,
+            power: Power::default(),
+            digest: None,
+        };
         Self { state: Arc::new(Mutex::new(state)), clock: SimClock::default() }
     }
 
@@ -124,7 +137,18 @@ impl SimWorld {
 }
 
 impl WorldState {
+    /// The last write of a run, unless the drive would not have taken it at all.
+    fn land_if_sound(&mut self, kind: CrashKind, index: usize, (file, offset): (FileId, u64), content: &Content) {
+        let drive = &mut self.drives[index];
+        let range = offset..offset.saturating_add(content.len());
+        let Ok((name, _)) = drive.place(file, &range) else { return };
+        if !drive.faults.is_away() {
+            self.land_last(kind, index, &name, offset, content);
+        }
+    }
+
     fn record(&mut self, event: Event) {
+        self.digest_event(&event);
         let joins = std::mem::take(&mut self.join_next);
         let Some(trace) = &mut self.trace else { return };
         match (trace.events.last_mut(), event) {
@@ -148,6 +172,14 @@ impl SimDrive {
 
     fn inspect<T>(&self, act: impl FnOnce(&mut DriveState) -> T) -> T {
         self.world.with(self.index, |state, index| act(&mut state.drives[index]))
+    }
+
+    /// As `inspect`, for the calls of a program: they fail when the run has ended.
+    fn answer<T>(&self, act: impl FnOnce(&mut DriveState) -> io::Result<T>) -> io::Result<T> {
+        self.world.with(self.index, |state, index| {
+            state.check_power()?;
+            act(&mut state.drives[index])
+        })
     }
 
     /// What the drive holds now, damage included. Cheap.
@@ -217,10 +249,27 @@ impl SimDrive {
         self.inspect(|drive| drive.actual.files())
     }
 
+    /// A read that takes its time by this clock.
+    fn read_by(&self, clock: &SimClock, file: FileId, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.world.with(self.index, |state, index| {
+            state.check_power()?;
+            let bytes = into.len();
+            let result = state.drives[index].read(clock, file, offset, into);
+            state.digest_read(index, (file.0, offset, bytes), &result);
+            result
+        })
+    }
+
     fn change(&self, file: FileId, offset: u64, content: Content, durability: Durability) -> io::Result<()> {
         let clock = &self.world.clock;
         self.world.with(self.index, |state, index| {
-            let (result, landed) = state.drives[index].land(clock, index, file, offset, content);
+            state.check_power()?;
+            if let Some(kind) = state.ends_now() {
+                state.land_if_sound(kind, index, (file, offset), &content);
+                return state.check_power();
+            }
+            let durable = durability == Durability::Durable;
+            let (result, landed) = state.drives[index].land(clock, (index, durable), file, offset, content);
             if let Some(landed) = landed {
                 state.record(match (durability, &result) {
                     (Durability::Cached, _) => Event::Cached(landed),
@@ -246,6 +295,10 @@ pub fn write_durable(writes: &[Write<'_>]) -> Vec<io::Result<()>> {
 pub fn write_durable_timed(writes: &[Write<'_>]) -> Vec<(io::Result<()>, u64)> {
     let Some(first) = writes.first().and_then(|write| write.drive.as_sim()) else { return Vec::new() };
     let mut state = first.world.state.lock();
+    let ends = match state.check_power() {
+        Ok(()) => state.ends_now(),
+        Err(_) => return writes.iter().map(|_| (state.check_power(), 0)).collect(),
+    };
     let (mut results, mut set, mut failed) = (Vec::with_capacity(writes.len()), Vec::new(), Vec::new());
     for write in writes {
         let Some(drive) =
@@ -263,9 +316,14 @@ pub fn write_durable_timed(writes: &[Write<'_>]) -> Vec<(io::Result<()>, u64)> {
             continue;
         }
         let index = drive.index;
+        if let Some(kind) = ends {
+            state.land_if_sound(kind, index, (write.file, write.offset), &content);
+            results.push((state.check_power(), 0));
+            continue;
+        }
         let clock = &first.world.clock;
         let begun_ns = clock.boottime_ns();
-        let (result, landed) = state.drives[index].land(clock, index, write.file, write.offset, content);
+        let (result, landed) = state.drives[index].land(clock, (index, true), write.file, write.offset, content);
         let list = if result.is_ok() { &mut set } else { &mut failed };
         list.extend(landed);
         results.push((result, clock.boottime_ns() - begun_ns));
@@ -286,6 +344,10 @@ impl Drive for SimDrive {
         check_name(file)?;
         let clock = &self.world.clock;
         self.world.with(self.index, |state, index| {
+            state.check_power()?;
+            if state.ends_now().is_some() {
+                return Err(os_error(libc::EIO));
+            }
             let drive = &mut state.drives[index];
             drive.strike(clock, Call::Create, Some((file, &(0..bytes))))?;
             if drive.actual.bytes(file).is_some() {
@@ -309,7 +371,7 @@ impl Drive for SimDrive {
     fn open(&self, file: &str) -> io::Result<Option<FileId>> {
         check_name(file)?;
         let clock = &self.world.clock;
-        self.inspect(|drive| {
+        self.answer(|drive| {
             drive.strike(clock, Call::Other, None)?;
             Ok(drive.actual.bytes(file).map(|_| drive.admit(file)))
         })
@@ -319,6 +381,10 @@ impl Drive for SimDrive {
         check_name(file)?;
         let clock = &self.world.clock;
         self.world.with(self.index, |state, index| {
+            state.check_power()?;
+            if state.ends_now().is_some() {
+                return Err(os_error(libc::EIO));
+            }
             let drive = &mut state.drives[index];
             drive.strike(clock, Call::Other, None)?;
             if drive.actual.bytes(file).is_none() {
@@ -336,7 +402,7 @@ impl Drive for SimDrive {
 
     fn list(&self) -> io::Result<Vec<String>> {
         let clock = &self.world.clock;
-        self.inspect(|drive| {
+        self.answer(|drive| {
             drive.strike(clock, Call::Other, None)?;
             Ok(drive.actual.files().into_iter().map(|(name, _)| name).collect())
         })
@@ -344,7 +410,7 @@ impl Drive for SimDrive {
 
     fn bytes(&self, file: FileId) -> io::Result<u64> {
         let clock = &self.world.clock;
-        self.inspect(|drive| {
+        self.answer(|drive| {
             drive.strike(clock, Call::Other, None)?;
             let name = drive.file(file)?;
             Ok(drive.actual.bytes(&name).unwrap_or(0))
@@ -352,8 +418,7 @@ impl Drive for SimDrive {
     }
 
     fn read(&self, file: FileId, offset: u64, into: &mut [u8]) -> io::Result<()> {
-        let clock = &self.world.clock;
-        self.inspect(|drive| drive.read(clock, file, offset, into))
+        self.read_by(&self.world.clock, file, offset, into)
     }
 
     fn write(&self, file: FileId, offset: u64, slices: &[&[u8]], durability: Durability) -> io::Result<()> {
@@ -363,6 +428,7 @@ impl Drive for SimDrive {
     fn flush(&self) -> io::Result<()> {
         let clock = &self.world.clock;
         self.world.with(self.index, |state, index| {
+            state.check_power()?;
             if state.drives[index].strike(clock, Call::Flush, None)?.contains(&FaultKind::FlushError) {
                 state.record(Event::FlushFailed { drive: index });
                 return Err(os_error(libc::EIO));
@@ -378,7 +444,7 @@ impl Drive for SimDrive {
 
     fn space(&self) -> io::Result<DriveSpace> {
         let clock = &self.world.clock;
-        self.inspect(|drive| {
+        self.answer(|drive| {
             drive.strike(clock, Call::Other, None)?;
             let total_bytes = drive.label.capacity_bytes;
             let free = total_bytes.saturating_sub(drive.actual.used_bytes());

@@ -8,6 +8,7 @@ pub mod extent;
 pub mod group;
 pub mod ledger;
 pub mod metadata;
+pub mod mutants;
 pub mod oplog;
 pub mod placement;
 pub mod volume;

@@ -10,8 +10,8 @@ pub enum FaultKind {
     ReadError,
     /// EIO; any prefix of the write may have landed, none and all included.
     WriteError,
-    /// EIO; what was unflushed may or may not be on the disk, and no later flush changes that (fsyncgate): a later
-    /// flush succeeds without having made it durable.
+    /// EIO of a flush, or of the flush in a durable write: readers see what was written, a power cut may take it back,
+    /// and no later flush changes that (fsyncgate): it succeeds without having made anything durable.
     FlushError,
     /// Acknowledged, but only a prefix lands, cut at 512 bytes.
     TornWrite,
@@ -82,6 +82,8 @@ pub struct FaultId(pub(super) u64);
 pub(super) enum Call {
     Read,
     Write,
+    /// A write with its flush.
+    Durable,
     Flush,
     Create,
     /// Opening, listing, removing, lengths, space.
@@ -95,10 +97,10 @@ impl FaultKind {
             FaultKind::WriteError
             | FaultKind::TornWrite
             | FaultKind::LostWrite
-            | FaultKind::MisdirectedWrite => call == Call::Write,
-            FaultKind::FlushError => call == Call::Flush,
-            FaultKind::Slow { .. } => matches!(call, Call::Read | Call::Write | Call::Flush),
-            FaultKind::Full => matches!(call, Call::Write | Call::Create),
+            | FaultKind::MisdirectedWrite => matches!(call, Call::Write | Call::Durable),
+            FaultKind::FlushError => matches!(call, Call::Flush | Call::Durable),
+            FaultKind::Slow { .. } => matches!(call, Call::Read | Call::Write | Call::Durable | Call::Flush),
+            FaultKind::Full => matches!(call, Call::Write | Call::Durable | Call::Create),
             FaultKind::Vanished { .. } => true,
         }
     }
@@ -166,6 +168,13 @@ impl Faults {
 
     pub(super) fn clear(&mut self) {
         self.armed.clear();
+    }
+
+    /// Whether nothing reaches the drive at all.
+    pub(super) fn is_away(&self) -> bool {
+        self.armed.iter().any(|armed| {
+            matches!(armed.fault.kind, FaultKind::Vanished { .. }) && armed.fault.trigger == Trigger::Always
+        })
     }
 
     pub(super) fn is_full(&self) -> bool {

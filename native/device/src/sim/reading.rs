@@ -19,7 +19,7 @@ impl SimDrive {
         let clock = self.world.clock.fork();
         let begun_ns = clock.boottime_ns();
         let mut into = vec![0; bytes];
-        let result = self.inspect(|drive| drive.read(&clock, source.file, source.offset, &mut into));
+        let result = self.read_by(&clock, source.file, source.offset, &mut into);
         (clock.boottime_ns() - begun_ns, result.map(|()| into))
     }
 }

@@ -23,6 +23,8 @@ pub(super) struct DriveState {
     pub(super) damage_hidden: bool,
     /// Number of the lock file.
     pub(super) lock: u64,
+    /// What durable writes that failed have overwritten: a power cut decides.
+    undecided: Vec<(Arc<str>, u64, Vec<u8>)>,
 }
 
 pub(super) fn os_error(code: i32) -> io::Error {
@@ -51,6 +53,7 @@ impl DriveState {
             faults: Faults::new(seed),
             damage_hidden: false,
             lock: 1,
+            undecided: Vec::new(),
         }
     }
 
@@ -92,7 +95,7 @@ impl DriveState {
     }
 
     /// Checks the range; gives name and length of the file.
-    fn place(&self, file: FileId, range: &Range<u64>) -> io::Result<(Arc<str>, u64)> {
+    pub(super) fn place(&self, file: FileId, range: &Range<u64>) -> io::Result<(Arc<str>, u64)> {
         let name = self.file(file)?;
         let bytes = self.actual.bytes(&name).unwrap_or(0);
         if range.start > range.end || range.end > bytes {
@@ -102,11 +105,22 @@ impl DriveState {
         Ok((name, bytes))
     }
 
+    /// Power is cut: what failed to become durable is there or not.
+    pub(super) fn decide(&mut self) {
+        for (name, offset, before) in std::mem::take(&mut self.undecided).into_iter().rev() {
+            if self.faults.rng.chance(1, 2) {
+                let content = Content::Bytes(Arc::from(before));
+                self.pristine.write(&name, offset, &content, 0..content.len());
+                self.actual.write(&name, offset, &content, 0..content.len());
+            }
+        }
+    }
+
     /// Writes, as the faults let it. Gives the answer to the caller and what reached the disk.
     pub(super) fn land(
         &mut self,
         clock: &SimClock,
-        drive: usize,
+        (drive, durable): (usize, bool),
         file: FileId,
         offset: u64,
         content: Content,
@@ -114,7 +128,8 @@ impl DriveState {
         let range = offset..offset.saturating_add(content.len());
         let placed = self.place(file, &range);
         let struck = placed.and_then(|(name, file_bytes)| {
-            let kinds = self.strike(clock, Call::Write, Some((&name, &range)))?;
+            let call = if durable { Call::Durable } else { Call::Write };
+            let kinds = self.strike(clock, call, Some((&name, &range)))?;
             Ok((name, file_bytes, kinds))
         });
         let (name, file_bytes, kinds) = match struck {
@@ -138,6 +153,12 @@ impl DriveState {
                 }
                 FaultKind::WriteError => {
                     landed = Some((offset, content.prefix(rng.below(sectors + 1) * SECTOR_BYTES)));
+                    result = Err(os_error(libc::EIO));
+                }
+                FaultKind::FlushError => {
+                    let mut before = vec![0; whole as usize];
+                    self.actual.read_into(&name, offset, &mut before);
+                    self.undecided.push((Arc::clone(&name), offset, before));
                     result = Err(os_error(libc::EIO));
                 }
                 _ => {}

@@ -89,7 +89,7 @@ fn landed_hash(landed: &Landed) -> u64 {
     mix(place ^ mix(landed.offset) ^ landed.content.hash().rotate_left(17))
 }
 
-fn event_hash(event: &Event) -> u64 {
+pub(super) fn event_hash(event: &Event) -> u64 {
     match event {
         Event::Cached(landed) => mix(1 ^ landed_hash(landed)),
         Event::Durable(set) => set.iter().fold(2, |hash, landed| mix(hash ^ landed_hash(landed))),

@@ -93,13 +93,18 @@ impl Engine {
         self.ensure_open()?;
         self.pool.set_rf_max(self.groups().iter().map(|group| group.log().header_rf()).max().unwrap_or(1));
         let protected = self.protect_step()?;
-        for id in self.pool.logs_degraded() {
-            if let Ok(group) = self.group(id) {
-                group.relocate_log()?;
+        let mut stuck = None;
+        for group in self.pool.logs_degraded().into_iter().filter_map(|id| self.group(id).ok()) {
+            if let Err(error) = group.relocate_log() {
+                stuck = Some(error);
             }
         }
-        let healed = self.pool.heal_step(&|egroup| self.names_of(egroup), workers)?;
-        Ok(healed || self.pool.retire_step()? || protected)
+        // A log that cannot move for want of drives must not keep drives from coming back.
+        let healed = self.pool.heal_step(&|egroup| self.names_of(egroup), workers)? || self.pool.retire_step()?;
+        match stuck.filter(|_| !healed && !protected) {
+            Some(error) => Err(error),
+            None => Ok(healed || protected),
+        }
     }
 
     /// Moves some copies from full drives to emptier ones; false when drives are filled evenly, or nothing can move.

@@ -172,11 +172,16 @@ impl Engine {
                 match groups.into_iter().find(|group| group.id >= cursor.group && within(group.id)) {
                     Some(group) => {
                         // Asked first: what is durable later may not be on all copies when they are read.
-                        let durable = group.durable();
-                        self.pool.scrub_log(group.id, durable, report)?;
+                        let settled = (group.durable(), group.log().carried());
+                        self.pool.scrub_log(group.id, settled, report)?;
                         cursor.group = GroupId(group.id.0 + 1);
                     }
-                    None => next_phase(cursor, ScrubPhase::Done),
+                    None => {
+                        if scope.is_none() {
+                            self.pool.scrub_manifest(report)?;
+                        }
+                        next_phase(cursor, ScrubPhase::Done);
+                    }
                 }
             }
             ScrubPhase::Done => {}

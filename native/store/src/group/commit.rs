@@ -6,6 +6,7 @@ use super::Group;
 use crate::error::{Kind, Result};
 use crate::extent::resolve::{Source, resolve};
 use crate::ledger::{BlockRef, OpDraft};
+use crate::mutants::mutant;
 use crate::oplog::place::Place;
 use crate::placement::Draw;
 use holdfast_format::cell::Cell;
@@ -64,7 +65,8 @@ impl Group {
                 draft.effects = Effects::new();
                 draft.effects.put(&key::point(lsn), &record.encode());
             }
-            encode_op(&mut op, &header, draft.effects.as_bytes());
+            let hole = mutant!(AckOverHole) && pages == 0 && lsn.0.is_multiple_of(16);
+            encode_op(&mut op, &header, if hole { &[] } else { draft.effects.as_bytes() });
             if !self.log.admit(lsn, op.len(), draft.payload.len(), draft.rf) {
                 commit.op = op;
                 drop(commit);

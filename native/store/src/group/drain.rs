@@ -6,6 +6,7 @@ use crate::error::{Error, Kind, Result};
 use crate::extent::read::read_resolved;
 use crate::extent::resolve::resolve;
 use crate::metadata::io::{Points, TreeEdit, Version};
+use crate::mutants::mutant;
 use crate::oplog::place::Place;
 use crate::metadata::tree::{Compaction, Tree};
 use crate::placement::{Birth, Draw, Edit, GroupChange};
@@ -188,7 +189,7 @@ impl Group {
         })?;
         let (released, chain) = self.log.releasable(last);
         self.pool.publish(Edit {
-            groups: vec![GroupChange::Drained { id: self.id, lsn: last, chain }],
+            groups: vec![GroupChange::Drained { id: self.id, lsn: Lsn(last.0 + mutant!(DrainPastDurable) as u64), chain }],
             segments_released: released.clone(),
             tables: vec![(self.id, edit.clone())],
         })?;

@@ -337,10 +337,14 @@ impl Log {
         !self.waiters.lock().by_lsn.is_empty()
     }
 
+    /// What the newest frame that was written says to be durable.
+    pub fn carried(&self) -> Lsn {
+        self.writer.lock().carried
+    }
+
     /// Whether the newest frame does not yet tell that everything before it is durable.
     pub fn floor_is_behind(&self) -> bool {
-        let carried = self.writer.lock().carried;
-        carried < self.durable()
+        self.carried() < self.durable()
     }
 
     /// Goes on in fresh segments where the open one or those in stock lie on a drive that was lost or is to be

@@ -8,6 +8,7 @@
 //! drives that are away, is no reason to forget the frame that names it.
 
 use crate::error::{Error, Kind, Result};
+use crate::mutants::mutant;
 use crate::oplog::log::UsedSegment;
 use crate::placement::{GroupRecord, Pool, Segment};
 use holdfast_format::checksum::checksum;
@@ -251,7 +252,8 @@ impl Scan<'_> {
                 let from = place.first_page as usize * BLOCK_BYTES;
                 let images = self.images(frame.segment)?;
                 for (good, image) in frame.good.iter_mut().zip(&images.copies) {
-                    *good = *good && image.as_ref().is_some_and(|image| pages_verify(&image[from..], sums));
+                    *good = *good && image.as_ref().is_some_and(|image| pages_verify(&image[from..], sums))
+                        || *good && mutant!(ReplayPastBadRecord);
                 }
             } else if !self.verify_elsewhere(place, sums)? {
                 return Ok(false);
@@ -305,15 +307,11 @@ impl Scan<'_> {
     }
 
     fn each_op(&mut self, frame: &Frame, visit: &mut dyn FnMut(&Op<'_>) -> Result<()>) -> Result<()> {
-        let Some(copy) = frame.good.iter().position(|good| *good) else {
-            return Err(Error::corrupt("no copy of a log frame"));
-        };
+        // Segments may have been read again since the frame was found good: drives can go bad meanwhile.
         let images = self.images(frame.segment)?;
-        let Some(image) = &images.copies[copy] else { return Err(Error::corrupt("no copy of a log frame")) };
-        let ops = frame
-            .header
-            .ops(&image[frame.page * BLOCK_BYTES..])
-            .map_err(|error| Error::decode("a log frame", error))?;
+        let good = frame.good.iter().zip(&images.copies).filter_map(|(good, image)| image.as_ref().filter(|_| *good));
+        let mut all = good.map(|image| frame.header.ops(&image[frame.page * BLOCK_BYTES..]));
+        let ops = all.find_map(|ops| ops.ok()).ok_or_else(|| Error::corrupt("no copy of a log frame"))?;
         let mut take = Take::new(ops);
         for _ in 0..frame.header.op_count {
             let op = Op::take(&mut take).map_err(|error| Error::decode("an operation in the log", error))?;
@@ -337,8 +335,12 @@ impl Scan<'_> {
         let Some(image) = &images.copies[source] else { return Ok(0) };
         let mut repaired = 0;
         for at in bad.into_iter().filter(|at| images.copies[*at].is_some()) {
-            pool.write_copy(copies[at], start as u32, &image[start..start + bytes])?;
-            repaired += 1;
+            match pool.write_copy(copies[at], start as u32, &image[start..start + bytes]) {
+                Ok(()) => repaired += 1,
+                // The drive is out by now; the frame stays readable where it was found.
+                Err(error) if error.kind == Kind::Unavailable => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(repaired)
     }
@@ -377,7 +379,7 @@ fn valid_header(bytes: &[u8], group: GroupId, incarnation: u64, record: &GroupRe
 }
 
 /// A row's LSNs end where the next row begins.
-fn owner_may(header: &FrameHeader, record: &GroupRecord) -> bool {
+pub(crate) fn owner_may(header: &FrameHeader, record: &GroupRecord) -> bool {
     let row = header.row.0 as usize;
     row < record.history.len()
         && record.history.get(row + 1).is_none_or(|next| header.end_lsn() <= next.first_lsn)

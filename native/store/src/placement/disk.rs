@@ -10,6 +10,7 @@
 use super::health::{Health, Pulse};
 use super::types::DriveCondition;
 use crate::error::{Error, Kind, Result};
+use crate::mutants::mutant;
 use holdfast_device::{Drive, FileId};
 use holdfast_format::Uuid;
 use holdfast_format::limits::{DRIVES_PER_POOL_MAX, RESERVE_PERCENT, RESERVE_SLOTS_MIN, SLAB_BYTES_MAX};
@@ -115,6 +116,8 @@ pub(super) struct Disk {
     pub log_tip: AtomicU64,
     /// Superblock slot to be written next: the one that does not count. Changed under the publish lock.
     pub next_superblock: AtomicU8,
+    /// This run has written its superblock: what is read there later is this run's, or the drive was exchanged.
+    pub signed: AtomicBool,
 }
 
 /// All drives that the pool ever had, by index. Grows, and never moves or forgets one: what was placed keeps its name.
@@ -186,6 +189,7 @@ impl Disk {
             active: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             retired: AtomicBool::new(false),
+            signed: AtomicBool::new(false),
             condition: Mutex::new((condition, reason)),
             changed_s: AtomicI64::new(0),
             pulse: Pulse::default(),
@@ -404,7 +408,8 @@ impl Disk {
         let mut slots = self.slots.lock();
         let mut kept = VecDeque::new();
         while let Some(pending) = slots.pending.pop_front() {
-            if pending.sequence + WRITES_BEFORE_REUSE <= durable && pending.epoch < oldest_hold {
+            let writes = if mutant!(ReuseAtOnce) { 0 } else { WRITES_BEFORE_REUSE };
+            if pending.sequence + writes <= durable && pending.epoch < oldest_hold {
                 slots.used.set(pending.slot, false);
                 slots.used_count -= 1;
                 slots.first_free = slots.first_free.min(pending.slot);

@@ -51,7 +51,7 @@ impl Pool {
             )));
         }
         wipe(&*add.drive)?;
-        self.join(add, bytes, layout)
+        self.join(add, bytes, layout, None)
     }
 
     /// A drive with one of this pool's superblocks: only when its content no longer counts, and nothing needs it.
@@ -79,9 +79,9 @@ impl Pool {
 
     /// Crash order:
     /// 1. files and superblock of the new drive; a crash leaves a drive that the manifest does not know, to be added again;
-    /// 2. the manifest names it: from now on it is one of the pool;
+    /// 2. the manifest names it, and gives up the index that it had before: from now on it is one of the pool;
     /// 3. membership m+1, with a copy of the manifest there if copies are short, and everybody's superblock.
-    fn join(&self, add: PoolDrive, bytes: u64, layout: Layout) -> Result<u16> {
+    fn join(&self, add: PoolDrive, bytes: u64, layout: Layout, before: Option<u16>) -> Result<u16> {
         let mut journal = self.journal.lock();
         let index = self.disks.len() as u16;
         if index as usize >= DRIVES_PER_POOL_MAX {
@@ -98,6 +98,10 @@ impl Pool {
         let entry = DriveEntry { index, uuid, domain, bytes, out: false, draining: false, absent_since: 0 };
         let mut change = Change::new(self);
         change.items.push(Item::Drive(entry));
+        if let Some(entry) = before.and_then(|before| self.image.read().drives.get(&before).cloned()) {
+            let absent_since = entry.absent_since.max(1);
+            change.items.push(Item::Drive(DriveEntry { draining: true, out: true, absent_since, ..entry }));
+        }
         self.commit(&mut journal, change, &|| {})?;
         self.disks.push(disk);
         self.next_membership(&mut journal)?;
@@ -116,6 +120,7 @@ impl Pool {
         journal.writes += 1;
         let block = self.superblock_of(journal, disk, true).encode();
         let slot = disk.next_superblock.fetch_xor(1, Ordering::AcqRel);
+        disk.signed.store(true, Ordering::Release);
         drive
             .write(file, slot as u64 * block.len() as u64, &[&block], Durability::Durable)
             .map_err(|error| drive_error(drive, "writing the superblock", &error))
@@ -337,9 +342,10 @@ impl Pool {
         let layout = Layout::new(disk.bytes, self.slot_bytes, self.area_bytes);
         wipe(&*drive)?;
         let add = PoolDrive { drive, bytes: Some(disk.bytes), domain: disk.label().to_string() };
-        self.join(add, disk.bytes, layout)?;
+        self.join(add, disk.bytes, layout, Some(disk.index))?;
         disk.set_out("it came back, and was used anew as an empty drive");
-        self.give_up(disk.index)
+        disk.set_draining(true);
+        Ok(())
     }
 
     /// Crash order: 1. the manifest no longer counts it, membership m+1; 2. its files go, the superblock last.

@@ -126,6 +126,26 @@ impl Reader<'_> {
     }
 }
 
+/// Whether one copy has every record of the area in use, up to the newest.
+pub(super) fn is_whole(copy: Copy<'_>, pool: Uuid, area_bytes: u64, journal: &Journal) -> bool {
+    let (area, generation) = (journal.area, journal.generation);
+    let reader = Reader { copies: &[], pool, area_bytes, area, generation, bad: 0 };
+    let Some((header, _)) = reader.record_of(&copy, 0).filter(|(head, _)| head.kind == RecordKind::Header) else {
+        return false;
+    };
+    let (mut offset, mut sequence, mut chain) = (BLOCK_BYTES as u64, header.sequence, header.checksum);
+    while offset < journal.cursor {
+        let next = reader.record_of(&copy, offset);
+        let Some((head, body)) = next.filter(|(head, _)| (head.sequence, head.previous) == (sequence, chain)) else {
+            return false;
+        };
+        chain = head.checksum;
+        offset += padded_bytes(body.len()) as u64;
+        sequence += 1;
+    }
+    chain == journal.chain
+}
+
 /// Headers that read, as (generation, area).
 fn generations(copies: &[Copy<'_>], pool: Uuid, area_bytes: u64) -> Result<Vec<(u64, u8)>> {
     let mut seen: BTreeMap<u64, (u8, u64)> = BTreeMap::new();

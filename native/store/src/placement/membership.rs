@@ -6,6 +6,7 @@ use super::publish::Change;
 use super::report::count;
 use super::superblocks::Beat;
 use crate::error::{Error, Kind, Result};
+use crate::mutants::mutant;
 use holdfast_format::limits::MANIFEST_COPIES_MAX;
 use holdfast_format::manifest::Item;
 use std::sync::atomic::Ordering;
@@ -40,6 +41,9 @@ impl Pool {
                 changed = true;
             }
             if !changed {
+                break;
+            }
+            if mutant!(RaiseMembershipLate) {
                 break;
             }
             journal.membership += 1;

@@ -11,6 +11,7 @@ use super::report::count;
 use super::superblocks::{Found, is_bare, read_slots};
 use super::types::{DriveCondition, PoolOptions};
 use crate::error::{Error, Kind, Result};
+use crate::mutants::mutant;
 use holdfast_device::Drive;
 use holdfast_format::egroup::EgroupState;
 use holdfast_format::limits::MANIFEST_COPIES_MAX;
@@ -155,7 +156,7 @@ fn judge(
         return Ok(Some((DriveCondition::Stale, what)));
     }
     match known {
-        Some(mark) if own < *mark => Ok(Some((
+        Some(mark) if own < *mark && !mutant!(DropMark) => Ok(Some((
             DriveCondition::Stale,
             format!(
                 "an old image: it is at membership {}, manifest {}.{}, the others saw it at {}, {}.{}",
@@ -199,7 +200,10 @@ fn disks(
                 continue;
             }
             let reason = format!("drive {uuid} is not among those that were named");
-            disks.push(Disk::unused(spec, None, DriveCondition::Missing, reason));
+            let disk = Disk::unused(spec, None, DriveCondition::Missing, reason);
+            // One that was given up leaves the pool, though it is away.
+            disk.set_draining(entry.draining);
+            disks.push(disk);
             continue;
         };
         disks.push(match judge(entry, &member, known.get(&entry.index))? {

@@ -10,6 +10,7 @@ use super::superblocks::Beat;
 use super::types::{Draw, Edit, GroupChange};
 use crate::error::{Error, Kind, Result};
 use crate::metadata::io::{PageName, TreeEdit};
+use crate::mutants::mutant;
 use holdfast_device::Write;
 use holdfast_format::egroup::{self, EgroupRecord, EgroupState, PageSet};
 use holdfast_format::limits::{BLOCK_BYTES, GROUP_NAME_BYTES_MAX};
@@ -163,7 +164,7 @@ impl<'a> Change<'a> {
         for page in &edit.referenced {
             self.reference(*page)?;
         }
-        for page in &edit.released {
+        for page in edit.released.iter().filter(|_| !mutant!(ReleaseWithoutEdit)) {
             self.release(*page)?;
         }
         Ok(())

@@ -8,11 +8,14 @@
 
 use super::Pool;
 use super::heal_content::Named;
+use super::journal::{Copy, is_whole};
 use super::publish::Change;
 use super::report::count;
 use crate::error::{Error, Result};
 use crate::metadata::io::PageName;
+use crate::mutants::mutant;
 use crate::oplog::births::{each_frame, frame_births};
+use crate::oplog::scan::owner_may;
 use holdfast_format::checksum::checksum;
 use holdfast_format::egroup::{EgroupState, Footer, footer_bytes};
 use holdfast_format::frame::FrameHeader;
@@ -71,7 +74,10 @@ impl Pool {
             return;
         };
         let from = first / BLOCK_BYTES * BLOCK_BYTES;
-        let copies = self.readable(copies);
+        let mut copies = self.readable(copies);
+        if mutant!(ScrubSkipsSecondCopy) {
+            copies.truncate(1);
+        }
         let mut right: Vec<Option<(SlotAddress, Vec<u8>)>> = parts.iter().map(|_| None).collect();
         let mut wrong: Vec<Vec<(SlotAddress, &'static str)>> = vec![Vec::new(); parts.len()];
         for copy in &copies {
@@ -82,7 +88,11 @@ impl Pool {
                 let inside = part.offset as usize - from;
                 let piece = &mut whole[inside..inside + part.length];
                 let readable = read || self.read_copy(*copy, part.offset, piece).is_ok();
-                if readable && checksum(piece) == part.sum {
+                let accepted = match &right[at] {
+                    _ if !mutant!(HealFromFirstCopy) => checksum(piece) == part.sum,
+                    first => first.as_ref().is_none_or(|(_, bytes)| bytes == piece),
+                };
+                if readable && accepted {
                     right[at].get_or_insert_with(|| (*copy, piece.to_vec()));
                 } else {
                     wrong[at].push((*copy, if readable { "wrong content" } else { "unreadable" }));
@@ -250,8 +260,9 @@ impl Pool {
         })
     }
 
-    /// Frames of a group's log that were durable up to `durable`, and the payload that they name.
-    pub fn scrub_log(&self, group: GroupId, durable: Lsn, report: &mut ScrubReport) -> Result<()> {
+    /// Frames of a group's log that are on all copies, and the payload that they name. `settled`: what is durable, and
+    /// what the newest frame that was written says of it.
+    pub fn scrub_log(&self, group: GroupId, settled: (Lsn, Lsn), report: &mut ScrubReport) -> Result<()> {
         let _hold = self.hold();
         let Some(record) = self.group(group) else { return Ok(()) };
         let (mut parts, mut frames) = (Parts::new(), BTreeSet::new());
@@ -260,7 +271,11 @@ impl Pool {
                 let mut bytes = vec![0; self.slot_bytes as usize];
                 if self.read_copy(copy, 0, &mut bytes).is_ok() {
                     let name = &record.name;
-                    each_durable_frame(segment.incarnation, &bytes, durable, &mut |page, header, ops| {
+                    each_durable_frame(segment.incarnation, &bytes, settled, &mut |page, header, ops| {
+                        // Left behind by an earlier start, half written perhaps: it names nothing.
+                        if !owner_may(header, &record) {
+                            return;
+                        }
                         frames.insert(header.chain);
                         add_frame(name, segment, &bytes, (page, header, ops), &mut parts);
                     });
@@ -273,6 +288,31 @@ impl Pool {
             self.scrub_parts(&segment.copies, &parts, report);
         }
         Ok(())
+    }
+
+    /// The manifest on all its drives. Where a copy lacks something all get a fresh snapshot, in the other area.
+    pub fn scrub_manifest(&self, report: &mut ScrubReport) -> Result<()> {
+        let mut journal = self.journal.lock();
+        let drives = self.image.read().manifest_drives.clone();
+        let mut wrong = Vec::new();
+        for disk in drives.iter().map(|index| &self.disks[*index as usize]) {
+            let Some((drive, file)) = disk.manifest() else { continue };
+            report.bytes += journal.cursor;
+            if !is_whole(Copy { drive, file }, self.uuid, self.area_bytes, &journal) {
+                wrong.push(disk.name());
+            }
+        }
+        if wrong.is_empty() {
+            return Ok(());
+        }
+        self.check_writable()?;
+        count(&self.counters.checksum_failures, wrong.len() as u64);
+        report.bad_copies += wrong.len() as u64;
+        let failed = self.switch_area(&mut journal, drives, &[])?;
+        report.repaired += wrong.len() as u64;
+        count(&self.counters.repairs, wrong.len() as u64);
+        report.say(format!("manifest: wrong content at drive {}, written anew", wrong.join(", ")));
+        self.put_out_locked(&mut journal, failed)
     }
 
     /// How far the scrub was when it was noted last.
@@ -298,18 +338,17 @@ impl Pool {
 /// What has to be right, by egroup and offset.
 type Parts = BTreeMap<EgroupId, BTreeMap<u32, Part>>;
 
-/// Frames of one copy that verify and are durable: first page, header, ops. The newest may still be on its way to the
-/// other copies, if it has no ops that would say that it is durable: it is left out.
+/// Frames of one copy that verify and are durable: first page, header, ops. Others may still be on their way to the other
+/// copies; one without ops is settled when a frame has said as much as it does.
 fn each_durable_frame(
     incarnation: u64,
     bytes: &[u8],
-    durable: Lsn,
+    (durable, carried): (Lsn, Lsn),
     visit: &mut dyn FnMut(usize, &FrameHeader, &[u8]),
 ) {
-    let mut newest = 0;
-    each_frame(incarnation, bytes, &mut |page, _, _| newest = page);
     each_frame(incarnation, bytes, &mut |page, header, ops| {
-        if (header.op_count > 0 || page != newest) && header.end_lsn().0 <= durable.0 + 1 {
+        let settled = header.op_count > 0 || header.durable_lsn <= carried;
+        if settled && header.end_lsn().0 <= durable.0 + 1 {
             visit(page, header, ops);
         }
     });

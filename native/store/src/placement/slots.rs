@@ -7,6 +7,7 @@ use super::publish::Change;
 use super::report::count;
 use crate::error::{Error, Kind, Result};
 use crate::metadata::io::{Placed, TableIo};
+use crate::mutants::mutant;
 use holdfast_device::{Durability, Write};
 use holdfast_format::{DomainLevel, GroupId, Protection, TableId};
 use holdfast_format::limits::BLOCK_BYTES;
@@ -54,6 +55,7 @@ impl Pool {
                         done.push(copy);
                     }
                 }
+                Err(_) if mutant!(BelieveRetriedFlush) && self.flush_again(copy.drive) => done.push(copy),
                 Err(error) => failed.push((copy.drive, format!("writing: {error}"))),
             }
         }
@@ -66,6 +68,11 @@ impl Pool {
             self.check_writable()?;
         }
         Ok(done)
+    }
+
+    /// What nobody may believe (I-8); for the mutant.
+    fn flush_again(&self, drive: u16) -> bool {
+        self.disks[drive as usize].drive.as_ref().is_some_and(|drive| drive.flush().is_ok())
     }
 
     /// Writes slices, one after the other, at `offset` of the segment's slots; durable in parallel. A drive

@@ -186,8 +186,11 @@ impl Pool {
     /// So a mark never promises what its drive does not have, each slot alone says how far its drive is, and a
     /// write that is torn never takes the newest superblock away (after a crash between 1 and 2, which slot that
     /// is differs from drive to drive).
+    ///
+    /// A drive that holds another one's superblock, or an older one, was exchanged: it keeps what it has, and failed.
     pub(super) fn write_superblocks(&self, journal: &mut Journal, beat: Beat) -> Vec<(u16, String)> {
-        let mut failed = Vec::new();
+        // Pushed aside by another program: `fenced` says so to every later call, and its superblocks stay.
+        let Ok(mut failed) = self.check_owner(journal) else { return Vec::new() };
         let open = beat != Beat::Last;
         let any_good = self.disks.iter().any(Disk::prefers);
         let spared = |disk: &Disk| beat == Beat::Fast && any_good && disk.pulse.health() != Health::Good;
@@ -217,7 +220,9 @@ impl Pool {
                 self.disks[index as usize].pulse.wrote(ns);
                 match result {
                     Ok(()) => {
-                        self.disks[index as usize].next_superblock.fetch_xor(1, Ordering::AcqRel);
+                        let disk = &self.disks[index as usize];
+                        disk.next_superblock.fetch_xor(1, Ordering::AcqRel);
+                        disk.signed.store(true, Ordering::Release);
                         journal.known.insert(index, own);
                     }
                     Err(error) => failed.push((index, format!("writing the superblock: {error}"))),
@@ -231,7 +236,7 @@ impl Pool {
     /// content was exchanged under us: they hold zeroes, another drive's content, or an old image of their own (FAULTS 3).
     pub(super) fn check_owner(&self, journal: &Journal) -> Result<Vec<(u16, String)>> {
         let mut exchanged = Vec::new();
-        for disk in self.disks.iter() {
+        for disk in self.disks.iter().filter(|disk| disk.signed.load(Ordering::Acquire)) {
             let Some((drive, _)) = disk.superblock() else { continue };
             let Ok(found) = read_both(drive) else {
                 disk.pulse.failed();
