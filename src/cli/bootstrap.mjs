@@ -1,4 +1,4 @@
-// npm's scripts: start, build, test, lint, bench. Plain JavaScript, because nothing is installed or compiled yet when it runs.
+// npm's scripts: start, build, test, lint, bench, sim, test:long. Plain JavaScript, because nothing is installed or compiled yet when it runs.
 // It installs and builds what changed since the last time (a fingerprint of the sources says so), and nothing else.
 
 import { spawn, spawnSync } from "node:child_process";
@@ -15,9 +15,12 @@ const MINIMUM_RUST = [1, 90];
 
 const FORMATTED = ["{src,test,bench}/**/*.{ts,mjs,cjs}", "tsconfig.json"];
 
+/** Of the simulation, in a long run. */
+const LONG_SEEDS = 20_000;
+
 class Missing extends Error {}
 
-const VERBS = { start, build, test, lint, bench };
+const VERBS = { start, build, test, lint, bench, sim, "test:long": testLong };
 
 try {
   process.chdir(ROOT);
@@ -91,6 +94,24 @@ async function bench(args) {
   needFuse();
   await prepare();
   return run(process.execPath, ["--enable-source-maps", "dist/bench/main.js", ...args]);
+}
+
+/** The engine on simulated drives; the arguments are those of native/store/tests/sim/cli.rs. */
+function sim(args) {
+  needCompilers();
+  // The profile of the tests: its assertions are part of what is tested, and a panic tells its seed.
+  const cargo = ["run", "--quiet", "--profile", "test", "-p", "holdfast-store", "--example", "sim", "--locked"];
+  return run("cargo", [...cargo, "--", ...args], { cwd: join(ROOT, "native") });
+}
+
+/** What takes longer than a change may wait for. */
+async function testLong() {
+  const exhaustive = ["test", "-p", "holdfast-store", "--test", "sim", "--locked", "--", "--ignored", "--nocapture"];
+  const results = [
+    await sim(["--seeds", String(LONG_SEEDS)]),
+    await run("cargo", exhaustive, { cwd: join(ROOT, "native") }),
+  ];
+  return results.every((result) => result === 0) ? 0 : 1;
 }
 
 // --- what must be there ---------------------------------------------------------------------------------------------

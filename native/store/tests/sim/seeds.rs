@@ -1,0 +1,43 @@
+//! The batch of CI: every promise is kept on each of its seeds, and the batch has met everything that there is to meet.
+
+use super::batch::{Outcome, run_batch, run_seed};
+use std::sync::Mutex;
+
+const SEEDS: u64 = 330;
+const THREADS: usize = 2;
+/// Every so many seeds one is played twice.
+const TWICE_EVERY: u64 = 100;
+const STORY_LINES: usize = 300;
+/// Seeds beyond the batch that failed once.
+const REGRESSIONS: [u64; 0] = [];
+
+fn fail(outcome: &Outcome, failed: &Mutex<Vec<u64>>) {
+    if outcome.violation.is_some() {
+        println!("{}\n", outcome.story(STORY_LINES));
+        failed.lock().expect("no panic under the lock").push(outcome.seed);
+    }
+}
+
+#[test]
+fn every_seed_keeps_every_promise() {
+    println!("seeds 0 to {} and {REGRESSIONS:?}", SEEDS - 1);
+    let failed = Mutex::new(Vec::new());
+    let twice = |outcome: &Outcome| {
+        fail(outcome, &failed);
+        if outcome.seed.is_multiple_of(TWICE_EVERY) {
+            let again = run_seed(outcome.seed);
+            assert_eq!(again.digest, outcome.digest, "seed {} is not the same twice", outcome.seed);
+            println!(
+                "seed {}: trace {:016x} of {} events, twice",
+                again.seed, again.digest.0, again.digest.1
+            );
+        }
+        true
+    };
+    let coverage = run_batch(0..SEEDS, THREADS, &twice);
+    REGRESSIONS.iter().for_each(|seed| fail(&run_seed(*seed), &failed));
+    println!("{coverage}");
+    let failed = failed.into_inner().expect("no panic under the lock");
+    assert!(failed.is_empty(), "seeds {failed:?} failed: npm run sim -- --seed S");
+    assert_eq!(coverage.missing(), Vec::<String>::new(), "never met in {SEEDS} seeds");
+}
