@@ -289,6 +289,10 @@ impl Run {
         }
     }
 
+    pub fn count_struck(&self) -> usize {
+        self.members.iter().filter(|member| member.struck).count()
+    }
+
     pub fn struck(&self) -> bool {
         self.members.iter().any(|member| member.struck)
     }
@@ -299,7 +303,7 @@ impl Run {
         if self.world.ended().is_some() {
             return Ok(());
         }
-        let struck = self.members.iter().filter(|member| member.struck).count();
+        let struck = self.count_struck();
         let excused = match error.kind {
             Kind::NoSpace => self.full || struck > 0 && rf == 0,
             Kind::Unavailable | Kind::Corrupt => self.shape.beyond || rf == 1 && struck > 0,

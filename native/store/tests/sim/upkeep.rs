@@ -20,10 +20,21 @@ impl Run {
     /// What is durable now was promised: the model forgets what lies before.
     pub fn promised(&mut self, group: &str, lsn: u64) {
         self.model(group).promise(lsn);
+        if self.world.ended().is_some() {
+            // What a dead engine thinks of its drives is nothing that survives.
+            return;
+        }
         let states: Vec<Option<String>> =
             (0..self.members.len()).map(|at| self.state_of(&self.members[at].uuid)).collect();
-        for (member, state) in self.members.iter_mut().zip(states) {
-            member.missed |= state.as_deref() == Some("out");
+        for (at, state) in states.into_iter().enumerate() {
+            if state.as_deref() == Some("out") && !self.members[at].missed {
+                let drives = self.engine().status().map(|status| status.drives).unwrap_or_default();
+                let found = drives.into_iter().find(|drive| drive.uuid == self.members[at].uuid);
+                let reason = found.map(|drive| drive.reason).unwrap_or_default();
+                self.say(format!("   {} misses this: {reason}", self.members[at].drive.name()));
+                // What a dead engine thinks of its drives is nothing that survives.
+                self.members[at].missed = !reason.contains("the run has ended");
+            }
         }
     }
 
@@ -70,6 +81,8 @@ impl Run {
         let drop_ticks = self.rng.chance(1, 2);
         let pool_wide = matches!(step, S::Flush | S::Settle);
         let result = match step {
+            // Below the copies that a volume asks for it waits, and there is nobody to end that here.
+            S::Flush if self.shape.beyond || self.count_struck() > 1 => group.flush_now().map(|()| false),
             S::Flush => engine.flush().map(|()| true),
             S::Second => group.second_now().map(|()| true),
             S::Drain => group.drain_now().map(|()| true),
@@ -91,7 +104,7 @@ impl Run {
                     self.learn_uuids();
                 }
                 match step {
-                    _ if pool_wide => names.iter().for_each(|name| self.promised_all(name)),
+                    _ if pool_wide && done => names.iter().for_each(|name| self.promised_all(name)),
                     S::Second | S::Drain => self.promised_all(&name),
                     _ => {}
                 }
