@@ -252,8 +252,8 @@ impl Scan<'_> {
                 let from = place.first_page as usize * BLOCK_BYTES;
                 let images = self.images(frame.segment)?;
                 for (good, image) in frame.good.iter_mut().zip(&images.copies) {
-                    *good = *good && image.as_ref().is_some_and(|image| pages_verify(&image[from..], sums))
-                        || *good && mutant!(ReplayPastBadRecord);
+                    let whole = image.as_ref().is_some_and(|image| pages_verify(&image[from..], sums));
+                    *good = *good && (whole || mutant!(ReplayPastBadRecord));
                 }
             } else if !self.verify_elsewhere(place, sums)? {
                 return Ok(false);
