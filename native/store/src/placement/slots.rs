@@ -48,15 +48,15 @@ impl Pool {
         let mut failed: Vec<(u16, String)> = Vec::new();
         for ((copy, bytes), result) in targets.into_iter().zip(holdfast_device::drive::write_durable(&writes))
         {
+            let believed = result.is_err() && mutant!(BelieveRetriedFlush) && self.flush_again(copy.drive);
             match result {
-                Ok(()) => {
+                Err(error) if !believed => failed.push((copy.drive, format!("writing: {error}"))),
+                _ => {
                     count(&self.counters.bytes_written, bytes);
                     if done.last() != Some(&copy) {
                         done.push(copy);
                     }
                 }
-                Err(_) if mutant!(BelieveRetriedFlush) && self.flush_again(copy.drive) => done.push(copy),
-                Err(error) => failed.push((copy.drive, format!("writing: {error}"))),
             }
         }
         if !failed.is_empty() {

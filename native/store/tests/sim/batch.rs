@@ -4,6 +4,7 @@ use super::coverage::Coverage;
 use super::run::Run;
 use super::violation::{Check, Violation};
 use holdfast_device::threads::run_parallel;
+use holdfast_store::mutants::{Mutant, choose};
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -54,8 +55,10 @@ fn catch_panics() {
     });
 }
 
-pub fn run_seed(seed: u64) -> Outcome {
+/// Plays a seed on an engine with this bug, or without one.
+pub fn run_seed(seed: u64, mutant: Option<Mutant>) -> Outcome {
     catch_panics();
+    choose(mutant);
     PANIC.set(Some(String::new()));
     let mut run = Run::new(seed);
     let verdict = catch_unwind(AssertUnwindSafe(|| run.play()));
@@ -82,7 +85,7 @@ pub fn run_seed(seed: u64) -> Outcome {
 /// Runs the seeds on some threads; `each` sees every outcome as it comes and says whether to go on.
 pub fn run_batch(
     seeds: std::ops::Range<u64>,
-    threads: usize,
+    (threads, mutant): (usize, Option<Mutant>),
     each: &(dyn Fn(&Outcome) -> bool + Sync),
 ) -> Coverage {
     let next = AtomicU64::new(seeds.start);
@@ -93,7 +96,7 @@ pub fn run_batch(
             if seed >= seeds.end {
                 return;
             }
-            let outcome = run_seed(seed);
+            let outcome = run_seed(seed, mutant);
             let mut total = total.lock().expect("no panic under the lock");
             total.merge(&outcome.coverage);
             if !each(&outcome) {

@@ -3,7 +3,7 @@
 use super::batch::{Outcome, run_seed};
 use super::violation::Check::{self, *};
 use holdfast_device::threads::run_parallel;
-use holdfast_store::mutants::{Mutant, choose};
+use holdfast_store::mutants::Mutant;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -44,9 +44,9 @@ fn first_seed(mutant: Mutant) -> u64 {
 /// The first seed that ends with a check that names the bug; and what other checks said before.
 fn hunt(mutant: Mutant) -> (Option<Outcome>, Vec<Check>) {
     let mut others = Vec::new();
-    choose(Some(mutant));
     let first = first_seed(mutant);
-    let killed = (first..SEEDS).chain(0..first).map(run_seed).find(|outcome| match &outcome.violation {
+    let mut outcomes = (first..SEEDS).chain(0..first).map(|seed| run_seed(seed, Some(mutant)));
+    let killed = outcomes.find(|outcome| match &outcome.violation {
         Some(violation) if named_by(mutant).contains(&violation.check) => true,
         Some(violation) => {
             others.push(violation.check);
@@ -54,7 +54,6 @@ fn hunt(mutant: Mutant) -> (Option<Outcome>, Vec<Check>) {
         }
         None => false,
     });
-    choose(None);
     (killed, others)
 }
 

@@ -25,7 +25,7 @@ fn every_seed_keeps_every_promise() {
     let twice = |outcome: &Outcome| {
         fail(outcome, &failed);
         if outcome.seed.is_multiple_of(TWICE_EVERY) {
-            let again = run_seed(outcome.seed);
+            let again = run_seed(outcome.seed, None);
             assert_eq!(again.digest, outcome.digest, "seed {} is not the same twice", outcome.seed);
             println!(
                 "seed {}: trace {:016x} of {} events, twice",
@@ -34,8 +34,8 @@ fn every_seed_keeps_every_promise() {
         }
         true
     };
-    let coverage = run_batch(0..SEEDS, THREADS, &twice);
-    REGRESSIONS.iter().for_each(|seed| fail(&run_seed(*seed), &failed));
+    let coverage = run_batch(0..SEEDS, (THREADS, None), &twice);
+    REGRESSIONS.iter().for_each(|seed| fail(&run_seed(*seed, None), &failed));
     println!("{coverage}");
     let failed = failed.into_inner().expect("no panic under the lock");
     assert!(failed.is_empty(), "seeds {failed:?} failed: npm run sim -- --seed S");
