@@ -100,13 +100,33 @@ async function bench(args) {
 function sim(args) {
   needCompilers();
   // The profile of the tests: its assertions are part of what is tested, and a panic tells its seed.
-  const cargo = ["run", "--quiet", "--profile", "test", "-p", "holdfast-store", "--example", "sim", "--locked"];
+  const cargo = [
+    "run",
+    "--quiet",
+    "--profile",
+    "test",
+    "-p",
+    "holdfast-store",
+    "--example",
+    "sim",
+    "--locked",
+  ];
   return run("cargo", [...cargo, "--", ...args], { cwd: join(ROOT, "native") });
 }
 
 /** What takes longer than a change may wait for. */
 async function testLong() {
-  const exhaustive = ["test", "-p", "holdfast-store", "--test", "sim", "--locked", "--", "--ignored", "--nocapture"];
+  const exhaustive = [
+    "test",
+    "-p",
+    "holdfast-store",
+    "--test",
+    "sim",
+    "--locked",
+    "--",
+    "--ignored",
+    "--nocapture",
+  ];
   const results = [
     await sim(["--seeds", String(LONG_SEEDS)]),
     await run("cargo", exhaustive, { cwd: join(ROOT, "native") }),
