@@ -7,6 +7,7 @@
 //!   followed the
 //!   edit that freed it, and when no hold is as old as that edit.
 
+use super::domains::Label;
 use super::health::{Health, Pulse};
 use super::types::DriveCondition;
 use crate::error::{Error, Kind, Result};
@@ -96,7 +97,7 @@ struct Slots {
 pub(super) struct Disk {
     pub index: u16,
     pub uuid: Uuid,
-    label: RwLock<Arc<str>>,
+    label: RwLock<Arc<Label>>,
     pub bytes: u64,
     pub layout: Layout,
     pub drive: Option<Arc<dyn Drive>>,
@@ -180,7 +181,7 @@ impl Disk {
         Self {
             index: spec.index,
             uuid: spec.uuid,
-            label: RwLock::new(spec.domain.into()),
+            label: RwLock::new(Arc::new(Label::new(&spec.domain))),
             bytes: spec.bytes,
             layout: spec.layout,
             drive,
@@ -253,11 +254,11 @@ impl Disk {
         self.accepts() && self.pulse.health() == Health::Good
     }
     /// Its failure domains: `rack/block/node/drive`.
-    pub fn label(&self) -> Arc<str> {
+    pub fn label(&self) -> Arc<Label> {
         self.label.read().clone()
     }
     pub fn set_label(&self, label: &str) {
-        *self.label.write() = label.into();
+        *self.label.write() = Arc::new(Label::new(label));
     }
     pub fn condition(&self) -> (DriveCondition, String) {
         self.condition.lock().clone()

@@ -7,38 +7,69 @@
 
 use holdfast_device::Rng;
 use holdfast_format::DomainLevel;
+use std::collections::BTreeSet;
 
 /// Drives that chance picks; the least filled of them is first.
 const PICKS: usize = 6;
+/// Tickets drawn for them: one that hits a drive that was picked already is void.
+const TICKETS: usize = 4 * PICKS;
 /// A drive with less than this part of the candidates' free share is no longer preferred for being far away.
 const FAR_FREE_DIVISOR: u64 = 2;
+
+/// A drive's label `rack/block/node/drive`, with the ends of its domains: placing one copy compares a thousand of them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Label {
+    text: Box<str>,
+    /// Where the domain of each level ends, by level.
+    ends: [u16; DomainLevel::ALL.len()],
+}
+
+impl Label {
+    /// `text` has at most `DOMAIN_BYTES_MAX` bytes. Parts that are missing are taken for empty.
+    pub fn new(text: &str) -> Self {
+        let end = |level: DomainLevel| {
+            let slash = text.match_indices('/').nth(level.parts() - 1);
+            slash.map_or(text.len(), |(at, _)| at) as u16
+        };
+        Self { text: text.into(), ends: DomainLevel::ALL.map(end) }
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// What of the label tells the domains of a level apart: its first parts.
+    pub fn domain(&self, level: DomainLevel) -> &str {
+        &self.text[..self.ends[level as usize] as usize]
+    }
+}
+
+impl std::fmt::Display for Label {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
 
 /// One drive, as placement sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidate<'a> {
     pub index: u16,
-    pub label: &'a str,
+    pub label: &'a Label,
     pub total: u32,
     pub free: u32,
     /// Neither slow nor failing.
     pub fit: bool,
 }
 
-/// What of a label tells the domains of a level apart: its first parts, with a slash at the end.
-pub fn domain_of(label: &str, level: DomainLevel) -> &str {
-    let end = label.match_indices('/').nth(level.parts() - 1).map_or(label.len(), |(at, _)| at);
-    &label[..end]
-}
-
 /// Whether two drives share a domain of the level. A drive shares one with itself only, at level `drive`.
-pub fn share(left: (u16, &str), right: (u16, &str), level: DomainLevel) -> bool {
-    left.0 == right.0 || level != DomainLevel::Drive && domain_of(left.1, level) == domain_of(right.1, level)
+pub fn share(left: (u16, &Label), right: (u16, &Label), level: DomainLevel) -> bool {
+    left.0 == right.0 || level != DomainLevel::Drive && left.1.domain(level) == right.1.domain(level)
 }
 
 /// How far apart two labels are: the widest level that differs, counted from the narrowest; 0: the same.
-fn distance(left: &str, right: &str) -> usize {
-    let apart = |level: &DomainLevel| domain_of(left, *level) != domain_of(right, *level);
-    DomainLevel::ALL.iter().rev().find(|level| apart(level)).map_or(0, |level| 1 + *level as usize)
+fn distance(left: &Label, right: &Label) -> u8 {
+    let apart = |level: &DomainLevel| left.domain(*level) != right.domain(*level);
+    DomainLevel::ALL.iter().rev().find(|level| apart(level)).map_or(0, |level| 1 + *level as u8)
 }
 
 /// Fuller drives have the larger number.
@@ -47,58 +78,72 @@ fn fill(candidate: &Candidate<'_>) -> u64 {
     (used << 32) / candidate.total.max(1) as u64
 }
 
-/// The candidates in the order in which the next copy should go to them, beside copies that lie on `chosen`.
-pub fn order(
+/// Which of the candidates the next copy should go to, beside copies that lie on `chosen`. `None`: there are none.
+///
+/// Takes one pass over the candidates, and a few draws: it is asked for every copy of everything.
+pub fn best(
     candidates: &[Candidate<'_>],
-    chosen: &[(u16, &str)],
+    chosen: &[(u16, &Label)],
     level: DomainLevel,
     rng: &mut Rng,
-) -> Vec<u16> {
+) -> Option<usize> {
     let (free, total) = candidates
         .iter()
         .fold((0u64, 0u64), |(free, total), one| (free + one.free as u64, total + one.total as u64));
+    // Ordered by what counts most.
     let class = |one: &Candidate<'_>| {
         let kept = chosen.iter().all(|other| !share((one.index, one.label), *other, level));
         // Of its own share less is free than half of what is free of all.
         let roomy = one.free as u64 * total.max(1) * FAR_FREE_DIVISOR >= free * one.total as u64;
-        let far = chosen.iter().map(|other| distance(one.label, other.1)).min().unwrap_or(0);
-        (kept, one.fit, roomy, if roomy { far } else { 0 })
+        let far = if roomy { chosen.iter().map(|other| distance(one.label, other.1)).min().unwrap_or(0) } else { 0 };
+        (kept, one.fit, roomy, far)
     };
-    let mut ranked: Vec<_> = candidates.iter().map(|one| (class(one), fill(one), one)).collect();
-    ranked.sort_by_key(|(class, fill, one)| (std::cmp::Reverse(*class), *fill, one.index));
-    let best = ranked.first().map_or(0, |first| ranked.iter().take_while(|one| one.0 == first.0).count());
-    pick(&mut ranked[..best], |(_, fill, one)| (one.free as u64, *fill), rng);
-    ranked.into_iter().map(|(_, _, one)| one.index).collect()
+    let mut of_best = (false, false, false, 0);
+    // Members of the best class, each with the free slots of all up to it.
+    let mut members: Vec<(u64, usize)> = Vec::with_capacity(candidates.len());
+    for (at, one) in candidates.iter().enumerate() {
+        let class = class(one);
+        if class > of_best {
+            members.clear();
+            of_best = class;
+        }
+        if class == of_best {
+            let before = members.last().map_or(0, |(sum, _)| *sum);
+            members.push((before + one.free as u64, at));
+        }
+    }
+    pick(&members, rng).into_iter().min_by_key(|at| fill(&candidates[*at]))
 }
 
-/// Brings a few members, drawn by their weight, to the front: of those, the one with the smallest value first.
-fn pick<T>(members: &mut [T], of: impl Fn(&T) -> (u64, u64), rng: &mut Rng) {
-    let mut left: u64 = members.iter().map(|one| of(one).0).sum();
-    let picks = PICKS.min(members.len());
-    for front in 0..picks {
-        let mut at = front;
-        if left > 0 {
-            let mut ticket = rng.below(left);
-            while at + 1 < members.len() && ticket >= of(&members[at]).0 {
-                ticket -= of(&members[at]).0;
-                at += 1;
-            }
+/// A few different members in the order in which they were drawn by their weight, all of them when they are few;
+/// `members`: the weights summed up, and what each stands for.
+fn pick(members: &[(u64, usize)], rng: &mut Rng) -> Vec<usize> {
+    let weight = members.last().map_or(0, |(sum, _)| *sum);
+    let wanted = PICKS.min(members.len());
+    let mut picked = Vec::with_capacity(PICKS);
+    for _ in 0..if weight > 0 { TICKETS } else { 0 } {
+        let ticket = rng.below(weight);
+        let (_, at) = members[members.partition_point(|(sum, _)| *sum <= ticket)];
+        if !picked.contains(&at) {
+            picked.push(at);
         }
-        left -= of(&members[at]).0;
-        members.swap(front, at);
+        if picked.len() == wanted {
+            return picked;
+        }
     }
-    members[..picks].sort_by_key(|one| of(one).1);
+    if members.len() <= PICKS || weight == 0 {
+        let rest: Vec<usize> = members.iter().map(|(_, at)| *at).filter(|at| !picked.contains(at)).collect();
+        picked.extend(rest);
+    }
+    picked
 }
 
 /// Domains of a level among drives.
-pub fn count<'a>(drives: impl Iterator<Item = (u16, &'a str)>, level: DomainLevel) -> usize {
-    let mut seen: Vec<(u16, &str)> = Vec::new();
-    for drive in drives {
-        if seen.iter().all(|other| !share(drive, *other, level)) {
-            seen.push(drive);
-        }
+pub fn count<'a>(drives: impl Iterator<Item = (u16, &'a Label)>, level: DomainLevel) -> usize {
+    match level {
+        DomainLevel::Drive => drives.map(|(index, _)| index).collect::<BTreeSet<u16>>().len(),
+        _ => drives.map(|(_, label)| label.domain(level)).collect::<BTreeSet<&str>>().len(),
     }
-    seen.len()
 }
 
 #[cfg(test)]
@@ -106,7 +151,7 @@ mod tests {
     use super::*;
 
     struct Model {
-        labels: Vec<String>,
+        labels: Vec<Label>,
         totals: Vec<u32>,
         used: Vec<u32>,
         gone: Vec<bool>,
@@ -121,7 +166,7 @@ mod tests {
             let mut rng = Rng::from_seed(seed);
             let totals: Vec<u32> = (0..drives).map(|_| unit * (1 + rng.below(8) as u32)).collect();
             Self {
-                labels: (0..drives).map(|at| format!("r{}/b/n{at}/d{at}", at % racks)).collect(),
+                labels: (0..drives).map(|at| Label::new(&format!("r{}/b/n{at}/d{at}", at % racks))).collect(),
                 used: vec![0; drives],
                 gone: vec![false; drives],
                 things: Vec::new(),
@@ -142,8 +187,8 @@ mod tests {
                     fit: true,
                 })
                 .collect();
-            let chosen: Vec<(u16, &str)> = kept.iter().map(|at| (*at, self.labels[*at as usize].as_str())).collect();
-            order(&candidates, &chosen, level, &mut self.rng).first().copied()
+            let chosen: Vec<(u16, &Label)> = kept.iter().map(|at| (*at, &self.labels[*at as usize])).collect();
+            best(&candidates, &chosen, level, &mut self.rng).map(|at| candidates[at].index)
         }
 
         fn place(&mut self, rf: usize, level: DomainLevel) {
@@ -157,7 +202,7 @@ mod tests {
         }
 
         fn violations(&self, level: DomainLevel) -> usize {
-            let of = |at: u16| (at, self.labels[at as usize].as_str());
+            let of = |at: u16| (at, &self.labels[at as usize]);
             let shared = |copies: &&Vec<u16>| {
                 (1..copies.len()).any(|at| copies[..at].iter().any(|other| share(of(copies[at]), of(*other), level)))
             };
@@ -234,12 +279,17 @@ mod tests {
 
     #[test]
     fn far_away_is_preferred_while_it_costs_no_balance() {
-        let labels = ["a/b/n1/d1", "a/b/n1/d2", "a/b/n2/d3", "c/b/n3/d4"];
+        let labels = ["a/b/n1/d1", "a/b/n1/d2", "a/b/n2/d3", "c/b/n3/d4"].map(Label::new);
         let of = |free: [u32; 4]| -> Vec<u16> {
-            let candidates: Vec<Candidate<'_>> = (1..4)
-                .map(|at| Candidate { index: at as u16, label: labels[at], total: 100, free: free[at], fit: true })
+            let mut candidates: Vec<Candidate<'_>> = (1..4)
+                .map(|at| Candidate { index: at as u16, label: &labels[at], total: 100, free: free[at], fit: true })
                 .collect();
-            order(&candidates, &[(0, labels[0])], DomainLevel::Drive, &mut Rng::from_seed(4))
+            let mut order = Vec::new();
+            let mut rng = Rng::from_seed(4);
+            while let Some(at) = best(&candidates, &[(0, &labels[0])], DomainLevel::Drive, &mut rng) {
+                order.push(candidates.remove(at).index);
+            }
+            order
         };
         assert_eq!(of([50; 4]), [3, 2, 1], "another rack, another node, the same node");
         assert_eq!(of([50, 90, 90, 5])[2], 3, "the far one is nearly full");
@@ -247,16 +297,17 @@ mod tests {
 
     #[test]
     fn labels_and_their_domains() {
-        let level = |level| domain_of("r/b/n/d", level);
-        assert_eq!(level(DomainLevel::Rack), "r");
-        assert_eq!(level(DomainLevel::Block), "r/b");
-        assert_eq!(level(DomainLevel::Node), "r/b/n");
-        assert_eq!(level(DomainLevel::Drive), "r/b/n/d");
-        assert_eq!(domain_of("r", DomainLevel::Node), "r");
-        assert!(share((1, "///x"), (2, "///y"), DomainLevel::Node));
-        assert!(!share((1, "r/b/n/d"), (2, "r/b/n/d"), DomainLevel::Drive), "a drive is a domain of its own");
-        let drives = [(0, "a///0"), (1, "a///1"), (2, "b///2")];
-        let of = |level| count(drives.iter().copied(), level);
+        let label = Label::new("r/b/n/d");
+        assert_eq!(label.domain(DomainLevel::Rack), "r");
+        assert_eq!(label.domain(DomainLevel::Block), "r/b");
+        assert_eq!(label.domain(DomainLevel::Node), "r/b/n");
+        assert_eq!(label.domain(DomainLevel::Drive), "r/b/n/d");
+        assert_eq!(Label::new("r").domain(DomainLevel::Node), "r");
+        let [x, y] = ["///x", "///y"].map(Label::new);
+        assert!(share((1, &x), (2, &y), DomainLevel::Node));
+        assert!(!share((1, &label), (2, &label), DomainLevel::Drive), "a drive is a domain of its own");
+        let labels = ["a///0", "a///1", "b///2"].map(Label::new);
+        let of = |level| count((0..).zip(&labels), level);
         assert_eq!((of(DomainLevel::Rack), of(DomainLevel::Drive)), (2, 3));
     }
 }

@@ -1,12 +1,14 @@
 //! Labels of drives: `rack/block/node/drive`, given when a drive joins, changed later by [`Pool::label_drive`].
 
 use super::Pool;
-use super::domains;
+use super::disk::Disk;
+use super::domains::{self, Label};
 use super::publish::Change;
 use crate::error::{Error, Kind, Result};
 use holdfast_format::limits::DOMAIN_BYTES_MAX;
 use holdfast_format::manifest::{DriveEntry, Item};
 use holdfast_format::{Protection, Uuid};
+use std::sync::Arc;
 
 /// Parts of a label, the drive's own included.
 const PARTS_MAX: usize = 4;
@@ -52,19 +54,12 @@ impl Pool {
         let disk = &self.disks[index as usize];
         check(&disk.name(), label)?;
         let label = complete(label, disk.uuid);
-        let mut labels: Vec<(u16, String)> = self
-            .disks
-            .iter()
-            .filter(|disk| disk.accepts())
-            .map(|disk| (disk.index, disk.label().to_string()))
-            .collect();
-        for (other, its) in &mut labels {
-            if *other == index {
-                its.clone_from(&label);
-            }
-        }
+        let new = Arc::new(Label::new(&label));
+        let then_of = |disk: &Disk| if disk.index == index { new.clone() } else { disk.label() };
+        let accepting = self.disks.iter().filter(|disk| disk.accepts());
+        let labels: Vec<(u16, Arc<Label>)> = accepting.map(|disk| (disk.index, then_of(disk))).collect();
         for promise in promises {
-            let then = domains::count(labels.iter().map(|(at, its)| (*at, its.as_str())), promise.domain);
+            let then = domains::count(labels.iter().map(|(at, its)| (*at, &**its)), promise.domain);
             if then < promise.rf as usize && self.domains(promise.domain) >= promise.rf as usize {
                 let level = promise.domain.name();
                 return Err(Error::new(

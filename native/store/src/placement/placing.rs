@@ -20,24 +20,34 @@ pub(super) struct Purpose {
 const MANIFEST_COPIES_SPARING: usize = 2;
 
 impl Pool {
-    /// Order of preference among `candidates` for the next copy beside those on `chosen`, best first.
-    fn ranked<'a>(&self, candidates: Vec<&'a Disk>, chosen: &[&Disk], domain: DomainLevel) -> Vec<&'a Disk> {
-        let labels: Vec<_> = candidates.iter().map(|disk| disk.label()).collect();
-        let seen: Vec<Candidate<'_>> = candidates
-            .iter()
-            .zip(&labels)
-            .map(|(disk, label)| Candidate {
+    /// Offers the candidates the next copy beside those on `chosen`, the best first, until one takes it.
+    fn offer<'a, T>(
+        &self,
+        mut candidates: Vec<&'a Disk>,
+        chosen: &[&Disk],
+        domain: DomainLevel,
+        mut take: impl FnMut(&'a Disk) -> Option<T>,
+    ) -> Option<T> {
+        let mut labels: Vec<_> = candidates.iter().map(|disk| disk.label()).collect();
+        let others: Vec<_> = chosen.iter().map(|disk| (disk.index, disk.label())).collect();
+        let others: Vec<_> = others.iter().map(|(index, label)| (*index, &**label)).collect();
+        loop {
+            let each = candidates.iter().zip(&labels).map(|(disk, label)| Candidate {
                 index: disk.index,
                 label,
                 total: disk.layout.slots,
                 free: disk.free_slots(),
                 fit: disk.prefers(),
-            })
-            .collect();
-        let others: Vec<_> = chosen.iter().map(|disk| (disk.index, disk.label())).collect();
-        let others: Vec<(u16, &str)> = others.iter().map(|(index, label)| (*index, &**label)).collect();
-        let order = domains::order(&seen, &others, domain, &mut self.rng.lock());
-        order.into_iter().filter_map(|index| candidates.iter().copied().find(|disk| disk.index == index)).collect()
+            });
+            let seen: Vec<Candidate<'_>> = each.collect();
+            let at = domains::best(&seen, &others, domain, &mut self.rng.lock())?;
+            drop(seen);
+            if let Some(taken) = take(candidates[at]) {
+                return Some(taken);
+            }
+            candidates.swap_remove(at);
+            labels.swap_remove(at);
+        }
     }
 
     /// Domains of a level that new copies can go to: the highest RF that can keep its promise there.
@@ -72,7 +82,7 @@ impl Pool {
         while chosen.len() < count {
             let rest = self.disks.iter().filter(fit);
             let rest = rest.filter(|disk| chosen.iter().all(|other| other.index != disk.index)).collect();
-            let Some(best) = self.ranked(rest, &chosen, DomainLevel::Rack).first().copied() else { break };
+            let Some(best) = self.offer(rest, &chosen, DomainLevel::Rack, Some) else { break };
             chosen.push(best);
         }
         chosen.iter().map(|disk| disk.index).collect()
@@ -111,7 +121,7 @@ impl Pool {
         let chosen: Vec<&Disk> = kept.iter().map(|copy| &self.disks[copy.drive as usize]).collect();
         let rest = self.disks.iter().filter(|disk| disk.accepts() && may(disk));
         let rest = rest.filter(|disk| chosen.iter().all(|other| other.index != disk.index)).collect();
-        self.ranked(rest, &chosen, domain).into_iter().find_map(|disk| {
+        self.offer(rest, &chosen, domain, |disk| {
             let slot = disk.take(disk.layout.reserve())?;
             Some(SlotAddress { drive: disk.index, slot })
         })
@@ -134,7 +144,7 @@ impl Pool {
         while slots.len() < wanted {
             let rest = self.disks.iter().filter(|disk| disk.accepts());
             let rest = rest.filter(|disk| chosen.iter().all(|other| other.index != disk.index)).collect();
-            let taken = self.ranked(rest, &chosen, purpose.domain).into_iter().find_map(|disk| {
+            let taken = self.offer(rest, &chosen, purpose.domain, |disk| {
                 let keep = match purpose.draw {
                     Draw::Ordinary => disk.layout.reserve(),
                     Draw::Freeing => disk.layout.reserve() / 2,
