@@ -155,6 +155,17 @@ pub fn write_durable(writes: &[Write<'_>]) -> Vec<io::Result<()>> {
     if simulated { crate::sim::write_durable(writes) } else { crate::real::write_durable(writes) }
 }
 
+/// Reads `bytes` bytes from each of the sources, all at once; `None` where the answer has not come within `patience_ns`.
+/// Nobody waits for what comes later, and a place that has not answered is not asked again until it has.
+pub fn read_each(sources: &[Source<'_>], bytes: usize, patience_ns: u64) -> Vec<Option<io::Result<Vec<u8>>>> {
+    let simulated = sources.iter().all(|source| source.drive.as_sim().is_some());
+    if simulated {
+        crate::sim::read_each(sources, bytes, patience_ns)
+    } else {
+        crate::real::read_each(sources, bytes, patience_ns)
+    }
+}
+
 /// As [`write_durable`], and how long each write took, in nanoseconds. Costs a thread a write: for what is done once a
 /// second.
 pub fn write_durable_timed(writes: &[Write<'_>]) -> Vec<(io::Result<()>, u64)> {

@@ -32,7 +32,7 @@ use directory::{Directory, check, plain_error, stat};
 pub use file::DirectRead;
 use file::DriveFile;
 pub use parallel::write_durable;
-pub use reading::read_first;
+pub use reading::{read_each, read_first};
 pub use timed::write_durable_timed;
 
 const ZEROES_PIECE_BYTES: usize = 1 << 20;

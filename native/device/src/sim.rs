@@ -26,7 +26,7 @@ use parking_lot::Mutex;
 
 use crate::clock::Clock;
 use crate::drive::{Drive, DriveSpace, Durability, FileId, Write};
-pub use reading::read_first;
+pub use reading::{read_each, read_first};
 use crate::names::check_name;
 use crate::rng::Rng;
 pub use clock::SimClock;

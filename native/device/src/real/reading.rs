@@ -109,6 +109,32 @@ pub fn read_first(
     first
 }
 
+/// Sources that one call asks at once; the others follow. What was given up before leaves room for as many.
+const EACH_MAX: usize = FLIGHTS_MAX / 2;
+
+/// See [`crate::drive::read_each`].
+pub fn read_each(sources: &[Source<'_>], bytes: usize, patience_ns: u64) -> Vec<Option<io::Result<Vec<u8>>>> {
+    let mut answers = Vec::with_capacity(sources.len());
+    for some in sources.chunks(EACH_MAX) {
+        let all_real = some.iter().all(|source| source.drive.as_real().is_some());
+        let flown = RING.with_borrow_mut(|state| {
+            let read = ready(state).filter(|_| all_real)?.each(some, bytes, patience_ns);
+            if read.is_err() {
+                *state = ThreadRing::Untried;
+            }
+            read.ok()
+        });
+        answers.extend(flown.unwrap_or_else(|| {
+            let read = |source: &Source<'_>| {
+                let mut into = vec![0; bytes];
+                source.drive.read(source.file, source.offset, &mut into).map(|()| into)
+            };
+            some.iter().map(|source| Some(read(source))).collect()
+        }));
+    }
+    answers
+}
+
 fn real_file(source: &Source<'_>) -> Option<Arc<DriveFile>> {
     source.drive.as_real()?.file(source.file).ok()
 }
@@ -218,6 +244,53 @@ impl Ring {
                 return Ok(());
             }
         }
+    }
+
+    /// Answers in the order of the sources. An error: as for [`Ring::race`].
+    fn each(
+        &mut self,
+        sources: &[Source<'_>],
+        bytes: usize,
+        patience_ns: u64,
+    ) -> io::Result<Vec<Option<io::Result<Vec<u8>>>>> {
+        self.calls += 1;
+        let call = self.calls;
+        // What was given up before may have ended meanwhile.
+        for landed in self.collect() {
+            self.keep(landed.flight.memory);
+        }
+        let mut answers: Vec<Option<io::Result<Vec<u8>>>> = sources.iter().map(|_| None).collect();
+        let mut waiting = 0;
+        for (at, source) in sources.iter().enumerate() {
+            if self.flying.len() >= FLIGHTS_MAX || self.is_asked(source) {
+                continue;
+            }
+            match self.begin(call, at, source, bytes) {
+                Ok(()) => waiting += 1,
+                Err(error) => answers[at] = Some(Err(error)),
+            }
+        }
+        let until_ns = RealClock.boottime_ns().saturating_add(patience_ns);
+        while waiting > 0 {
+            let landed = self.wait(Some(until_ns.saturating_sub(RealClock.boottime_ns())))?;
+            if landed.is_empty() {
+                break;
+            }
+            for Landed { flight, result, .. } in landed {
+                if flight.call == call {
+                    waiting -= 1;
+                    answers[flight.source] = Some(result.map(|()| flight.memory[..bytes].to_vec()));
+                }
+                self.keep(flight.memory);
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Whether a read of this place is under way, given up by whoever asked.
+    fn is_asked(&self, source: &Source<'_>) -> bool {
+        let Some(file) = real_file(source) else { return false };
+        self.flying.values().any(|flight| Arc::ptr_eq(&flight.file, &file) && flight.offset == source.offset)
     }
 
     fn memory(&mut self, bytes: usize) -> AlignedBuffer {

@@ -480,3 +480,27 @@ fn a_racer_with_links_gets_nothing_written_elsewhere() {
         assert!(opened >= 200 && refused >= 200, "{opened} opened, {refused} refused, {swaps} swaps");
     }
 }
+
+#[test]
+fn each_answers_for_itself_whether_its_range_is_direct_or_not() {
+    let folders: Vec<Folder> = (0..40).map(|_| Folder::new()).collect();
+    let drives: Vec<RealDrive> = folders.iter().map(Folder::drive).collect();
+    let files: Vec<FileId> = drives.iter().map(|drive| drive.create("f", 16384).expect("room")).collect();
+    for (at, (drive, file)) in drives.iter().zip(&files).enumerate() {
+        drive.write(*file, 4096, &[&[at as u8 + 1; 4096]], Durability::Durable).expect("written");
+    }
+    for (offset, bytes) in [(4096, 4096), (4100, 100)] {
+        // The last one ends before what is asked for.
+        let sources: Vec<Source<'_>> = drives
+            .iter()
+            .zip(&files)
+            .enumerate()
+            .map(|(at, (drive, file))| Source { drive, file: *file, offset: if at == 39 { 16384 } else { offset } })
+            .collect();
+        let answers = crate::drive::read_each(&sources, bytes, 5_000_000_000);
+        for (at, answer) in answers.iter().take(39).enumerate() {
+            assert!(matches!(answer, Some(Ok(read)) if *read == vec![at as u8 + 1; bytes]), "{at}: {answer:?}");
+        }
+        assert!(matches!(&answers[39], Some(Err(error)) if error.kind() == ErrorKind::UnexpectedEof));
+    }
+}

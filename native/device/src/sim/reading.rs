@@ -73,3 +73,17 @@ pub fn read_first(
     clock.advance(now_ns - begun_ns);
     first
 }
+
+/// See [`crate::drive::read_each`]. The clock moves by the longest wait.
+pub fn read_each(sources: &[Source<'_>], bytes: usize, patience_ns: u64) -> Vec<Option<io::Result<Vec<u8>>>> {
+    let Some(first) = sources.first().and_then(|source| source.drive.as_sim()) else { return Vec::new() };
+    let mut waited_ns = 0;
+    let answers = sources.iter().map(|source| {
+        let (delay_ns, result) = source.drive.as_sim()?.fly(source, bytes);
+        waited_ns = waited_ns.max(delay_ns.min(patience_ns));
+        (delay_ns <= patience_ns).then_some(result)
+    });
+    let answers = answers.collect();
+    first.world.clock().advance(waited_ns);
+    answers
+}

@@ -803,6 +803,20 @@ mod reading {
         let (first, answers) = race(&drives, &mut into, &bytes);
         assert_eq!((first.winner, answers.len()), (None, 3), "nothing is right");
     }
+
+    #[test]
+    fn each_is_asked_at_once_and_none_is_waited_for_longer_than_the_patience() {
+        let (world, drives, bytes) = copies(&[1, 300, 4]);
+        drives[2].0.add_fault(Fault::always(FaultKind::ReadError));
+        let sources: Vec<Source<'_>> =
+            drives.iter().map(|(drive, file)| Source { drive, file: *file, offset: 4096 }).collect();
+        let began = world.clock().boottime_ns();
+        let answers = crate::drive::read_each(&sources, 4096, 10 * MS);
+        assert_eq!(world.clock().boottime_ns() - began, 10 * MS);
+        assert!(matches!(&answers[0], Some(Ok(read)) if *read == bytes));
+        assert!(answers[1].is_none(), "late");
+        assert!(matches!(&answers[2], Some(Err(_))));
+    }
 }
 
 #[test]

@@ -34,10 +34,6 @@ impl Label {
         Self { text: text.into(), ends: DomainLevel::ALL.map(end) }
     }
 
-    pub fn as_str(&self) -> &str {
-        &self.text
-    }
-
     /// What of the label tells the domains of a level apart: its first parts.
     pub fn domain(&self, level: DomainLevel) -> &str {
         &self.text[..self.ends[level as usize] as usize]

@@ -104,15 +104,9 @@ impl Pool {
         }
         self.commit(&mut journal, change, &|| {})?;
         self.disks.push(disk);
-        self.next_membership(&mut journal)?;
+        let failed = self.next_membership(&mut journal)?;
+        self.put_out_locked(&mut journal, failed)?;
         Ok(index)
-    }
-
-    /// m+1, written wherever it belongs.
-    fn next_membership(&self, journal: &mut Journal) -> Result<()> {
-        journal.membership += 1;
-        let failed = self.write_membership(journal)?;
-        self.put_out_locked(journal, failed)
     }
 
     fn first_superblock(&self, journal: &mut Journal, disk: &Disk) -> Result<()> {
@@ -362,7 +356,8 @@ impl Pool {
             change.items.push(Item::Drive(entry));
             self.commit(&mut journal, change, &|| {})?;
             disk.retire("it was removed");
-            self.next_membership(&mut journal)?;
+            let failed = self.next_membership(&mut journal)?;
+            self.put_out_locked(&mut journal, failed)?;
         }
         if let Some(drive) = disk.drive.as_ref().filter(|_| active)
             && let Err(error) = wipe(&**drive)

@@ -16,7 +16,7 @@ use super::report::count;
 use holdfast_device::Durability;
 use holdfast_format::limits::BLOCK_BYTES;
 use parking_lot::Mutex;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 const MS_NS: u64 = 1_000_000;
 const SECOND_NS: u64 = 1_000 * MS_NS;
@@ -98,6 +98,8 @@ pub(super) struct Pulse {
     health: AtomicU8,
     late_until_ns: AtomicU64,
     probed_ns: AtomicU64,
+    /// A probe is under way.
+    probing: AtomicBool,
     reads: Sum,
     writes: Sum,
     errors: AtomicU64,
@@ -250,27 +252,55 @@ impl Pool {
         self.late_seen.store(any_late, Ordering::Relaxed);
     }
 
-    /// Measures drives that are spared: one durable block into a free slot of each, beside all locks, now and then.
+    /// Measures drives that are spared: one durable block into a free slot of each, beside all locks, now and then. Nobody
+    /// waits for a drive that takes its time.
     pub(super) fn probe_slow(&self) {
         let now_ns = self.clock.boottime_ns();
         for disk in self.disks.iter().filter(|disk| disk.is_active() && disk.pulse.health() != Health::Good) {
             let last_ns = disk.pulse.probed_ns.load(Ordering::Relaxed);
-            if now_ns.saturating_sub(last_ns) < PROBE_NS {
+            if now_ns.saturating_sub(last_ns) < PROBE_NS || disk.pulse.probing.swap(true, Ordering::AcqRel) {
                 continue;
             }
             disk.pulse.probed_ns.store(now_ns, Ordering::Relaxed);
-            let Some(slot) = disk.take(0) else { continue };
-            if let Some((drive, file, at)) = disk.place(slot, 0) {
-                let block = holdfast_device::AlignedBuffer::zeroed(BLOCK_BYTES);
-                let begun_ns = self.clock.boottime_ns();
-                let result = drive.write(file, at, &[&block], Durability::Durable);
-                disk.pulse.wrote(self.clock.boottime_ns().saturating_sub(begun_ns));
-                if let Err(error) = result {
-                    self.suspect(disk.index, format!("writing: {error}"));
-                }
+            match disk.take(0) {
+                Some(slot) => self.measure(disk, slot),
+                None => disk.pulse.probing.store(false, Ordering::Release),
             }
-            disk.give_back(slot);
         }
+    }
+
+    fn measure(&self, disk: &Disk, slot: u32) {
+        let place = disk.place(slot, 0).map(|(_, file, at)| (file, at)).zip(disk.drive.clone());
+        let Some(((file, at), drive)) = place else { return self.measured(disk.index, slot, None) };
+        let (me, clock, index) = (self.me.clone(), self.clock.clone(), disk.index);
+        let simulated = drive.as_sim().is_some();
+        let run = move || {
+            let block = holdfast_device::AlignedBuffer::zeroed(BLOCK_BYTES);
+            let begun_ns = clock.boottime_ns();
+            let result = drive.write(file, at, &[&block], Durability::Durable);
+            let took_ns = clock.boottime_ns().saturating_sub(begun_ns);
+            // The pool may have been closed meanwhile: it does not wait for this either.
+            if let Some(pool) = me.upgrade() {
+                pool.measured(index, slot, Some((took_ns, result)));
+            }
+        };
+        if simulated {
+            run();
+        } else if holdfast_device::threads::spawn("holdfast-probe", run).is_err() {
+            self.measured(index, slot, None);
+        }
+    }
+
+    fn measured(&self, index: u16, slot: u32, outcome: Option<(u64, std::io::Result<()>)>) {
+        let disk = &self.disks[index as usize];
+        if let Some((took_ns, result)) = outcome {
+            disk.pulse.wrote(took_ns);
+            if let Err(error) = result {
+                self.suspect(index, format!("writing: {error}"));
+            }
+        }
+        disk.give_back(slot);
+        disk.pulse.probing.store(false, Ordering::Release);
     }
 
     fn count_errors(&self, disk: &Disk, judged: &mut Judged, now_ns: u64) {

@@ -29,6 +29,8 @@ pub(super) struct Journal {
     pub cursor: u64,
     /// What is durable on each drive about itself.
     pub known: BTreeMap<u16, Mark>,
+    /// Which of our writes is the newest superblock on each drive: one that is older was put back by somebody.
+    pub written: BTreeMap<u16, u64>,
     /// Writes of superblocks.
     pub writes: u64,
     pub beat: u64,

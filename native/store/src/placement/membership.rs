@@ -46,13 +46,26 @@ impl Pool {
             if mutant!(RaiseMembershipLate) {
                 break;
             }
-            journal.membership += 1;
-            failed = self.write_membership(journal)?;
+            failed = self.next_membership(journal)?;
         }
         match &journal.broken {
             None => Ok(()),
             Some(reason) => Err(Error::new(Kind::Unavailable, format!("pool {}: {reason}", self.name))),
         }
+    }
+
+    /// m+1 is durable when this returns, and from then on what the others see. Gives the drives that failed meanwhile.
+    pub(super) fn next_membership(&self, journal: &mut Journal) -> Result<Vec<(u16, String)>> {
+        journal.membership += 1;
+        let failed = self.write_membership(journal)?;
+        self.show_membership(journal);
+        Ok(failed)
+    }
+
+    /// Frames and flushes ask for it all the time: they do not wait for a manifest that is being written. One that is begun
+    /// with the number before learns of the change where it writes ([`Pool::write_copies`]).
+    pub(super) fn show_membership(&self, journal: &Journal) {
+        self.membership.store(journal.membership, Ordering::Release);
     }
 
     /// Membership, in manifest and superblocks. A manifest drive that went is replaced, by starting a new
@@ -118,21 +131,21 @@ impl Pool {
             self.publish_nothing()?;
         }
         self.probe_slow();
-        let mut journal = self.journal.lock();
-        self.beat(&mut journal)?;
+        self.beat()?;
         self.judge_health();
-        self.leave_slow_manifests(&mut journal)
+        self.leave_slow_manifests()
     }
 
     /// A copy of the manifest on a drive that is slow would hold up every edit: another drive takes it, or none.
-    fn leave_slow_manifests(&self, journal: &mut Journal) -> Result<()> {
+    fn leave_slow_manifests(&self) -> Result<()> {
         let now = self.image.read().manifest_drives.clone();
         let wanted = self.spread(&now, MANIFEST_COPIES_MAX);
         if wanted.iter().all(|drive| now.contains(drive)) && wanted.len() == now.len() {
             return Ok(());
         }
-        let failed = self.write_membership(journal)?;
-        self.put_out_locked(journal, failed)
+        let mut journal = self.journal.lock();
+        let failed = self.write_membership(&mut journal)?;
+        self.put_out_locked(&mut journal, failed)
     }
 
     /// Leaves the drives marked as closed. Later calls fail with `Closed`; reads still work until the last
@@ -141,7 +154,7 @@ impl Pool {
         self.check_open()?;
         let mut journal = self.journal.lock();
         self.closed.store(true, Ordering::Release);
-        let exchanged = self.check_owner(&journal)?;
+        let exchanged = self.exchanged_now(&journal)?;
         if journal.broken.is_some() {
             return Ok(());
         }

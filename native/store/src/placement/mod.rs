@@ -13,7 +13,8 @@
 //!
 //! Lock order: `maintenance` → `journal` (the publish lock) → `unpublished` → `pins` → `holds` → `emptied` →
 //! `image`
-//! → a disk's slots → its slabs. `healing` comes before all of them.
+//! → a disk's slots → its slabs. `healing` and `looking`
+//! come before all of them.
 
 mod balance;
 mod check;
@@ -48,6 +49,7 @@ mod types;
 
 pub use crate::metadata::io::PageName;
 pub use check::PageCounts;
+pub use conform::stronger;
 pub use heal::HealProgress;
 pub use health::{Health, Latency};
 pub use heal_content::{Named, NamesOf};
@@ -124,6 +126,10 @@ pub struct Pool {
     boot_id: [u8; 16],
     /// Boot time of the newest look at our own superblocks.
     looked_ns: AtomicU64,
+    /// Held during a look without the publish lock, so that the threads that need one share it.
+    looking: Mutex<()>,
+    /// As `Journal::membership`, once it is durable: for those who do not hold the publish lock.
+    membership: AtomicU64,
     /// The last drive failed: as `Journal::broken`, for those who do not hold the publish lock.
     broken: AtomicBool,
     clean_cursor: Mutex<EgroupId>,
@@ -139,6 +145,8 @@ pub struct Pool {
     /// Where tables lie that were given new copies since the pool was opened: trees name them as they were.
     relocated: RwLock<BTreeMap<TableId, Vec<SlotAddress>>>,
     healing: Mutex<heal::Healing>,
+    /// A drain found something named that is protected less than its volume asks.
+    unprotected: AtomicBool,
     /// Copies move between drives, until those are filled evenly.
     balancing: AtomicBool,
     balance_cursor: Mutex<EgroupId>,

@@ -326,6 +326,7 @@ impl Pool {
             items.into_iter().for_each(|item| image.apply(item));
         }
         let failed = self.switch_area(&mut journal, drives, &body)?;
+        self.show_membership(&journal);
         self.put_out_locked(&mut journal, failed)
     }
 }

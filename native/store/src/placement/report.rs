@@ -87,8 +87,9 @@ impl Pool {
             .map(|tables| tables.values().cloned().collect())
             .unwrap_or_default()
     }
+    /// The newest one that is durable.
     pub fn membership(&self) -> u64 {
-        self.journal.lock().membership
+        self.membership.load(Ordering::Acquire)
     }
     /// Active drives: the highest RF that new data can have.
     pub fn drives_active(&self) -> usize {

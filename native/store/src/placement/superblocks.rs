@@ -6,7 +6,7 @@ use super::health::Health;
 use super::owner::holder_of;
 use super::types::ProbeInfo;
 use super::{Journal, Pool};
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use holdfast_device::{Drive, Write};
 use holdfast_format::DecodeError;
 use holdfast_format::limits::MARKS_MAX;
@@ -38,16 +38,6 @@ pub(super) fn read(drive: &dyn Drive) -> Result<Found> {
     Ok(read_slots(drive)?.0)
 }
 
-/// As [`read`], when both slots can be read: one that cannot says nothing about the drive's content.
-fn read_both(drive: &dyn Drive) -> Result<Found> {
-    let failed = |error| drive_error(drive, "reading the superblock", &error);
-    let Some(file) = drive.open(SUPERBLOCK_FILE).map_err(failed)? else { return Ok(Found::None) };
-    let mut both = vec![0; 2 * SUPERBLOCK_BYTES];
-    drive.read(file, 0, &mut both).map_err(failed)?;
-    let second = both.split_off(SUPERBLOCK_BYTES);
-    Ok(newest([Ok(both), Ok(second)]).0)
-}
-
 /// The superblock that counts, and the slot that it does not lie in: the next one to be written.
 pub(super) fn read_slots(drive: &dyn Drive) -> Result<(Found, u8)> {
     let Some(file) =
@@ -63,7 +53,7 @@ pub(super) fn read_slots(drive: &dyn Drive) -> Result<(Found, u8)> {
 }
 
 /// Of the two slots the one that was written last, and which to write next.
-fn newest(slots: [std::io::Result<Vec<u8>>; 2]) -> (Found, u8) {
+pub(super) fn newest(slots: [std::io::Result<Vec<u8>>; 2]) -> (Found, u8) {
     let mut best: Option<(Superblock, u8)> = None;
     let mut reason = "both copies are bad".to_owned();
     for (slot, bytes) in (0u8..).zip(slots) {
@@ -189,8 +179,13 @@ impl Pool {
     ///
     /// A drive that holds another one's superblock, or an older one, was exchanged: it keeps what it has, and failed.
     pub(super) fn write_superblocks(&self, journal: &mut Journal, beat: Beat) -> Vec<(u16, String)> {
+        let found = match beat {
+            Beat::All => self.exchanged_now(journal),
+            // Whoever beats has just looked.
+            Beat::Fast | Beat::Last => Ok(Vec::new()),
+        };
         // Pushed aside by another program: `fenced` says so to every later call, and its superblocks stay.
-        let Ok(mut failed) = self.check_owner(journal) else { return Vec::new() };
+        let Ok(mut failed) = found else { return Vec::new() };
         let open = beat != Beat::Last;
         let any_good = self.disks.iter().any(Disk::prefers);
         let spared = |disk: &Disk| beat == Beat::Fast && any_good && disk.pulse.health() != Health::Good;
@@ -224,48 +219,12 @@ impl Pool {
                         disk.next_superblock.fetch_xor(1, Ordering::AcqRel);
                         disk.signed.store(true, Ordering::Release);
                         journal.known.insert(index, own);
+                        journal.written.insert(index, journal.writes);
                     }
                     Err(error) => failed.push((index, format!("writing the superblock: {error}"))),
                 }
             }
         }
         failed
-    }
-
-    /// Refuses to go on when another program has written our superblocks since (FAULTS 37). Returns the drives whose
-    /// content was exchanged under us: they hold zeroes, another drive's content, or an old image of their own (FAULTS 3).
-    pub(super) fn check_owner(&self, journal: &Journal) -> Result<Vec<(u16, String)>> {
-        let mut exchanged = Vec::new();
-        for disk in self.disks.iter().filter(|disk| disk.signed.load(Ordering::Acquire)) {
-            let Some((drive, _)) = disk.superblock() else { continue };
-            let Ok(found) = read_both(drive) else {
-                disk.pulse.failed();
-                continue;
-            };
-            let known = journal.known.get(&disk.index).copied().unwrap_or_default();
-            match found {
-                Found::Valid(block) if block.pool != self.uuid => {
-                    exchanged.push((disk.index, format!("it was exchanged: it now belongs to pool {}", block.name)));
-                }
-                Found::Valid(block) if block.drive != disk.uuid => {
-                    exchanged.push((disk.index, format!("it was exchanged for the content of drive {}", block.drive)));
-                }
-                Found::Valid(block) if block.own < known => {
-                    exchanged.push((disk.index, "it was exchanged for an old image of itself".to_owned()));
-                }
-                Found::Valid(block) if block.instance != self.instance => return Err(self.taken(&drive.name())),
-                Found::Valid(_) => {}
-                Found::None | Found::Newer(_) | Found::Damaged(_) => {
-                    exchanged.push((disk.index, "its superblock is gone: it was exchanged or overwritten".to_owned()));
-                }
-            }
-        }
-        Ok(exchanged)
-    }
-
-    fn taken(&self, drive: &str) -> Error {
-        self.fenced.store(true, Ordering::Release);
-        let what = format!("pool {}: another program has taken drive {drive}; close this one", self.name);
-        Error::new(Kind::Fenced, what)
     }
 }

@@ -789,6 +789,125 @@ fn another_program_on_the_drives_is_noticed() {
     assert!(matches!(Pool::probe(&drives[0]).unwrap(), ProbeInfo::Member { open: false, beat: 2, .. }));
 }
 
+/// An image that is only one beat old: nothing was written since but the sign of life.
+#[test]
+fn an_old_image_that_is_put_back_is_noticed_at_the_next_beat() {
+    let (_world, drives) = world(3);
+    let pool = fresh(&drives);
+    pool.heartbeat().unwrap();
+    let old = drives[1].image();
+    pool.heartbeat().unwrap();
+    assert!(pool.drives().iter().all(|drive| drive.condition == DriveCondition::Active));
+    drives[1].restore(&old);
+    pool.heartbeat().unwrap();
+    let state = pool.drives().swap_remove(1);
+    assert_eq!(state.condition, DriveCondition::Out);
+    assert!(state.reason.contains("old image"), "{}", state.reason);
+}
+
+/// One of the two slots of a superblock rots: that is no exchange, and the next beats write it anew.
+#[test]
+fn a_rotten_superblock_slot_is_no_exchange() {
+    let (_world, drives) = world(3);
+    let pool = fresh(&drives);
+    for slot in [0, 1] {
+        pool.heartbeat().unwrap();
+        drives[1].flip_bit("superblock", slot * 4096 + 100, 3);
+        pool.heartbeat().unwrap();
+        assert_eq!(pool.drives()[1].condition, DriveCondition::Active);
+    }
+    pool.close().unwrap();
+    reopen(&drives).unwrap();
+}
+
+/// A drive that notes whether the publish lock is free whenever its superblock is read.
+struct Watched {
+    drive: SimDrive,
+    pool: OnceLock<Weak<Pool>>,
+    looks: AtomicU64,
+    held: AtomicU64,
+}
+
+impl Drive for Watched {
+    fn name(&self) -> String {
+        self.drive.name()
+    }
+    fn create(&self, file: &str, bytes: u64) -> std::io::Result<holdfast_device::FileId> {
+        self.drive.create(file, bytes)
+    }
+    fn open(&self, file: &str) -> std::io::Result<Option<holdfast_device::FileId>> {
+        self.drive.open(file)
+    }
+    fn remove(&self, file: &str) -> std::io::Result<()> {
+        self.drive.remove(file)
+    }
+    fn list(&self) -> std::io::Result<Vec<String>> {
+        self.drive.list()
+    }
+    fn bytes(&self, file: holdfast_device::FileId) -> std::io::Result<u64> {
+        self.drive.bytes(file)
+    }
+    fn read(&self, file: holdfast_device::FileId, offset: u64, into: &mut [u8]) -> std::io::Result<()> {
+        if let Some(pool) = self.pool.get().and_then(Weak::upgrade) {
+            self.looks.fetch_add(1, Ordering::Relaxed);
+            self.held.fetch_add(pool.journal.try_lock().is_none() as u64, Ordering::Relaxed);
+        }
+        self.drive.read(file, offset, into)
+    }
+    fn write(
+        &self,
+        file: holdfast_device::FileId,
+        offset: u64,
+        slices: &[&[u8]],
+        durability: holdfast_device::Durability,
+    ) -> std::io::Result<()> {
+        self.drive.write(file, offset, slices, durability)
+    }
+    fn flush(&self) -> std::io::Result<()> {
+        self.drive.flush()
+    }
+    fn prefill(&self, file: holdfast_device::FileId, offset: u64, bytes: u64) -> std::io::Result<()> {
+        self.drive.prefill(file, offset, bytes)
+    }
+    fn space(&self) -> std::io::Result<holdfast_device::DriveSpace> {
+        self.drive.space()
+    }
+    fn lock_identity(&self) -> Option<(u64, u64)> {
+        self.drive.lock_identity()
+    }
+}
+
+#[test]
+fn drives_are_looked_at_without_the_publish_lock() {
+    let (world, drives) = world(2);
+    let watched = drives.iter().map(|drive| {
+        let (looks, held) = Default::default();
+        Arc::new(Watched { drive: drive.clone(), pool: OnceLock::new(), looks, held })
+    });
+    let watched: Vec<Arc<Watched>> = watched.collect();
+    let each = |drive: &Arc<Watched>| PoolDrive {
+        drive: drive.clone(),
+        bytes: Some(64 * MIB),
+        domain: String::new(),
+    };
+    let clock = Arc::new(world.clock());
+    let pool =
+        Pool::create("tank", watched.iter().map(each).collect(), PoolOptions { clock, ..options(1) }).unwrap();
+    for drive in &watched {
+        drive.pool.set(pool.share()).unwrap();
+    }
+    pool.heartbeat().unwrap();
+    // Held up: what is written next needs a look first.
+    world.clock().advance(3_000_000_000);
+    let id = pool.write_egroup(2, &page(1), &[Birth::default()], Draw::Ordinary).unwrap();
+    pool.discard_egroup(id);
+    for drive in &watched {
+        assert_eq!((drive.looks.load(Ordering::Relaxed), drive.held.load(Ordering::Relaxed)), (2, 0));
+    }
+    let journal = pool.journal.lock();
+    assert_eq!(pool.membership(), journal.membership, "asked for without the lock, too");
+}
+
 #[test]
 fn a_full_pool_keeps_its_reserve_for_what_frees() {
     let (_, drives) = world(2);
