@@ -9,6 +9,7 @@ use holdfast_store::engine::{Engine, VolumeChange, VolumeCreate, VolumePolicy};
 use holdfast_store::error::Kind;
 use holdfast_store::ledger::Ledger;
 use holdfast_store::placement::PoolDrive;
+use holdfast_store::volume::{Volume, VolumeOptions};
 use rig::load::Load;
 use rig::{DRIVE_BYTES, ROOT, Rig, foundation, options};
 use std::sync::Arc;
@@ -308,6 +309,88 @@ fn the_rf_of_one_volume_of_a_group_is_its_own() {
     one.verify("one copy at least");
     [1, 3].into_iter().for_each(|at| vanish(&rig, at));
     two.verify("three copies, two drives gone");
+}
+
+/// Volumes of RF 3, 1 and 1 in one group: "z", "x" and "y".
+fn mixed(seed: u64) -> (Rig, [Load; 3]) {
+    let rig = Rig::create(seed, 4, options());
+    rig.engine.volume_create(&create("z", 3)).expect("a volume");
+    for name in ["x", "y"] {
+        rig.engine.volume_create(&VolumeCreate { group: Some("z".to_owned()), ..create(name, 1) }).expect("a volume");
+    }
+    let load = |name: &str, seed| {
+        let (files, rng) = (Default::default(), holdfast_device::Rng::from_seed(seed));
+        Load { volume: rig.mount(name), files, rng }
+    };
+    let loads = [load("z", seed), load("x", seed + 1), load("y", seed + 2)];
+    (rig, loads)
+}
+
+fn set_rf(rig: &Rig, name: &str, rf: u8) {
+    rig.engine.volume_set(name, &VolumeChange { rf: Some(rf), ..Default::default() }).expect("set");
+}
+
+/// Everything is as the volumes ask.
+fn assert_protected(rig: &Rig, when: &str) {
+    rig.engine.heal().expect("healed");
+    let report = rig.engine.fsck().expect("checked");
+    assert!(report.problems.is_empty(), "{when}: {:?}", report.problems);
+    let progress = rig.engine.pool().heal_progress();
+    assert!(progress.stuck.is_empty() && progress.things_left == 0, "{when}: {progress:?}");
+}
+
+/// Payload of a volume whose RF is raised, in a log segment of the old class that other volumes go on writing into: named by
+/// tables already (drained), only durable, or not even that.
+#[test]
+fn payload_in_an_open_segment_gets_the_copies_of_its_volume() {
+    for (seed, drained, flushed) in [(90, true, true), (93, false, true), (96, false, false)] {
+        for gone in 0..4 {
+            let (rig, [mut z, mut x, mut y]) = mixed(seed);
+            z.run(5);
+            x.run(5);
+            y.run(10);
+            if flushed {
+                rig.engine.flush().expect("flushed");
+            }
+            if drained {
+                rig.engine.groups()[0].drain_now().expect("drained");
+            }
+            set_rf(&rig, "y", 2);
+            assert_protected(&rig, "changed");
+            // The segment goes on, is full, and becomes an egroup.
+            x.run(100);
+            rig.engine.flush().expect("flushed");
+            rig.engine.settle().expect("settled");
+            assert_protected(&rig, "settled");
+            vanish(&rig, gone);
+            y.verify(&format!("drive {gone} of four is gone; drained {drained}, flushed {flushed}"));
+        }
+    }
+}
+
+/// Writes that looked at the RF before it was changed are logged after the walk.
+#[test]
+fn what_is_written_late_with_the_old_rf_is_found() {
+    for gone in 0..4 {
+        let rig = Rig::create(100, 4, options());
+        let mut load = Load::new(&rig, "v", 1, 100);
+        load.run(20);
+        let group = rig.engine.groups().swap_remove(0);
+        let branch = group.volumes().expect("volumes")[0].0;
+        // Nobody tells this one of the change.
+        let late = Volume::open(group, branch, VolumeOptions::default()).expect("opened");
+        set_rf(&rig, "v", 3);
+        assert_protected(&rig, "changed");
+        load.volume = late;
+        load.run(20);
+        rig.engine.flush().expect("flushed");
+        assert_protected(&rig, "nothing is known of it yet");
+        rig.engine.settle().expect("settled");
+        assert_protected(&rig, "settled");
+        vanish(&rig, gone);
+        vanish(&rig, (gone + 1) % 4);
+        load.verify("two of four drives are gone");
+    }
 }
 
 #[test]

@@ -23,8 +23,9 @@ pub struct CheckReport {
 
 impl Engine {
     /// Checks that the pool's records say what the groups' tables name: every named page is live, is counted as often
-    /// as it is named, reads and verifies; every slot has one owner; no slot is lost. Drains, compactions and
-    /// cleaning wait meanwhile; reads, writes and flushes go on.
+    /// as it is named, reads and verifies, and is protected as its volume asks, unless that is being brought about;
+    /// every slot has one owner; no slot is lost. Drains, compactions and cleaning wait meanwhile; reads, writes and
+    /// flushes go on.
     ///
     /// Errors: those of reading tables. What is wrong is no error, but in the report.
     pub fn fsck(&self) -> Result<CheckReport> {
@@ -36,6 +37,9 @@ impl Engine {
         for group in &groups {
             report.groups += 1;
             check_group(self, group, &mut named, &mut report)?;
+        }
+        if !self.is_unprotected() {
+            report.problems.extend(self.pool.check_protection(&self.asked()?)?);
         }
         let damaged = self.damage_warnings();
         if damaged.is_empty() {

@@ -5,13 +5,17 @@
 //! Invariants:
 //! - An egroup is lowered only when everything that names its pages was seen: a name that the walk does not know (a drain
 //!   may be under way) leaves it as it is.
-//! - What is written meanwhile has the new protection already.
+//! - What is named while a walk is under way, or after it, by a write or drain that began before the change, is found by the
+//!   drain that names it ([`Group::check_names`]): it asks for another walk. The drain looks at what the volumes ask for
+//!   after its names are published, a change of it is followed by a walk: one of the two sees the other.
 
 use super::Engine;
 use super::check::named_pages;
 use crate::error::{Error, Result};
 use crate::group::Group;
+use crate::placement::stronger;
 use holdfast_format::cell::Cell;
+use holdfast_format::inode::VolumeRecord;
 use holdfast_format::{BranchId, EgroupId, Protection, key};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,7 +27,9 @@ type Asked = BTreeMap<EgroupId, Protection>;
 impl Engine {
     /// The healer's step: walks all tables once, when there is a reason to. False: there is none.
     pub fn protect_step(&self) -> Result<bool> {
-        if !self.unprotected.swap(false, Ordering::AcqRel) {
+        // Both are taken: what either is about, this walk sees.
+        let (asked, found) = (self.unprotected.swap(false, Ordering::AcqRel), self.pool.take_unprotected());
+        if !asked && !found {
             return Ok(false);
         }
         let result = self.protect_all();
@@ -33,28 +39,47 @@ impl Engine {
         result.map(|()| true)
     }
 
+    /// Whether a walk is due.
+    pub(super) fn is_unprotected(&self) -> bool {
+        self.unprotected.load(Ordering::Acquire) || self.pool.is_unprotected()
+    }
+
+    /// 1. What the log holds for volumes that ask for more than its segments give, or in a class that nobody writes any
+    ///    more, becomes egroups.
+    /// 2. All tables are walked.
+    /// 3. Segments that the walk found to be too weak, though they are still written, are ended and become egroups, too.
+    /// 4. The egroups' records are changed.
     fn protect_all(&self) -> Result<()> {
-        let mut asked = Asked::new();
         for group in self.groups() {
-            let volumes = group.volumes()?;
-            let of = |record: &holdfast_format::inode::VolumeRecord| Protection {
-                rf: record.rf,
-                domain: record.policy.domain,
-            };
-            let protections: BTreeMap<BranchId, Protection> =
-                volumes.iter().map(|(branch, record)| (*branch, of(record))).collect();
+            let protections = protections_of(&group)?;
             let mut used: Vec<u8> = protections.values().map(|protection| protection.rf).collect();
             used.push(group.log().header_rf());
-            if group.leaves_classes(&used) {
-                // What the log holds becomes egroups, and segments of the old kind go.
-                group.relocate_log()?;
+            let most = protections.values().copied().reduce(stronger);
+            if most.is_some_and(|most| self.pool.has_weak_segments(group.id, most, &used)) {
+                group.flush_now()?;
                 group.log().leave_classes(&used)?;
+                group.relocate_log()?;
             }
-            self.ask(&group, &protections, &mut asked)?;
+        }
+        let asked = self.asked()?;
+        let weak = self.pool.weak_segments(&asked)?;
+        for group in self.groups().iter().filter(|_| !weak.is_empty()) {
+            if group.log().end_segments(&weak) {
+                group.relocate_log()?;
+            }
         }
         self.pool.conform(&asked)?;
         self.pool.look_anew();
         Ok(())
+    }
+
+    /// What the names of egroups ask for, by all tables.
+    pub(super) fn asked(&self) -> Result<Asked> {
+        let mut asked = Asked::new();
+        for group in self.groups() {
+            self.ask(&group, &protections_of(&group)?, &mut asked)?;
+        }
+        Ok(asked)
     }
 
     fn ask(
@@ -72,9 +97,16 @@ impl Engine {
             let cell = Cell::decode(level, value).map_err(|error| Error::decode("a cell", error))?;
             for ((egroup, _), _) in named_pages(level, &cell) {
                 let most = asked.entry(egroup).or_insert(*wanted);
-                (most.rf, most.domain) = (most.rf.max(wanted.rf), most.domain.max(wanted.domain));
+                *most = stronger(*most, *wanted);
             }
             Ok(())
         })
     }
+}
+
+fn protections_of(group: &Group) -> Result<BTreeMap<BranchId, Protection>> {
+    let of = |(branch, record): (BranchId, VolumeRecord)| {
+        (branch, Protection { rf: record.rf, domain: record.policy.domain })
+    };
+    Ok(group.volumes()?.into_iter().map(of).collect())
 }

@@ -9,14 +9,14 @@ use crate::metadata::io::{Points, TreeEdit, Version};
 use crate::mutants::mutant;
 use crate::oplog::place::Place;
 use crate::metadata::tree::{Compaction, Tree};
-use crate::placement::{Birth, Draw, Edit, GroupChange};
+use crate::placement::{Birth, Draw, Edit, GroupChange, stronger};
 use holdfast_format::cell::{self, Cell};
 use holdfast_format::checksum::checksum;
 use holdfast_format::inode::VolumeRecord;
 use holdfast_format::limits::BLOCK_BYTES;
 use holdfast_format::{BranchId, EgroupId, GROUP_BRANCH, Lsn, Protection, Stamp, key};
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -39,6 +39,9 @@ pub(super) struct Reclaim {
 
 /// Kept partial blocks, made whole: what their record will say.
 type Merged = BTreeMap<(Vec<u8>, Stamp), Vec<u8>>;
+
+/// Egroups that records name, and for which volume.
+type Names = BTreeSet<(BranchId, EgroupId)>;
 
 /// Fills the pages of one data egroup with merged blocks of one RF.
 struct Packer {
@@ -184,7 +187,8 @@ impl Group {
         }
         let points = self.points.lock().points();
         let (merged, egroups) = self.merge_partials(&view, &generation, &points)?;
-        let edit = self.build(&generation, &merged, &points).inspect_err(|_| {
+        let mut names = Names::new();
+        let edit = self.build(&generation, &merged, &points, &mut names).inspect_err(|_| {
             egroups.iter().for_each(|egroup| self.pool.discard_egroup(*egroup));
         })?;
         let (released, chain) = self.log.releasable(last);
@@ -202,14 +206,43 @@ impl Group {
         generation.pinned.lock().drain(..).for_each(|page| self.pool.unpin_page(page));
         self.drained.store(last.0, Ordering::Release);
         self.counters.drains.fetch_add(1, Ordering::Relaxed);
+        self.check_names(&names);
         Ok(())
     }
 
-    fn build(&self, generation: &Arc<Generation>, merged: &Merged, points: &Points) -> Result<TreeEdit> {
-        let mut versions = chunks(generation)
-            .flatten()
-            .map(|version| finished(version, generation, merged));
+    fn build(
+        &self,
+        generation: &Arc<Generation>,
+        merged: &Merged,
+        points: &Points,
+        names: &mut Names,
+    ) -> Result<TreeEdit> {
+        let mut versions = chunks(generation).flatten().map(|version| {
+            let finished = finished(version, generation, merged)?;
+            note_names(&finished, names);
+            Ok(finished)
+        });
         self.tree.build(&mut versions, points)
+    }
+
+    /// What was named just now may have been written for a volume that asked for less then, or be the copy of a page that
+    /// was: the healer brings it to what is asked for now.
+    fn check_names(&self, names: &Names) {
+        let weaker = || -> Result<bool> {
+            let volumes: BTreeMap<BranchId, VolumeRecord> = self.volumes()?.into_iter().collect();
+            let mut asked: BTreeMap<EgroupId, Protection> = BTreeMap::new();
+            for (branch, egroup) in names {
+                let Some(volume) = volumes.get(branch) else { continue };
+                let wanted = Protection { rf: volume.rf, domain: volume.policy.domain };
+                let most = asked.entry(*egroup).or_insert(wanted);
+                *most = stronger(*most, wanted);
+            }
+            self.pool.any_weaker(&asked)
+        };
+        // Where it cannot be told, the walk finds out.
+        if weaker().unwrap_or(true) {
+            self.pool.note_unprotected();
+        }
     }
 
     /// Step 2. Every partial version that is the newest of its block or seen by a point becomes a whole one.
@@ -424,6 +457,12 @@ impl Group {
         self.log.released(&released);
         Ok(())
     }
+}
+
+fn note_names(version: &Version, names: &mut Names) {
+    let Some(branch) = key::parts(&version.key).map(|parts| parts.branch) else { return };
+    let pages = version.value.as_ref().map(|value| super::commit::shared_pages(&version.key, value));
+    names.extend(pages.unwrap_or_default().first().map(|(egroup, _)| (branch, *egroup)));
 }
 
 /// A version as its table will hold it. A partial version that nobody sees becomes a hole, which the build drops.

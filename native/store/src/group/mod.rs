@@ -182,12 +182,6 @@ impl Group {
         self.log.raise_header_rf(rf);
     }
 
-    /// Whether its log has segments of an RF class that is neither its headers' nor any volume's.
-    pub fn leaves_classes(&self, used: &[u8]) -> bool {
-        let segments = self.pool.group(self.id).map(|record| record.segments).unwrap_or_default();
-        segments.iter().any(|segment| !used.contains(&segment.rf))
-    }
-
     /// Copies that a write of this group needs to count, and what it does with fewer: fail, or wait.
     pub fn set_copies_min(&self, copies_min: u8, fail_below: bool) {
         self.log.set_copies_min(copies_min, fail_below);

@@ -25,7 +25,7 @@ use holdfast_format::{EgroupId, GroupId, Lsn, Row};
 use parking_lot::{Condvar, Mutex};
 use reservation::{Cost, Reservation};
 pub use schedule::Turns;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
@@ -256,6 +256,25 @@ impl Log {
             return Ok(());
         }
         self.pool.publish(Edit { segments_released: unused, ..Edit::default() })
+    }
+
+    /// Ends those of the segments that are open and were begun; false when none of them is part of this log. They go with
+    /// the next drain.
+    pub fn end_segments(&self, segments: &BTreeSet<EgroupId>) -> bool {
+        let mut writer = self.writer.lock();
+        let mut ended = false;
+        for class in 0..3 {
+            let ends = |open: &mut frames::Open| open.next_page > 0 && segments.contains(&open.used.egroup);
+            if let Some(open) = writer.open[class].take_if(ends) {
+                writer.done.push(open.used);
+                ended = true;
+            }
+        }
+        if ended {
+            self.end_step();
+            self.settle(&writer);
+        }
+        ended || writer.done.iter().any(|used| segments.contains(&used.egroup))
     }
 
     pub fn failure(&self) -> Option<Error> {

@@ -236,14 +236,16 @@ impl Pool {
         first.is_some()
     }
 
-    /// False when a page came alive or was pinned meanwhile: then nothing happens.
+    /// False when a page came alive or was pinned meanwhile, or more copies were asked for: then nothing happens.
     fn publish_moves(&self, moved: &[(&Victim, u16)], target: EgroupId) -> Result<bool> {
         let mut journal = self.journal.lock();
         let mut change = Change::new(self);
         for (victim, base) in moved {
             let now = change.egroup(victim.id)?.map(|record| record.clone());
             let Some(now) = now else { continue };
-            let same = now.copies == victim.record.copies && now.live.is_within(&victim.record.live);
+            let same = now.copies == victim.record.copies
+                && now.protection() == victim.record.protection()
+                && now.live.is_within(&victim.record.live);
             if !same || self.is_pinned(victim.id, &now) {
                 return Ok(false);
             }

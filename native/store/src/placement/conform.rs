@@ -4,8 +4,9 @@ use super::Pool;
 use super::publish::Change;
 use crate::error::Result;
 use holdfast_format::egroup::{EgroupRecord, EgroupState};
-use holdfast_format::{EgroupId, Protection};
-use std::collections::BTreeMap;
+use holdfast_format::{EgroupId, GroupId, Protection};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 
 /// Records that one edit changes.
 const RECORDS_PER_EDIT_MAX: usize = 256;
@@ -18,18 +19,21 @@ fn wanted(id: EgroupId, record: &EgroupRecord, asked: &BTreeMap<EgroupId, Protec
     let names: &[EgroupId] = if record.sources.is_empty() { &[id] } else { &record.sources };
     let mut known = names.iter().filter_map(|name| asked.get(name));
     let first = *known.next()?;
-    let most = known.fold(first, |most, next| Protection {
-        rf: most.rf.max(next.rf),
-        domain: most.domain.max(next.domain),
-    });
+    let most = known.copied().fold(first, stronger);
     let all_known = names.iter().all(|name| asked.contains_key(name));
     let now = record.protection();
-    let safe = if all_known {
-        most
-    } else {
-        Protection { rf: most.rf.max(now.rf), domain: most.domain.max(now.domain) }
-    };
+    let safe = if all_known { most } else { stronger(most, now) };
     (safe != now).then_some(safe)
+}
+
+/// The copies of the one that has more, as far apart as the one whose are farther.
+pub fn stronger(one: Protection, other: Protection) -> Protection {
+    Protection { rf: one.rf.max(other.rf), domain: one.domain.max(other.domain) }
+}
+
+/// Whether `now` is less than what is asked for.
+fn is_weaker(now: Protection, asked: Protection) -> bool {
+    stronger(now, asked) != now
 }
 
 impl Pool {
@@ -73,5 +77,69 @@ impl Pool {
         }
         self.commit(&mut journal, change, &|| {})?;
         Ok(changed)
+    }
+
+    /// Segments of logs that hold named pages of which more is asked than the segments give.
+    pub fn weak_segments(&self, asked: &BTreeMap<EgroupId, Protection>) -> Result<BTreeSet<EgroupId>> {
+        let mut weak = BTreeSet::new();
+        self.scan_egroups(EgroupId(0), &mut |id, record| {
+            let asked = asked.get(&id).filter(|_| record.state == EgroupState::Log);
+            weak.extend(asked.filter(|asked| is_weaker(record.protection(), **asked)).map(|_| id));
+            Ok(true)
+        })?;
+        Ok(weak)
+    }
+
+    /// Whether a group's log has segments that give less than the most that is asked for, or of an RF class that is not
+    /// `used`.
+    pub fn has_weak_segments(&self, group: GroupId, most: Protection, used: &[u8]) -> bool {
+        let segments = self.group(group).map(|record| record.segments).unwrap_or_default();
+        segments.iter().any(|segment| {
+            let record = self.egroup(segment.egroup).ok().flatten();
+            !used.contains(&segment.rf) || record.is_none_or(|record| is_weaker(record.protection(), most))
+        })
+    }
+
+    /// Whether one of the egroups, wherever its pages lie now, gives less than is asked for.
+    pub fn any_weaker(&self, asked: &BTreeMap<EgroupId, Protection>) -> Result<bool> {
+        for (id, asked) in asked {
+            let Some(record) = self.egroup(*id)? else { continue };
+            let targets: Vec<EgroupId> = match record.state {
+                EgroupState::Moved => record.parts.iter().map(|part| part.target).collect(),
+                EgroupState::Data | EgroupState::Log => vec![*id],
+            };
+            for id in targets {
+                if self.egroup(id)?.is_some_and(|record| is_weaker(record.protection(), *asked)) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// One sentence for each egroup that gives less than the names of its pages ask for.
+    pub fn check_protection(&self, asked: &BTreeMap<EgroupId, Protection>) -> Result<Vec<String>> {
+        let mut problems = Vec::new();
+        for (id, wanted) in asked {
+            if self.any_weaker(&BTreeMap::from([(*id, *wanted)]))? {
+                let record = self.egroup(*id)?;
+                let now = record.map(|record| (record.state, record.rf, record.domain));
+                problems.push(format!("egroup {id} is kept as {now:?}, its volumes ask for {wanted:?}"));
+            }
+        }
+        Ok(problems)
+    }
+
+    /// Something is named that is protected less than its volume asks: the next walk changes that.
+    pub fn note_unprotected(&self) {
+        self.unprotected.store(true, Ordering::Release);
+    }
+
+    pub fn is_unprotected(&self) -> bool {
+        self.unprotected.load(Ordering::Acquire)
+    }
+
+    pub fn take_unprotected(&self) -> bool {
+        self.unprotected.swap(false, Ordering::AcqRel)
     }
 }
