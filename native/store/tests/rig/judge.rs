@@ -1,11 +1,11 @@
 //! Judges the states that a crash can leave: each must open, be the state at one LSN that the promises allow, and work.
 
-use super::player::{MOMENT, Moment, Player, States, group_texts, mount, options};
+use super::player::{MOMENT, Moment, Plan, Player, States, group_texts, mount, options};
 use super::step::{self, PHASE, PHASE_OPEN, Step};
 use super::tree::difference;
 use super::{ROOT, Rings, foundation, manifest};
 use holdfast_device::sim::{CrashKind, CrashOptions, CrashState, Trace};
-use holdfast_device::{Drive, Rng, SharedMemory, SimWorld};
+use holdfast_device::{Rng, SharedMemory, SimWorld};
 use holdfast_format::{GroupId, ROOT_INO};
 use holdfast_store::api::{FileSystem, WriteFlags};
 use holdfast_store::engine::Engine;
@@ -21,9 +21,20 @@ const STATES_PER_EVENT: u64 = 24;
 pub struct Budget {
     /// States of one step in one trace, about.
     pub states_per_step: usize,
+    /// And of mending and healing.
+    pub states_per_repair: usize,
     /// Every so many judged states a recovery is crashed, too.
     pub recursion_every: usize,
     pub recursion_states: usize,
+}
+
+impl Budget {
+    fn states_of(&self, step: Step) -> u64 {
+        match step {
+            Step::Mend | Step::HealCopy | Step::HealEdit => self.states_per_repair as u64,
+            _ => self.states_per_step as u64,
+        }
+    }
 }
 
 /// What was judged.
@@ -62,9 +73,8 @@ pub struct Judge<'a> {
     pub tally: Tally,
 }
 
-fn start(world: &SimWorld, rings: &Rings, seed: u64) -> holdfast_store::error::Result<Arc<Engine>> {
-    let drives = world.drives().into_iter().map(|drive| Arc::new(drive) as Arc<dyn Drive>).collect();
-    Engine::open_on(drives, options(), foundation(world, rings, seed))
+fn start(plan: &Plan, world: &SimWorld, rings: &Rings, seed: u64) -> holdfast_store::error::Result<Arc<Engine>> {
+    Engine::open_on(plan.drives_left(world), options(), foundation(world, rings, seed))
 }
 
 fn rings_of(memories: &BTreeMap<GroupId, SharedMemory>) -> Rings {
@@ -117,7 +127,7 @@ impl<'a> Judge<'a> {
         for (number, state) in trace.crash_states(enumeration).enumerate() {
             let step = self.step_at(state.position);
             let share = per_step.get(&step).copied().unwrap_or(1).max(1) * STATES_PER_EVENT;
-            if !self.rng.chance((self.budget.states_per_step as u64).min(share), share) {
+            if !self.rng.chance(self.budget.states_of(step).min(share), share) {
                 continue;
             }
             self.judge_state(&state, kind, step, number).map_err(|problem| {
@@ -164,7 +174,7 @@ impl<'a> Judge<'a> {
         let rings = if kind == CrashKind::Kill { rings_of(&before.rings) } else { Rings::default() };
         let world = state.world(number as u64);
         let engine =
-            start(&world, &rings, number as u64).map_err(|error| format!("does not open: {error}"))?;
+            start(&player.plan, &world, &rings, number as u64).map_err(|error| format!("does not open: {error}"))?;
         let replayed_ring = engine
             .groups()
             .iter()
@@ -178,7 +188,7 @@ impl<'a> Judge<'a> {
         work_on(&engine, volumes, number)?;
         if number.is_multiple_of(4) {
             drop(engine);
-            second_start(&world, &found)?;
+            second_start(&player.plan, &world, &found)?;
         }
         self.tally.distinct += 1;
         if kind == CrashKind::Kill && replayed_ring {
@@ -234,7 +244,7 @@ impl<'a> Judge<'a> {
             return Ok(());
         }
         // A superblock may already say that the record was durable: then it is missed.
-        let Ok(engine) = start(&world, &Rings::default(), 9) else { return Ok(()) };
+        let Ok(engine) = start(&self.player.plan, &world, &Rings::default(), 9) else { return Ok(()) };
         let told = |problem: String| format!("without the newest manifest record: {problem}");
         let (found, _volumes) = look(&engine).map_err(told)?;
         same(first, &found).map_err(told)?;
@@ -255,7 +265,7 @@ impl<'a> Judge<'a> {
         world.start_trace();
         world.mark(PHASE, PHASE_OPEN);
         let rings = rings_of(&memories);
-        drop(start(&world, &rings, 7).map_err(|error| format!("does not open twice: {error}"))?);
+        drop(start(&self.player.plan, &world, &rings, 7).map_err(|error| format!("does not open twice: {error}"))?);
         let trace = world.take_trace().ok_or("no trace")?;
         let steps = step::steps(trace.events(), u64::MAX, &mut BTreeMap::new());
         let enumeration = CrashOptions {
@@ -279,7 +289,7 @@ impl<'a> Judge<'a> {
                     states[at].position, states[at].choice
                 )
             };
-            let engine = start(&world, &rings_of(&memories), 8)
+            let engine = start(&self.player.plan, &world, &rings_of(&memories), 8)
                 .map_err(|error| told(format!("does not open: {error}")))?;
             let (found, _volumes) = look(&engine).map_err(told)?;
             same(first, &found).map_err(told)?;
@@ -355,9 +365,9 @@ fn work_on(engine: &Engine, volumes: BTreeMap<String, Arc<Volume>>, number: usiz
 }
 
 /// A power cut after the work: everything is as it was found, and what was written since is there.
-fn second_start(world: &SimWorld, found: &Found) -> Result<(), String> {
+fn second_start(plan: &Plan, world: &SimWorld, found: &Found) -> Result<(), String> {
     let engine =
-        start(world, &Rings::default(), 5).map_err(|error| format!("does not open again: {error}"))?;
+        start(plan, world, &Rings::default(), 5).map_err(|error| format!("does not open again: {error}"))?;
     let volumes = mount_all(&engine)?;
     for (name, volume) in &volumes {
         let ino = volume

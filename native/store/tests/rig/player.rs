@@ -142,6 +142,18 @@ pub struct Moment {
 
 pub const MOMENT: &str = "moment";
 
+/// Of a wounded plan: the drive that is lost, and the one of which one block in so many is wrong.
+const LOST: usize = 0;
+const ROTTEN: usize = 1;
+const ROT_ONE_IN: u64 = 2;
+/// A drive that is missing is waited for so long before its copies are made anew.
+const GRACE_NS: u64 = (holdfast_format::limits::MISSING_GRACE_S + 1) * 1_000_000_000;
+/// What is written before it is lost.
+const FAT_ROUNDS: u64 = 8;
+const FAT_BYTES: u64 = 70_000;
+/// Operations between two healings.
+const HEAL_EVERY: usize = 6;
+
 /// States of the groups by LSN, as text.
 pub type States = BTreeMap<GroupId, BTreeMap<u64, Arc<str>>>;
 
@@ -153,6 +165,8 @@ pub struct Plan {
     /// RF of the volumes, in turn; all in one group when `shared`.
     pub rfs: &'static [u8],
     pub shared: bool,
+    /// Before the trace a drive is lost and another one rots: copies are mended as they are read, and made anew.
+    pub wounded: bool,
     /// Operations before the trace, and in it.
     pub before: usize,
     pub recorded: usize,
@@ -188,6 +202,8 @@ pub struct Player {
     next_volume: u32,
     fill: u8,
     recording: bool,
+    /// One drive is not there any more.
+    lost: bool,
     /// Newest LSN before the last call that changed a volume; by inode, what it looked like and an LSN that its last
     /// change is not below; what was promised to be durable, by fsync and the like.
     began: BTreeMap<String, u64>,
@@ -235,6 +251,20 @@ pub fn group_texts(
     Ok(texts)
 }
 
+impl Plan {
+    /// The drives that are there when the trace is made.
+    pub fn drives_left(&self, world: &SimWorld) -> Vec<Arc<dyn Drive>> {
+        drives_of(world, self.wounded)
+    }
+}
+
+/// All drives of a world, or all but the lost one.
+fn drives_of(world: &SimWorld, lost: bool) -> Vec<Arc<dyn Drive>> {
+    let gone = |at: &usize| lost && *at == LOST;
+    let drives = world.drives().into_iter().enumerate().filter(|(at, _)| !gone(at));
+    drives.map(|(_, drive)| Arc::new(drive) as Arc<dyn Drive>).collect()
+}
+
 impl Player {
     pub fn new(plan: Plan) -> Self {
         let world = SimWorld::new(plan.seed);
@@ -259,6 +289,7 @@ impl Player {
             next_volume: 0,
             fill: 0,
             recording: false,
+            lost: false,
             began: BTreeMap::new(),
             seen: BTreeMap::new(),
             fsynced: None,
@@ -279,10 +310,17 @@ impl Player {
         for _ in 0..self.plan.before {
             self.step();
         }
+        if self.plan.wounded {
+            self.wound();
+        }
         self.world.start_trace();
         self.recording = true;
         self.note();
-        for _ in 0..self.plan.recorded {
+        for at in 0..self.plan.recorded {
+            if self.plan.wounded && at % HEAL_EVERY == HEAL_EVERY - 1 {
+                self.heal();
+                self.note();
+            }
             self.step();
             self.note();
         }
@@ -291,6 +329,49 @@ impl Player {
             self.note();
         }
         self.recording = false;
+    }
+
+    /// One drive is not there at the next start, and blocks of another one have rotted meanwhile.
+    fn wound(&mut self) {
+        self.fatten().expect("written");
+        self.engine().flush().expect("flushed");
+        self.engine().groups().iter().for_each(|group| self.all_synced(group));
+        self.leave();
+        self.lost = true;
+        let rotten = self.world.drives()[ROTTEN].clone();
+        for (file, bytes) in rotten.files().into_iter().filter(|(file, _)| file.starts_with("slab-")) {
+            for offset in (0..bytes).step_by(4096) {
+                let block = rotten.read_raw(&file, offset, 4096).expect("a block of the slab");
+                if block.iter().any(|byte| *byte != 0) && self.rng.chance(1, ROT_ONE_IN) {
+                    rotten.flip_bit(&file, offset + self.below(4096), self.below(8) as u8);
+                }
+            }
+        }
+        self.enter();
+    }
+
+    /// Something to lose: egroups and tables, sealed.
+    fn fatten(&mut self) -> FsResult<()> {
+        for round in 0..FAT_ROUNDS {
+            self.play_one(O::Create);
+            let Some((name, volume)) = self.pick_volume() else { continue };
+            let ino = volume.create(&ROOT, ROOT_INO, format!("fat {round}").as_bytes(), 0o644)?.ino;
+            self.write(&volume, ino, 0, FAT_BYTES)?;
+            volume.forget(ino, 1);
+            self.group_of(&name).expect("the volume's group").drain_now()?;
+        }
+        Ok(())
+    }
+
+    /// Makes the lost copies anew.
+    fn heal(&mut self) {
+        self.told("heal".into());
+        // Any start may have been since the last time.
+        self.world.clock().advance(GRACE_NS);
+        let engine = self.engine();
+        self.phase(step::PHASE_HEAL, || engine.heal()).unwrap_or_else(|error| {
+            panic!("seed {}: healing: {error}\n{}", self.plan.seed, self.log.join("\n"))
+        });
     }
 
     pub fn engine(&self) -> Arc<Engine> {
@@ -343,7 +424,11 @@ impl Player {
             .iter()
             .any(|(group, lsn)| self.states.get(group).is_none_or(|states| !states.contains_key(lsn)));
         if changed {
-            let texts = group_texts(&engine, &self.volumes).unwrap_or_else(|error| {
+            let looked = match self.plan.wounded {
+                true => self.phase(step::PHASE_MEND, || group_texts(&engine, &self.volumes)),
+                false => group_texts(&engine, &self.volumes),
+            };
+            let texts = looked.unwrap_or_else(|error| {
                 panic!("seed {}: {error:?}\n{}", self.plan.seed, self.log.join("\n"))
             });
             for (group, text) in texts {
@@ -567,16 +652,27 @@ impl Player {
     /// A clean end or a kill, then a start on the same drives and rings.
     fn restart(&mut self, clean: bool) {
         self.told(if clean { "close and open".into() } else { "kill and open".into() });
-        let engine = self.engine.take().expect("an engine is running");
-        self.volumes.clear();
-        self.held.clear();
         if clean {
+            let engine = self.engine();
+            self.volumes.clear();
             engine.close().expect("closed");
             engine.groups().iter().for_each(|group| self.all_synced(group));
         }
-        drop(engine);
+        self.leave();
+        self.enter();
+    }
+
+    /// The process ends.
+    fn leave(&mut self) {
+        self.volumes.clear();
+        self.held.clear();
+        drop(self.engine.take().expect("an engine is running"));
+    }
+
+    /// A start on the drives and rings that are there.
+    fn enter(&mut self) {
         self.world.mark(step::PHASE, step::PHASE_OPEN);
-        let drives = self.world.drives().into_iter().map(|drive| Arc::new(drive) as Arc<dyn Drive>).collect();
+        let drives = drives_of(&self.world, self.lost);
         let foundation = super::foundation(&self.world, &self.rings, self.rng.next_u64());
         let engine = Engine::open_on(drives, options(), foundation).unwrap_or_else(|error| {
             panic!("seed {}: opening: {error}\n{}", self.plan.seed, self.log.join("\n"))

@@ -46,6 +46,11 @@ pub enum Step {
     /// Groups that come and go.
     GroupEdit,
     SlabCreate,
+    /// A copy that a read found wrong is written again.
+    Mend,
+    /// Lost copies: content in fresh slots, the edit that names them.
+    HealCopy,
+    HealEdit,
     /// Recovery mends or relogs, whatever it writes.
     Recovery,
     Other,
@@ -57,6 +62,8 @@ pub const PHASE_WORK: u64 = 0;
 pub const PHASE_COMPACT: u64 = 1;
 pub const PHASE_CLEAN: u64 = 2;
 pub const PHASE_OPEN: u64 = 3;
+pub const PHASE_MEND: u64 = 4;
+pub const PHASE_HEAL: u64 = 5;
 
 /// Step of every event, by index. `used`: slots (drive, file, offset) that hold something when the trace begins.
 pub fn steps(events: &[Event], slot_bytes: u64, used: &mut BTreeMap<(usize, String, u64), ()>) -> Vec<Step> {
@@ -80,6 +87,11 @@ fn step(event: &Event, phase: u64, slot_bytes: u64, used: &mut BTreeMap<(usize, 
             let Some(first) = set.first() else { return Step::Other };
             if first.file.starts_with("slab-") {
                 let again = reused(set, slot_bytes, used);
+                match phase {
+                    PHASE_MEND => return Step::Mend,
+                    PHASE_HEAL => return Step::HealCopy,
+                    _ => {}
+                }
                 let step = slab_step(set, phase, slot_bytes);
                 if again && step != Step::OtherPayload { Step::Reuse } else { step }
             } else if &*first.file == "manifest" {
@@ -137,6 +149,7 @@ fn manifest_step(record: &[u8], phase: u64) -> Step {
     match head.kind {
         RecordKind::Header => return Step::AreaHeader,
         RecordKind::Snapshot => return Step::AreaSnapshot,
+        RecordKind::Edit if phase == PHASE_HEAL => return Step::HealEdit,
         RecordKind::Edit => {}
     }
     let body = &record[RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + head.body_bytes as usize];
