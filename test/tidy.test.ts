@@ -44,6 +44,7 @@ const DAEMON_VERB = "src/cli/verbs/daemon.ts";
 /** Rust tests that cargo skips: not checks of their own, but started by another test or by hand. */
 const IGNORED: readonly string[] = [
   "native/format/tests/bytes/fuzz.rs: grow_the_corpus",
+  "native/fuse/src/handler/fuzz.rs: grow_the_corpus",
   "native/fuse/tests/server/mod.rs: serve_until_killed",
   "native/store/tests/crash.rs: one_seed",
 ];
