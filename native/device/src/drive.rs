@@ -89,6 +89,14 @@ pub fn trouble(error: &io::Error) -> Trouble {
     }
 }
 
+/// Zeroes in one write of a [`prefill`].
+const PREFILL_PIECE_BYTES: usize = 256 << 10;
+
+#[repr(align(4096))]
+struct Zeroes([u8; 4096]);
+
+static ZEROES: Zeroes = Zeroes([0; 4096]);
+
 /// Sources of one read at most.
 pub const SOURCES_MAX: usize = 8;
 
@@ -110,9 +118,8 @@ pub trait Drive: Send + Sync {
     fn write(&self, file: FileId, offset: u64, slices: &[&[u8]], durability: Durability) -> io::Result<()>;
     /// Everything that was written before this call is durable when it returns.
     fn flush(&self) -> io::Result<()>;
-    /// Makes later overwrites of the range cheap: writes zeroes into it, durably, unless they are cheap already. Content
-    /// must be dead.
-    fn prefill(&self, file: FileId, offset: u64, bytes: u64) -> io::Result<()>;
+    /// Whether overwriting the range changes nothing but its blocks, as far as is known; if not, [`prefill`] makes it so.
+    fn is_cheap(&self, file: FileId, offset: u64, bytes: u64) -> io::Result<bool>;
     fn space(&self) -> io::Result<DriveSpace>;
     /// Device and inode of the file whose lock keeps other programs of this kernel off the drive, while it is held.
     fn lock_identity(&self) -> Option<(u64, u64)>;
@@ -130,6 +137,36 @@ pub trait Drive: Send + Sync {
     fn as_sim(&self) -> Option<&crate::sim::SimDrive> {
         None
     }
+}
+
+/// Makes overwrites of `bytes` at each of the places cheap: writes zeroes there, durably and in parallel, unless they are
+/// cheap already. Content must be dead. One result per place.
+pub fn prefill(places: &[Source<'_>], bytes: u64) -> Vec<io::Result<()>> {
+    let mut results: Vec<io::Result<()>> = places.iter().map(|_| Ok(())).collect();
+    for from in (0..bytes).step_by(PREFILL_PIECE_BYTES) {
+        let piece = (bytes - from).min(PREFILL_PIECE_BYTES as u64) as usize;
+        let part = |at: usize| &ZEROES.0[..(piece - at).min(ZEROES.0.len())];
+        let zeroes: Vec<&[u8]> = (0..piece).step_by(ZEROES.0.len()).map(part).collect();
+        let (mut numbers, mut writes) = (Vec::new(), Vec::new());
+        for (number, place) in places.iter().enumerate() {
+            if results[number].is_err() {
+                continue;
+            }
+            let offset = place.offset + from;
+            match place.drive.is_cheap(place.file, offset, piece as u64) {
+                Ok(true) => {}
+                Ok(false) => {
+                    numbers.push(number);
+                    writes.push(Write { drive: place.drive, file: place.file, offset, slices: &zeroes });
+                }
+                Err(error) => results[number] = Err(error),
+            }
+        }
+        for (number, result) in numbers.into_iter().zip(write_durable(&writes)) {
+            results[number] = result;
+        }
+    }
+    results
 }
 
 /// Reads from the first of `sources` (at most [`SOURCES_MAX`]); when it has not answered after `patience_ns` the next one

@@ -262,15 +262,13 @@ impl Drive for RealDrive {
         Ok(())
     }
 
-    fn prefill(&self, file: FileId, offset: u64, bytes: u64) -> io::Result<()> {
+    fn is_cheap(&self, file: FileId, offset: u64, bytes: u64) -> io::Result<bool> {
         self.check_flushed()?;
         let file = self.file(file)?;
-        let lost = |_: &io::Error| self.flush_failed.store(true, Ordering::Release);
-        if self.flush_domain.is_some() && file.is_settled(offset, bytes).inspect_err(lost)? {
-            return Ok(());
+        if self.flush_domain.is_none() {
+            return Ok(file.is_written(offset, bytes).unwrap_or(true));
         }
-        file.prefill(offset, bytes)?;
-        file.sync_data().inspect_err(lost)
+        file.is_settled(offset, bytes).inspect_err(|_| self.flush_failed.store(true, Ordering::Release))
     }
 
     fn space(&self) -> io::Result<DriveSpace> {

@@ -55,6 +55,7 @@ struct WorldState {
     trace: Option<Trace>,
     /// The next durable set was under way together with the one before it.
     join_next: bool,
+    cheap: bool,
     power: Power,
     /// `None`: not wanted.
     digest: Option<Digest>,
@@ -74,6 +75,7 @@ impl SimWorld {
             drives: Vec::new(),
             trace: None,
             join_next: false,
+            cheap: true,
             power: Power::default(),
             digest: None,
         };
@@ -113,6 +115,12 @@ impl SimWorld {
     /// Notes in the trace that the program got somewhere: acknowledged an op, reached a step.
     pub fn mark(&self, name: &'static str, value: u64) {
         self.state.lock().record(Event::Mark { name, value });
+    }
+
+    /// Whether drives say that overwriting is cheap everywhere (so at first), or nowhere: then logs are made ready with
+    /// zeroes.
+    pub fn set_cheap(&self, cheap: bool) {
+        self.state.lock().cheap = cheap;
     }
 
     /// The next event, if it is a durable write right after another one, counts as having been under way together with
@@ -283,7 +291,10 @@ impl SimDrive {
 }
 
 fn join(slices: &[&[u8]]) -> Content {
-    Content::Bytes(Arc::from(slices.concat()))
+    match slices.iter().flat_map(|slice| slice.iter()).all(|byte| *byte == 0) {
+        true => Content::Zeroes(slices.iter().map(|slice| slice.len() as u64).sum()),
+        false => Content::Bytes(Arc::from(slices.concat())),
+    }
 }
 
 /// Writes to drives of one world that are under way together: a crash takes or leaves each independently.
@@ -438,8 +449,14 @@ impl Drive for SimDrive {
         })
     }
 
-    fn prefill(&self, file: FileId, offset: u64, bytes: u64) -> io::Result<()> {
-        self.change(file, offset, Content::Zeroes(bytes), Durability::Durable)
+    /// As the world says: [`SimWorld::set_cheap`].
+    fn is_cheap(&self, file: FileId, offset: u64, bytes: u64) -> io::Result<bool> {
+        let clock = &self.world.clock;
+        self.world.with(self.index, |state, index| {
+            let name = state.drives[index].file(file)?;
+            state.drives[index].strike(clock, Call::Other, Some((&name, &(offset..offset + bytes))))?;
+            Ok(state.cheap)
+        })
     }
 
     fn space(&self) -> io::Result<DriveSpace> {

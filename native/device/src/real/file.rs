@@ -13,13 +13,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::directory::{Directory, check, last_error, stat};
-use super::settled::Settled;
+use super::settled::{self, Settled};
 use crate::aligned::{AlignedBuffer, DIRECT_ALIGNMENT};
 use crate::drive::Durability;
 
 /// More slices than the kernel takes in one call are gathered or written in parts.
 pub(super) const SLICES_MAX: usize = 1024;
-const PREFILL_PIECE_BYTES: usize = 1 << 20;
 
 /// An aligned read of a drive's file, for a ring. Keeps the descriptor open.
 pub struct DirectRead {
@@ -178,17 +177,9 @@ impl DriveFile {
     }
 
     /// Zeroes a range. With a sync afterwards later writes find written blocks.
-    pub(super) fn prefill(&self, offset: u64, bytes: u64) -> io::Result<()> {
-        self.check_range(offset, bytes)?;
-        let zeroes = AlignedBuffer::zeroed(PREFILL_PIECE_BYTES);
-        let mut done = 0;
-        while done < bytes {
-            let piece = (bytes - done).min(PREFILL_PIECE_BYTES as u64) as usize;
-            let at = offset + done;
-            write_all(self.descriptor_for(at, piece), at, &[&zeroes[..piece]], 0)?;
-            done += piece as u64;
-        }
-        Ok(())
+    /// Whether the range has ordinary, written blocks. `None`: the file system does not tell.
+    pub(super) fn is_written(&self, offset: u64, bytes: u64) -> Option<bool> {
+        settled::is_written(self.buffered.as_raw_fd(), offset, bytes)
     }
 
     pub(super) fn sync_data(&self) -> io::Result<()> {

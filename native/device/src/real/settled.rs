@@ -81,7 +81,7 @@ impl Settled {
                 sync()?;
                 self.synced.store(true, Ordering::Release);
             }
-            if !is_written(descriptor, chunk * CHUNK_BYTES, CHUNK_BYTES) {
+            if is_written(descriptor, chunk * CHUNK_BYTES, CHUNK_BYTES) != Some(true) {
                 return Ok(false);
             }
             word.fetch_or(bit, Ordering::AcqRel);
@@ -90,21 +90,21 @@ impl Settled {
     }
 }
 
-/// Whether the file system has ordinary, written blocks for the whole range. False when it cannot tell.
-fn is_written(descriptor: RawFd, start: u64, length: u64) -> bool {
+/// Whether the file system has ordinary, written blocks for the whole range. `None`: it cannot tell.
+pub(super) fn is_written(descriptor: RawFd, start: u64, length: u64) -> Option<bool> {
     let mut request = Request { start, length, extent_count: EXTENTS_MAX as u32, ..Request::default() };
     // SAFETY: the descriptor is open; the request is laid out as the kernel expects, with room for `extent_count`.
     let answer = unsafe { libc::ioctl(descriptor, FS_IOC_FIEMAP, &mut request) };
     if answer != 0 {
-        return false;
+        return None;
     }
     let mut reached = start;
     for extent in request.extents.iter().take(request.mapped_extents as usize) {
         let ordinary = extent.flags & !(FIEMAP_EXTENT_LAST | FIEMAP_EXTENT_MERGED) == 0;
         if !ordinary || extent.logical > reached {
-            return false;
+            return Some(false);
         }
         reached = reached.max(extent.logical + extent.length);
     }
-    reached >= start + length
+    Some(reached >= start + length)
 }

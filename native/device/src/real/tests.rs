@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
-use crate::drive::{Source, read_first};
+use crate::drive::{Source, prefill, read_first};
 use crate::{AlignedBuffer, Rng, Write};
 
 /// A directory of its own that goes away with the value.
@@ -137,7 +137,8 @@ fn ranges_past_the_end_are_refused() {
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{offset}");
         }
     }
-    assert_eq!(drive.prefill(file, 4096, 8192).unwrap_err().kind(), ErrorKind::InvalidInput);
+    let beyond = [Source { drive: &drive, file, offset: 4096 }];
+    assert_eq!(prefill(&beyond, 8192)[0].as_ref().unwrap_err().kind(), ErrorKind::InvalidInput);
     assert_eq!(drive.read(file, 8000, &mut [0; 193]).unwrap_err().kind(), ErrorKind::UnexpectedEof);
     assert_eq!(drive.bytes(file).unwrap(), 8192);
 }
@@ -153,7 +154,7 @@ fn prefill_settles_its_range_and_touches_nothing_else() {
     drive.write(file, bytes - 8192, &[&ones], Durability::Durable).unwrap();
     let settled = || drive.file(file).unwrap().is_settled(0, bytes).unwrap();
     assert!(!settled());
-    drive.prefill(file, 8192, bytes - 16384).unwrap();
+    prefill(&[Source { drive: &drive, file, offset: 8192 }], bytes - 16384).pop().unwrap().unwrap();
     assert_eq!(settled(), drive.flush_domain.is_some());
     let mut expected = vec![0; bytes as usize];
     expected[..8192].fill(1);

@@ -37,7 +37,7 @@ pub(super) fn hash_bytes(seed: u64, bytes: &[u8]) -> u64 {
     mix(hash)
 }
 
-/// Bytes of a write. Zeroes of a prefill are not spelled out.
+/// Bytes of a write. Zeroes are not spelled out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
     Bytes(Arc<[u8]>),

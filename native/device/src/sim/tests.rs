@@ -38,7 +38,7 @@ fn a_drive_is_a_byte_array_per_file() {
         match round % 3 {
             0 => drive.write(file, offset as u64, &[one, two], Durability::Cached).unwrap(),
             1 => drive.write(file, offset as u64, &[one, two], Durability::Durable).unwrap(),
-            _ => drive.prefill(file, offset as u64, bytes as u64).unwrap(),
+            _ => drive.write(file, offset as u64, &[&vec![0; bytes]], Durability::Durable).unwrap(),
         }
         shadow[offset..offset + bytes].copy_from_slice(&data);
         if round % 3 == 2 {
@@ -87,7 +87,7 @@ fn equal_content_has_equal_hashes_whatever_the_way_there() {
     two.write(second, 4096, &[&page(9)], Durability::Cached).unwrap();
     two.write(second, 8192, &[&page(3)], Durability::Cached).unwrap();
     two.write(second, 0, &[&page(1), &page(2)], Durability::Durable).unwrap();
-    two.prefill(second, 8192, 4096).unwrap();
+    two.write(second, 8192, &[&page(0)], Durability::Durable).unwrap();
     assert_eq!(one.image().hash(), two.image().hash());
     let kept = one.image();
     one.flip_bit("slab", 5000, 3);
@@ -301,7 +301,7 @@ fn random_trace(seed: u64, drives: usize, events: usize) -> Trace {
                 None => drive.create("extra", 1024).map(drop).unwrap(),
             },
             7 => world.mark("step", number as u64),
-            _ => drive.prefill(file, offset, 1024).unwrap(),
+            _ => drive.write(file, offset, &[&[0; 1024]], Durability::Durable).unwrap(),
         }
     }
     world.take_trace().unwrap()

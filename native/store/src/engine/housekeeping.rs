@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// Ticks, heartbeats and the flush that happens whatever the application does.
 const SECOND_NS: u64 = 1_000_000_000;
+/// Without a frame for so long, a group's log has time for what comes after a stream.
+const REST_NS: u64 = 250_000_000;
 /// Rounds of compaction or cleaning before the housekeeper looks at more urgent work again.
 const UPKEEP_ROUNDS: usize = 4;
 /// With more than this share of the pool free, cleaning can wait: what it would move may die by itself.
@@ -41,11 +43,20 @@ pub(super) fn start_flusher(engine: &Arc<Engine>, group: &Arc<Group>) -> Result<
 /// by every later call.
 fn flusher(weak: &Weak<Group>, clock: &dyn Clock, ticks: bool) {
     let mut next_tick_ns = clock.boottime_ns() + SECOND_NS;
+    // Frames so far, and when there was the last one.
+    let mut frames = (0, clock.boottime_ns());
     loop {
         let Some(group) = weak.upgrade() else { return };
+        let now = clock.boottime_ns();
+        let count = group.log().flushes.load(Ordering::Relaxed);
+        if count != frames.0 {
+            frames = (count, now);
+        }
+        let rest_end_ns = frames.1 + REST_NS;
         // Without anything better to do, the one that does not tick makes the next segments ready.
-        let busy = !ticks && matches!(group.log().prepare_step(), Ok(true));
-        let wait = if busy { 0 } else { next_tick_ns.saturating_sub(clock.boottime_ns()) };
+        let busy = !ticks && matches!(group.log().prepare_step(now >= rest_end_ns), Ok(true));
+        let until_ns = if !ticks && now < rest_end_ns { rest_end_ns.min(next_tick_ns) } else { next_tick_ns };
+        let wait = if busy { 0 } else { until_ns.saturating_sub(now) };
         if !group.await_flush(Duration::from_nanos(wait)) {
             return;
         }

@@ -8,7 +8,7 @@ use super::report::count;
 use crate::error::{Error, Kind, Result};
 use crate::metadata::io::{Placed, TableIo};
 use crate::mutants::mutant;
-use holdfast_device::{Durability, Write};
+use holdfast_device::{Durability, Source, Write};
 use holdfast_format::{DomainLevel, GroupId, Protection, TableId};
 use holdfast_format::limits::BLOCK_BYTES;
 use holdfast_format::manifest::Segment;
@@ -158,11 +158,15 @@ impl Pool {
     /// Makes a part of a segment, which holds nothing yet, cheap to write on all its copies.
     pub fn prefill_segment(&self, segment: &Segment, offset: u32, bytes: u32) -> Result<()> {
         self.check_writable()?;
+        let mut places = Vec::with_capacity(segment.copies.len());
         for copy in &segment.copies {
-            let disk = self.disk_of(*copy)?;
-            let Some((drive, file, at)) = disk.place(copy.slot, offset) else { continue };
-            drive.prefill(file, at, bytes as u64).map_err(|error| {
-                Error::new(Kind::Unavailable, format!("{}: making a log segment ready: {error}", disk.name()))
+            if let Some((drive, file, offset)) = self.disk_of(*copy)?.place(copy.slot, offset) {
+                places.push(Source { drive, file, offset });
+            }
+        }
+        for result in holdfast_device::prefill(&places, bytes as u64) {
+            result.map_err(|error| {
+                Error::new(Kind::Unavailable, format!("making log segment {} ready: {error}", segment.egroup))
             })?;
         }
         Ok(())

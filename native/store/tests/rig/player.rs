@@ -274,6 +274,8 @@ impl Player {
                 PoolDrive { drive: Arc::new(drive), bytes: Some(DRIVE_BYTES), domain: String::new() }
             })
             .collect();
+        // On some, logs are made ready with zeroes.
+        world.set_cheap(!plan.seed.is_multiple_of(4));
         let rings = Rings::default();
         let engine =
             Engine::create_on("pool", drives, options(), super::foundation(&world, &rings, plan.seed))

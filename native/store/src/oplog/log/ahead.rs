@@ -1,17 +1,24 @@
-//! Making segments ready before the log comes to them: the first write into preallocated blocks waits for the file
-//! system's journal. Done by a flusher that has nothing else to do, in steps, and only for small frames: in front of a
-//! stream it would double the drives' work. Only segments in stock: where a segment is open, frames are in flight.
+//! Making segments ready before the log comes to them: the first write into preallocated blocks changes the file system's
+//! own metadata, and small frames would wait for that each time. Two ways, neither of which touches pages that a frame was
+//! begun for:
+//! - segments in stock, in steps, by a flusher that has nothing else to do: at once when frames are small, after a rest
+//!   when they are large, since in front of a stream it would double the drives' work;
+//! - what comes next in the open segment, right before the first small frame there, if nobody had the time before.
+//! Blocks that were written before cost nothing but a look.
 
 use super::Log;
 use crate::error::Result;
+use crate::placement::Segment;
 use holdfast_format::EgroupId;
 use holdfast_format::limits::BLOCK_BYTES;
 use std::sync::atomic::Ordering;
 
 /// Bytes of a segment that one step makes ready.
 const STEP_BYTES: usize = 256 << 10;
+/// The same in pages: what is made ready at a time in an open segment.
+const STEP_PAGES: u32 = (STEP_BYTES / BLOCK_BYTES) as u32;
 /// Segments of the stock that are made ready, the next ones.
-const SEGMENTS_AHEAD: usize = 2;
+const SEGMENTS_AHEAD: usize = 8;
 /// Frames of more pages than this on average are a stream.
 const SMALL_FRAME_PAGES: u32 = 16;
 
@@ -36,12 +43,29 @@ impl Log {
         drop(self.ahead.lock());
     }
 
-    /// Makes one step; false when nothing is left to do.
+    fn frames_are_small(&self) -> bool {
+        self.frame_pages.load(Ordering::Relaxed) <= SMALL_FRAME_PAGES
+    }
+
+    /// Makes pages of an open segment ready, where a small frame comes to a part of it for the first time: from `first` on,
+    /// which no frame was begun for, at least up to `end`.
+    pub(super) fn make_ready(&self, segment: &Segment, first: u32, end: u32) {
+        let new = first.is_multiple_of(STEP_PAGES) || first / STEP_PAGES != (end - 1) / STEP_PAGES;
+        if !new || !self.frames_are_small() {
+            return;
+        }
+        let from = first.next_multiple_of(STEP_PAGES);
+        let pages = end.next_multiple_of(STEP_PAGES).min(self.slot_pages) - from;
+        // Nothing depends on it; a drive that failed this fails the frame, too.
+        let _ = self.pool.prefill_segment(segment, from * BLOCK_BYTES as u32, pages * BLOCK_BYTES as u32);
+    }
+
+    /// Makes one step in the stock; false when nothing is left to do. `rested`: there was no frame for a while.
     ///
     /// Errors: those of the drives. Nothing depends on a step; a drive that failed it fails the next frame, too.
-    pub fn prepare_step(&self) -> Result<bool> {
-        let pages = self.frame_pages.load(Ordering::Relaxed);
-        if pages == 0 || pages > SMALL_FRAME_PAGES {
+    pub fn prepare_step(&self, rested: bool) -> Result<bool> {
+        let begun = self.frame_pages.load(Ordering::Relaxed) > 0;
+        if !begun || !(rested || self.frames_are_small()) {
             return Ok(false);
         }
         let class = self.header_rf() as usize - 1;

@@ -406,6 +406,7 @@ impl Log {
         let Some(open) = &writer.open[header_class] else {
             return Err(Error::new(Kind::Internal, "no open log segment"));
         };
+        self.make_ready(&open.segment, open.next_page, open.next_page + head + batch.pages[header_class]);
         let frame_at = (open.segment.clone(), open.next_page);
         let durable = self.durable();
         let mut header = FrameHeader {
