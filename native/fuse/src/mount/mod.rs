@@ -23,6 +23,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+/// What the kernel asks for ahead of a stream: so many requests of 1 MiB are under way together. As CephFS has it; with
+/// one of them a cold stream was half as fast.
+const READAHEAD_BYTES: usize = 8 << 20;
 /// A mount that does not answer statfs by then is given up.
 const PROBE_LIMIT: Duration = Duration::from_secs(20);
 /// The same where rings are tried, with `/dev/fuse` to fall back on.
@@ -188,7 +191,7 @@ impl Mount {
         let dev = DevTransport::start(connection, Arc::clone(&attempt.handler), options)?;
         let stop = Mutex::new(());
         let mount = Self { point, device, dev, rings, why: door.why, in_flight, stopping, stop };
-        attach::raise_readahead(&mount.device, agreed.request_bytes_max);
+        attach::raise_readahead(&mount.device, READAHEAD_BYTES);
         mount.begin()?;
         Ok(mount)
     }
