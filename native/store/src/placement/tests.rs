@@ -866,8 +866,8 @@ impl Drive for Watched {
     fn flush(&self) -> std::io::Result<()> {
         self.drive.flush()
     }
-    fn prefill(&self, file: holdfast_device::FileId, offset: u64, bytes: u64) -> std::io::Result<()> {
-        self.drive.prefill(file, offset, bytes)
+    fn is_cheap(&self, file: holdfast_device::FileId, offset: u64, bytes: u64) -> std::io::Result<bool> {
+        self.drive.is_cheap(file, offset, bytes)
     }
     fn space(&self) -> std::io::Result<holdfast_device::DriveSpace> {
         self.drive.space()
