@@ -4,6 +4,7 @@
 //! - segments in stock, in steps, by a flusher that has nothing else to do: at once when frames are small, after a rest
 //!   when they are large, since in front of a stream it would double the drives' work;
 //! - what comes next in the open segment, right before the first small frame there, if nobody had the time before.
+//!
 //! Blocks that were written before cost nothing but a look.
 
 use super::Log;
