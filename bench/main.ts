@@ -8,12 +8,14 @@ import { runMounts } from "./mounts.js";
 import { PAIRS, SYSTEMS } from "./plan.js";
 import type { Mode, SystemName } from "./plan.js";
 import { writeReadme } from "./readme.js";
+import { runSustained } from "./sustained.js";
 
 const USAGE = `npm run bench -- [options]
   (none)         all mount benches, beside every baseline that can be set up here; ${PAIRS.full} pairs
   --quick        the most important rows, ${PAIRS.quick} short pairs, within 3 minutes
   --bars         what the bars need, at least ${PAIRS.bars} pairs; exit status 1 when a bar is missed
   --micro        micro benches of the engine's parts
+  --sustained    random overwrites of a nearly full pool for minutes; options: --sustained --help
   --readme       writes the README's tables and the plots from the kept results
   --keep         writes the results where they are committed (bench/results/) instead of bench/results/local/
   --only WORK    only this work (write-fsync, write-fsync-4, stat, tree, …)
@@ -48,6 +50,7 @@ try {
 }
 
 async function main(args: readonly string[]): Promise<number> {
+  if (args[0] === "--sustained") return runSustained(ROOT, args.slice(1));
   const text = { type: "string" } as const;
   const flag = { type: "boolean", default: false } as const;
   const { values } = parseArgs({

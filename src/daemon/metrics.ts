@@ -3,6 +3,9 @@
 import { Gauge, Registry } from "prom-client";
 import type { StatusAnswer } from "./protocol.js";
 
+/** What bytes go to drives for. */
+const CAUSES = ["logged", "packed", "cleaned", "tables", "manifest"] as const;
+
 export function renderMetrics(status: StatusAnswer): Promise<string> {
   const registry = new Registry();
   const gauge = (name: string, help: string, labelNames: string[] = []) =>
@@ -20,6 +23,15 @@ export function renderMetrics(status: StatusAnswer): Promise<string> {
   ]);
   const lost = gauge("pool_lost_pieces", "Pieces without a copy on any drive that is there", ["pool"]);
   const counter = gauge("pool_events", "Events of a pool since start, by name", ["pool", "name"]);
+  const written = gauge("pool_drive_bytes_written", "Bytes to drives since start, all copies, by cause", [
+    "pool",
+    "cause",
+  ]);
+  const amplification = gauge(
+    "pool_write_amplification",
+    "Bytes to drives for each byte written and copy, since start",
+    ["pool"],
+  );
   for (const { name: pool, status: pooled } of status.pools) {
     if (pooled === null) continue;
     bytes.set({ pool, kind: "total" }, pooled.totalBytes);
@@ -38,6 +50,9 @@ export function renderMetrics(status: StatusAnswer): Promise<string> {
     short.set({ pool, copies: "one" }, healing.bytesSingle);
     lost.set({ pool }, healing.thingsLost);
     for (const [name, value] of Object.entries(pooled.counters)) counter.set({ pool, name }, value);
+    for (const cause of CAUSES) written.set({ pool, cause }, pooled.counters[`drive_bytes_${cause}`] ?? 0);
+    const { payload_copy_bytes: users = 0, drive_bytes_written: drives = 0 } = pooled.counters;
+    if (users > 0) amplification.set({ pool }, drives / users);
   }
   const lsn = gauge("volume_lsn", "Log positions of a volume's group", ["volume", "kind"]);
   for (const volume of status.volumes) {

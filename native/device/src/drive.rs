@@ -40,6 +40,14 @@ pub struct Source<'a> {
     pub offset: u64,
 }
 
+/// One read of a parallel set.
+pub struct Read<'a> {
+    pub drive: &'a dyn Drive,
+    pub file: FileId,
+    pub offset: u64,
+    pub into: &'a mut [u8],
+}
+
 /// What one source said.
 pub struct Answer<'a> {
     /// Its number among the sources.
@@ -184,6 +192,14 @@ pub fn read_first(
     } else {
         crate::real::read_first(sources, into, patience_ns, accept)
     }
+}
+
+/// Reads all at once; each fills its memory whole or fails. Costs a thread a read: for few and large ones.
+pub fn read_at_once(reads: Vec<Read<'_>>) -> Vec<io::Result<()>> {
+    let simulated = reads.iter().all(|read| read.drive.as_sim().is_some());
+    let jobs = reads.into_iter().map(|read| move || read.drive.read(read.file, read.offset, read.into));
+    // The simulated world gives every event its number: one after the other, always in this order.
+    if simulated { jobs.map(|mut job| job()).collect() } else { crate::threads::run_parallel("read", jobs.collect()) }
 }
 
 /// Writes all in parallel, each durable when the call returns; one result per write, in order.

@@ -15,7 +15,7 @@ pub mod threads;
 
 pub use aligned::AlignedBuffer;
 pub use clock::{Clock, RealClock};
-pub use drive::{Answer, Drive, DriveSpace, Durability, FileId, First, Source, Write, prefill};
+pub use drive::{Answer, Drive, DriveSpace, Durability, FileId, First, Read, Source, Write, prefill};
 pub use memory::SharedMemory;
 pub use real::{DirectRead, RealDrive};
 pub use rng::Rng;

@@ -7,7 +7,7 @@
 //!        bit
 //! record = state u8 | rf u8 | flags u8 | copies u8 | incarnation u64 | pages u16
 //!        | live: length u8, bytes | copies × (drive u16, slot u32)
-//!        | sources u8, sources × egroup u48 | parts u8, parts × (target u48, base u16, moved: length u8,
+//!        | sources u16, sources × egroup u48 | parts u8, parts × (target u48, base u16, moved: length u8,
 //!        bytes)
 //! footer = births × 40 B, zeroes up to 64 B before the slot's end | trailer (64 B, the last of the slot)
 //! birth  = group u32 | branch u32 | inode u64 | block u32 | row u32 | lsn u64 | checksum u64
@@ -34,6 +34,8 @@ const FLAG_SHARED: u8 = 1;
 /// Bits 1 and 2 of `flags`: the domain level.
 const FLAGS_DOMAIN_SHIFT: u8 = 1;
 const FLAGS_DOMAIN: u8 = 3 << FLAGS_DOMAIN_SHIFT;
+/// Cleaning filled it with pages that mostly history named: it empties by itself as ticks go.
+const FLAG_PAST: u8 = 8;
 
 /// Bit set over the pages of one egroup.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -142,6 +144,8 @@ pub struct EgroupRecord {
     /// How far apart they were to be.
     pub domain: DomainLevel,
     pub shared: bool,
+    /// Cleaning put pages here that mostly only history named: worth waiting for. A hint.
+    pub past: bool,
     /// Distinguishes the uses of a slot.
     pub incarnation: u64,
     /// Payload pages of a data egroup; all pages of the slot for a log segment.
@@ -210,13 +214,14 @@ impl EgroupRecord {
         let mut out = Vec::with_capacity(64 + self.pages as usize / 8);
         out.put_u8(self.state as u8);
         out.put_u8(self.rf);
-        out.put_u8((self.shared as u8 * FLAG_SHARED) | ((self.domain as u8) << FLAGS_DOMAIN_SHIFT));
+        let flags = (self.shared as u8 * FLAG_SHARED) | (self.past as u8 * FLAG_PAST);
+        out.put_u8(flags | ((self.domain as u8) << FLAGS_DOMAIN_SHIFT));
         out.put_u8(self.copies.len() as u8);
         out.put_u64(self.incarnation);
         out.put_u16(self.pages);
         self.live.encode(&mut out);
         put_copies(&mut out, &self.copies);
-        out.put_u8(self.sources.len() as u8);
+        out.put_u16(self.sources.len() as u16);
         self.sources.iter().for_each(|source| out.put_u48(source.0));
         out.put_u8(self.parts.len() as u8);
         for part in &self.parts {
@@ -237,7 +242,7 @@ impl EgroupRecord {
         };
         let rf = take.u8()?;
         let flags = take.u8()?;
-        if flags & !(FLAG_SHARED | FLAGS_DOMAIN) != 0 || rf == 0 || rf as usize > COPIES_MAX {
+        if flags & !(FLAG_SHARED | FLAGS_DOMAIN | FLAG_PAST) != 0 || rf == 0 || rf as usize > COPIES_MAX {
             return Err(DecodeError::Invalid("egroup flags or rf"));
         }
         let copies_len = take.u8()? as usize;
@@ -251,7 +256,7 @@ impl EgroupRecord {
         if copies.is_empty() != (state == EgroupState::Moved) {
             return Err(DecodeError::Invalid("egroup copies"));
         }
-        let sources_len = take.u8()? as usize;
+        let sources_len = take.u16()? as usize;
         if sources_len > MOVED_SOURCES_MAX {
             return Err(DecodeError::Invalid("number of sources"));
         }
@@ -275,9 +280,9 @@ impl EgroupRecord {
             })
             .collect::<Result<_, DecodeError>>()?;
         take.end()?;
-        let shared = flags & FLAG_SHARED != 0;
+        let (shared, past) = (flags & FLAG_SHARED != 0, flags & FLAG_PAST != 0);
         let domain = DomainLevel::from_bits(flags >> FLAGS_DOMAIN_SHIFT);
-        Ok(Self { state, rf, domain, shared, incarnation, pages, live, copies, sources, parts })
+        Ok(Self { state, rf, domain, shared, past, incarnation, pages, live, copies, sources, parts })
     }
 
     pub fn protection(&self) -> Protection {

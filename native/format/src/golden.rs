@@ -48,8 +48,8 @@ fn block() -> Superblock {
 fn superblock() {
     let bytes = block().encode();
     assert_eq!(bytes.len(), SUPERBLOCK_BYTES);
-    assert_eq!(hex(&bytes[..16]), "486f6c64667374500100000000100000");
-    assert_eq!(format!("{:016x}", checksum(&bytes)), "11d7b8289c3e3e8e");
+    assert_eq!(hex(&bytes[..16]), "486f6c64667374500200000000100000");
+    assert_eq!(format!("{:016x}", checksum(&bytes)), "2b52b8dac0ec7373");
     assert_eq!(Superblock::decode(&bytes).unwrap(), block());
     for at in 0..bytes.len() {
         let mut bad = bytes.clone();
@@ -203,6 +203,7 @@ fn egroup_record_and_keys() {
         rf: 2,
         domain: DomainLevel::Block,
         shared: true,
+        past: false,
         incarnation: 3,
         pages: 1024,
         live: [0, 9].into_iter().collect(),
@@ -221,7 +222,7 @@ fn egroup_record_and_keys() {
         ..record
     };
     let bytes = data.encode();
-    assert_eq!(hex(&bytes), "02020502030000000000000000040201020100020000000300070605040107000000000000");
+    assert_eq!(hex(&bytes), "0202050203000000000000000004020102010002000000030007060504010007000000000000");
     assert_eq!(EgroupRecord::decode(&bytes).unwrap(), data);
     (0..bytes.len()).for_each(|cut| assert!(EgroupRecord::decode(&bytes[..cut]).is_err(), "cut at {cut}"));
     assert_eq!(hex(&egroup_key(EgroupId(0x0102_0304_0506))), "01010203040506");

@@ -29,7 +29,14 @@ pub const DRIVES_PER_POOL_MAX: usize = 1024;
 pub const EGROUP_PAGES_MAX: usize = SLOT_BYTES_MAX as usize / BLOCK_BYTES;
 /// Pieces that one cleaned egroup may lie in, and cleaned egroups that one target may hold.
 pub const MOVED_PARTS_MAX: usize = 8;
-pub const MOVED_SOURCES_MAX: usize = 255;
+pub const MOVED_SOURCES_MAX: usize = EGROUP_PAGES_MAX;
+/// Cleaning: records that one look goes through, egroups and bytes that one step moves together.
+pub const CLEAN_SCAN_RECORDS: usize = 16_384;
+pub const CLEAN_VICTIMS_MAX: usize = 24;
+pub const CLEAN_BYTES_MAX: usize = 48 << 20;
+/// An egroup is worth cleaning when this part of its slot is dead, with room left and without.
+pub const CLEAN_DEAD_PERCENT: usize = 25;
+pub const CLEAN_DEAD_PERCENT_SHORT: usize = 7;
 /// Copies of the manifest at most, and the bounds of one of its two areas.
 pub const MANIFEST_COPIES_MAX: usize = 3;
 pub const MANIFEST_AREA_BYTES_MIN: u64 = 1 << 20;
@@ -110,7 +117,8 @@ const _: () = assert!(VALUE_BYTES_MAX <= u16::MAX as usize, "length u16");
 const _: () = assert!(KEY_BYTES_MAX < u16::MAX as usize, "length u16, and an exclusive end is a byte longer");
 const _: () = assert!(NAME_BYTES_MAX <= u8::MAX as usize && GROUP_NAME_BYTES_MAX <= u8::MAX as usize, "length u8");
 const _: () = assert!(SYMLINK_BYTES_MAX < VALUE_BYTES_MAX - 256, "an inode record is a value");
-const _: () = assert!(MOVED_SOURCES_MAX <= u8::MAX as usize && MOVED_PARTS_MAX <= MOVED_SOURCES_MAX, "counts u8");
+const _: () = assert!(MOVED_SOURCES_MAX <= u16::MAX as usize && MOVED_PARTS_MAX <= u8::MAX as usize, "counts");
+const _: () = assert!(CLEAN_VICTIMS_MAX * CLEAN_DEAD_PERCENT_SHORT > 100, "a full batch frees a slot");
 const _: () = assert!(SLOT_BYTES_MIN.is_power_of_two() && SLOT_BYTES_MAX.is_power_of_two());
 const _: () = assert!(WRITE_BYTES_MAX as usize <= SLOT_BYTES_MAX as usize / 4, "an op's payload leaves room");
 const _: () = assert!(MANIFEST_COPIES_MAX <= DRIVES_PER_POOL_MAX && DRIVES_PER_POOL_MAX <= u16::MAX as usize);

@@ -25,7 +25,7 @@ use crate::wire::{DecodeError, Put, Take};
 
 pub const SUPERBLOCK_BYTES: usize = BLOCK_BYTES;
 const MAGIC: u64 = u64::from_le_bytes(*b"HoldfstP");
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Bits that this program knows; all are still free.
 pub const COMPAT_KNOWN: u64 = 0;
 pub const RO_COMPAT_KNOWN: u64 = 0;

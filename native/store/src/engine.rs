@@ -1,9 +1,10 @@
 //! A pool with its groups and volumes: what the addon holds.
 //!
 //! Threads (when `background`): one flusher a group (flush, ticks, log segments in advance), one housekeeper a pool (drain,
-//! compaction, expiry, cleaning, heartbeat). Every step they take is an ordinary call.
+//! compaction, expiry, heartbeat), one cleaner and one healer a pool. Every step they take is an ordinary call.
 
 mod check;
+mod cleaner;
 mod damaged;
 mod heal;
 mod housekeeping;
@@ -70,6 +71,7 @@ pub struct Engine {
     volumes: Mutex<BTreeMap<String, VolumeEntry>>,
     damaged: Mutex<BTreeMap<GroupId, damaged::Damaged>>,
     housekeeper: Arc<Bell>,
+    cleaner: Arc<Bell>,
     healer: Arc<Bell>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     closed: AtomicBool,
@@ -78,6 +80,8 @@ pub struct Engine {
     /// What lies on drives may not be as the volumes ask for: see `protect.rs`.
     unprotected: AtomicBool,
     scrubbing: Mutex<Option<scrub::Scrubbing>>,
+    /// And of cleaning.
+    clean_trouble: Mutex<Option<Error>>,
     /// And of healing.
     heal_trouble: Mutex<Option<Error>>,
 }
@@ -208,12 +212,14 @@ impl Engine {
             volumes: Mutex::default(),
             damaged: Mutex::default(),
             housekeeper: Arc::default(),
+            cleaner: Arc::default(),
             healer: Arc::default(),
             threads: Mutex::default(),
             closed: AtomicBool::new(false),
             trouble: Mutex::new(None),
             unprotected: AtomicBool::new(true),
             scrubbing: Mutex::new(None),
+            clean_trouble: Mutex::new(None),
             heal_trouble: Mutex::new(None),
         });
         for record in pool.groups() {
@@ -226,6 +232,7 @@ impl Engine {
         engine.finish_destroyed()?;
         if engine.options.background {
             housekeeping::start_housekeeper(&engine)?;
+            cleaner::start_cleaner(&engine)?;
             heal::start_healer(&engine)?;
         }
         Ok(engine)
@@ -240,6 +247,7 @@ impl Engine {
             background: self.options.background,
             housekeeper: self.housekeeper.clone(),
             data_cache: self.data_cache.clone(),
+            cleaner: self.cleaner.clone(),
         };
         let memory = (self.memory)(self.pool.uuid(), record.id, self.options.ring_bytes)?;
         let mut rng = Rng::from_seed(self.rng.lock().next_u64());
@@ -580,6 +588,7 @@ impl Engine {
             return Ok(());
         }
         self.housekeeper.ring();
+        self.cleaner.ring();
         self.healer.ring();
         let groups = self.groups();
         groups.iter().for_each(|group| group.shut());

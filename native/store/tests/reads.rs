@@ -100,10 +100,10 @@ fn a_page_that_was_read_costs_the_drives_nothing_until_it_is_driven_out() {
 
 #[test]
 fn what_was_just_written_is_read_from_memory() {
-    let rig = Rig::create(24, 3, EngineOptions { data_cache_bytes: 1 << 20, memtable_bytes: 4 << 20, ..options() });
+    let rig = Rig::create(24, 12, EngineOptions { data_cache_bytes: 1 << 20, memtable_bytes: 4 << 20, ..options() });
     let volume = rig.volume("v", 2);
     let file = volume.create(&ROOT, ROOT_INO, b"f", 0o644).expect("created").ino;
-    // More than the ring holds, and a memtable that is not drained meanwhile.
+    // More than the ring holds, and a memtable that is not drained meanwhile: so much log is due later in a pool of this size.
     for block in 0..1200 {
         write_block(&volume, file, block, 3);
     }

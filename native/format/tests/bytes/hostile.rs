@@ -194,15 +194,18 @@ const BEYOND: &[(&str, usize, &[u8])] = &[
     ("cell-packed", 9, &[0xf5, 0x0f]),        // 12 bytes from 4085
     ("cell-partial", 1, &[0xfe, 0x0f]),       // 3 bytes from 4094
     ("table-block", 14, &[2]),                // flags
-    ("table-block", 30, &[4]),                // shares four bytes of a key of three
+    ("table-block", 28, &[4]),                // shares four bytes of a key of three
+    ("table-block", 18, &[0xff]),             // a length of two bytes that is short
     ("table-header", 14, &[1]),               // reserved
     ("table-index", 75, &[47]),               // a block in the header
     ("table-desc", 10, &[4]),                 // tree
     ("table-desc", 11, &[8]),                 // level
     ("table-desc", 12, &[4]),                 // copies
     ("egroup-data", 14, &[129]),              // bytes of a page set
-    ("egroup-moved", 24, &[0xff, 0x03]),      // two pages from 1023
-    ("egroup-moved", 27, &[0]),               // a page set that ends with a zero
+    ("egroup-data", 2, &[16]),                // flags
+    ("egroup-data", 29, &[0x01, 0x04]),       // 1025 sources
+    ("egroup-moved", 25, &[0xff, 0x03]),      // two pages from 1023
+    ("egroup-moved", 28, &[0]),               // a page set that ends with a zero
     ("scrub-cursor", 1, &[4]),                // phase
     ("scrub-cursor", 2, &[1]),                // reserved
     ("egroup-footer", 4096 - 24, &[103]),     // more births than bytes

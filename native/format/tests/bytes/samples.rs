@@ -439,6 +439,7 @@ fn pool() -> Vec<Sample> {
         rf: 2,
         domain: DomainLevel::Block,
         shared: true,
+        past: false,
         incarnation: 3,
         pages: 63,
         live: [0, 9].into_iter().collect(),

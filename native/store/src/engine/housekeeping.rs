@@ -14,11 +14,9 @@ use std::time::Duration;
 const SECOND_NS: u64 = 1_000_000_000;
 /// Without a frame for so long, a group's log has time for what comes after a stream.
 const REST_NS: u64 = 250_000_000;
-/// Rounds of compaction or cleaning before the housekeeper looks at more urgent work again.
+/// Rounds of compaction before the housekeeper looks at more urgent work again.
 const UPKEEP_ROUNDS: usize = 4;
-/// With more than this share of the pool free, cleaning can wait: what it would move may die by itself.
-const CLEAN_SHARE: u64 = 3;
-/// Below this share of the pool free, history goes before it has reached its limit.
+/// Below this share of the pool free or dead, history goes before it has reached its limit.
 const FREE_SHARE_LOW: u64 = 16;
 
 pub(super) fn started(result: std::io::Result<std::thread::JoinHandle<()>>, engine: &Engine) -> Result<()> {
@@ -95,7 +93,7 @@ pub(super) fn start_housekeeper(engine: &Arc<Engine>) -> Result<()> {
             if due {
                 next_second_ns = now + SECOND_NS;
             }
-            let result = engine.housekeep(due);
+            let result = engine.housekeep_now(due);
             let busy = matches!(result, Ok(true));
             *engine.trouble.lock() = result.err().filter(|error| error.kind != Kind::Closed);
             drop(engine);
@@ -108,9 +106,9 @@ pub(super) fn start_housekeeper(engine: &Arc<Engine>) -> Result<()> {
 }
 
 impl Engine {
-    /// One round of upkeep, most urgent first. True when more is waiting. A group that cannot be worked on does not keep
-    /// the others waiting: its error is told at the end.
-    fn housekeep(&self, due: bool) -> Result<bool> {
+    /// One round of upkeep, most urgent first; `due`: with what happens once a second. True when more is waiting. A group
+    /// that cannot be worked on does not keep the others waiting: its error is told at the end.
+    pub fn housekeep_now(&self, due: bool) -> Result<bool> {
         let groups = self.groups();
         let mut failed = Ok(());
         each(&groups, &mut failed, |group| {
@@ -130,26 +128,23 @@ impl Engine {
             }
             Ok(())
         });
-        let space = self.pool.space();
-        if rounds == 0 && space.free < space.total / CLEAN_SHARE && self.pool.clean_step()? {
-            rounds += 1;
-        }
         failed.map(|()| rounds > 0)
     }
 
     /// Lets the oldest seconds go when history is over its limit, or the pool is nearly full.
     fn relieve(&self, groups: &[Arc<Group>], failed: &mut Result<()>) {
-        let space = self.pool.space();
         self.pool.set_live_bytes(groups.iter().map(|group| group.live_bytes()).sum());
-        let history: u64 = groups.iter().map(|group| group.evictable_bytes()).sum();
+        let space = self.pool.space();
+        let history: u64 = groups.iter().map(|group| group.history_bytes()).sum();
         let limit = space.total / 100 * self.options.history_limit_percent as u64;
-        let low = space.free < space.reserve + space.total / FREE_SHARE_LOW;
+        // What is dead is as good as free: cleaning gives it back without taking a second from anybody.
+        let low = space.free + space.dead < space.reserve + space.total / FREE_SHARE_LOW;
         each(groups, failed, |group| {
             if low {
                 // Ahead of the writers, so that they do not have to wait for it.
                 group.reclaim_now()?;
             } else if history > limit {
-                group.drop_oldest_ticks()?;
+                group.trim_history(history - limit, history)?;
             }
             Ok(())
         });

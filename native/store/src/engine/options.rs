@@ -270,6 +270,7 @@ pub(super) fn status_of(engine: &Engine) -> PoolStatus {
     warnings.extend(engine.damage_warnings());
     warnings.extend(engine.volume_warnings());
     warnings.extend(engine.trouble().map(|error| format!("housekeeping: {error}")));
+    warnings.extend(engine.clean_trouble.lock().as_ref().map(|error| format!("cleaning: {error}")));
     warnings.extend(engine.heal_trouble.lock().as_ref().map(|error| format!("healing: {error}")));
     warnings.extend(groups.iter().filter_map(|group| group.failure()).map(|error| format!("writes stopped: {error}")));
     PoolStatus {
@@ -301,6 +302,11 @@ fn counters_of(engine: &Engine) -> Counters {
     let data = engine.data_cache.stats();
     [
         ("drive_bytes_written", pool.bytes_written),
+        ("drive_bytes_logged", pool.bytes_logged),
+        ("drive_bytes_packed", pool.bytes_packed),
+        ("drive_bytes_cleaned", pool.bytes_cleaned),
+        ("drive_bytes_tables", pool.bytes_tables),
+        ("drive_bytes_manifest", pool.bytes_manifest),
         ("drive_bytes_read", pool.bytes_read),
         ("checksum_failures", pool.checksum_failures),
         ("read_errors", pool.read_errors),
@@ -313,10 +319,17 @@ fn counters_of(engine: &Engine) -> Counters {
         ("egroups_freed", pool.egroups_freed),
         ("egroups_cleaned", pool.egroups_cleaned),
         ("pages_moved", pool.pages_moved),
+        ("pages_moved_past", pool.pages_moved_past),
         ("copies_healed", pool.copies_healed),
         ("bytes_healed", pool.bytes_healed),
         ("ops", sum(&|group| group.counters.ops.load(Ordering::Relaxed))),
         ("payload_bytes", sum(&|group| group.counters.bytes_written.load(Ordering::Relaxed))),
+        ("payload_copy_bytes", sum(&|group| group.counters.copy_bytes_written.load(Ordering::Relaxed))),
+        ("drain_table_bytes", sum(&|group| group.counters.drain_table_bytes.load(Ordering::Relaxed))),
+        ("merge_table_bytes", sum(&|group| group.counters.merge_table_bytes.load(Ordering::Relaxed))),
+        ("expire_table_bytes", sum(&|group| group.counters.expire_table_bytes.load(Ordering::Relaxed))),
+        ("reclaims", sum(&|group| group.counters.reclaims.load(Ordering::Relaxed))),
+        ("paced_ms", sum(&|group| group.paced_ns() / 1_000_000)),
         ("log_flushes", sum(&|group| group.log().flushes.load(Ordering::Relaxed))),
         ("log_bytes_written", sum(&|group| group.log().logged_bytes.load(Ordering::Relaxed))),
         ("drains", sum(&|group| group.counters.drains.load(Ordering::Relaxed))),

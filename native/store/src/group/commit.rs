@@ -3,6 +3,7 @@
 use super::view::Generation;
 use super::recover::apply_effects;
 use super::Group;
+use super::pace::LOOK_OPS;
 use crate::error::{Kind, Result};
 use crate::extent::resolve::{Source, resolve};
 use crate::ledger::{BlockRef, OpDraft};
@@ -36,6 +37,9 @@ impl Group {
     pub(super) fn commit_draft(&self, mut draft: OpDraft<'_>) -> Result<Lsn> {
         let pages = draft.payload.len() / BLOCK_BYTES;
         debug_assert_eq!(draft.payload.len() % BLOCK_BYTES, 0);
+        if self.options.background && draft.branch != GROUP_BRANCH && !draft.frees {
+            self.pay(pages as u64);
+        }
         loop {
             self.ensure_open()?;
             // The group's own records are few and come from the threads that drain: they never wait for a drain.
@@ -121,6 +125,11 @@ impl Group {
             }
             self.counters.ops.fetch_add(1, Ordering::Relaxed);
             self.counters.bytes_written.fetch_add(draft.payload.len() as u64, Ordering::Relaxed);
+            let copies = draft.payload.len() as u64 * draft.rf as u64;
+            self.counters.copy_bytes_written.fetch_add(copies, Ordering::Relaxed);
+            if self.options.background && lsn.0.is_multiple_of(LOOK_OPS) {
+                self.set_pace();
+            }
             if self.options.background && self.log.waiting_bytes() >= FLUSH_TRIGGER_BYTES {
                 self.kick_flusher();
             }

@@ -14,6 +14,7 @@ use holdfast_format::cell::{self, Cell};
 use holdfast_format::checksum::checksum;
 use holdfast_format::inode::VolumeRecord;
 use holdfast_format::limits::BLOCK_BYTES;
+use holdfast_format::table::TableDesc;
 use holdfast_format::{BranchId, EgroupId, GROUP_BRANCH, Lsn, Protection, Stamp, key};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +30,10 @@ const PACK_BYTES_MAX: usize = BLOCK_BYTES * 3 / 4;
 const RECLAIM_PAUSE_NS: u64 = 1_000_000_000;
 /// Merges, and cleanings, of one search for space.
 const RECLAIM_STEPS_MAX: usize = 256;
+
+/// Cleanings that come before a kept second goes, and slots beside the reserve that are enough to try again.
+const RECLAIM_CLEANINGS_FIRST: usize = 16;
+const RECLAIM_SLOTS: u64 = 8;
 
 /// How the newest search for space ended.
 #[derive(Default)]
@@ -198,6 +203,7 @@ impl Group {
             tables: vec![(self.id, edit.clone())],
         })?;
         self.tree.apply(&edit);
+        self.counters.drain_table_bytes.fetch_add(written_bytes(&edit), Ordering::Relaxed);
         self.log.released(&released);
         let mut view = self.view.write();
         view.generations.pop();
@@ -328,10 +334,10 @@ impl Group {
     fn compact_alone(&self, pick: impl FnOnce(&Tree) -> Option<Compaction>) -> Result<bool> {
         let Some(job) = pick(&self.tree) else { return Ok(false) };
         let points = self.points.lock().points();
-        let edit = {
-            let _hold = self.pool.hold();
-            self.tree.compact(&job, &points)?
-        };
+        // Without a hold, which would keep every slot that is freed meanwhile from being used: nobody else takes tables
+        // of this tree away, and where one is moved to is looked up at each read, under a hold of its own.
+        let edit = self.tree.compact(&job, &points)?;
+        self.counters.merge_table_bytes.fetch_add(written_bytes(&edit), Ordering::Relaxed);
         self.publish_tables(edit)?;
         self.counters.compactions.fetch_add(1, Ordering::Relaxed);
         Ok(true)
@@ -355,7 +361,26 @@ impl Group {
     }
 
     fn reclaim_once(&self) -> Result<bool> {
+        self.counters.reclaims.fetch_add(1, Ordering::Relaxed);
         let before = self.pool.space().free;
+        // What is dead already comes first: no kept second goes for it. Merges that are due tell of more, and take less room
+        // than what they merge.
+        for _ in 0..RECLAIM_STEPS_MAX {
+            match self.compact_step() {
+                Ok(true) => {}
+                Err(error) if error.kind != Kind::NoSpace => return Err(error),
+                _ => break,
+            }
+        }
+        for _ in 0..RECLAIM_CLEANINGS_FIRST {
+            if !self.pool.clean_step_with(self)? {
+                break;
+            }
+            let room = self.pool.room();
+            if room.free_bytes >= room.reserve_bytes.max(before) + RECLAIM_SLOTS * self.pool.slot_bytes() as u64 {
+                return Ok(true);
+            }
+        }
         let dropped = self.drop_oldest_ticks()?;
         match self.drain_now() {
             // With fewer points to serve, the next try writes fewer tables of the past.
@@ -367,8 +392,9 @@ impl Group {
                 break;
             }
         }
+        // Only as much as is needed: a writer waits, and the cleaner goes on.
         for _ in 0..RECLAIM_STEPS_MAX {
-            if !self.pool.clean_step()? {
+            if self.pool.room().left() >= 1.0 || !self.pool.clean_step_with(self)? {
                 break;
             }
         }
@@ -384,13 +410,12 @@ impl Group {
     pub fn expire_step(&self) -> Result<bool> {
         let _alone = self.maintenance.lock();
         let points = self.points.lock().points();
-        let edit = {
-            let _hold = self.pool.hold();
-            self.tree.expire(&points)?
-        };
+        // Without a hold, as in a merge.
+        let edit = self.tree.expire(&points)?;
         if edit.is_empty() {
             return Ok(false);
         }
+        self.counters.expire_table_bytes.fetch_add(written_bytes(&edit), Ordering::Relaxed);
         self.publish_tables(edit)?;
         Ok(true)
     }
@@ -463,6 +488,12 @@ fn note_names(version: &Version, names: &mut Names) {
     let Some(branch) = key::parts(&version.key).map(|parts| parts.branch) else { return };
     let pages = version.value.as_ref().map(|value| super::commit::shared_pages(&version.key, value));
     names.extend(pages.unwrap_or_default().first().map(|(egroup, _)| (branch, *egroup)));
+}
+
+/// Bytes that the tables of an edit took on drives, all copies.
+fn written_bytes(edit: &TreeEdit) -> u64 {
+    let whole = |desc: &TableDesc| (desc.bytes as u64).next_multiple_of(BLOCK_BYTES as u64) * desc.copies.len() as u64;
+    edit.added.iter().map(whole).sum()
 }
 
 /// A version as its table will hold it. A partial version that nobody sees becomes a hole, which the build drops.

@@ -8,6 +8,8 @@
 
 mod commit;
 mod drain;
+mod outlook;
+mod pace;
 mod points;
 mod recover;
 pub mod view;
@@ -45,6 +47,8 @@ pub struct GroupOptions {
     pub housekeeper: Arc<Bell>,
     /// The pool's: egroup pages that were read.
     pub data_cache: Arc<DataCache>,
+    /// Wakes the thread that cleans.
+    pub cleaner: Arc<Bell>,
 }
 
 /// Wakes a thread, at once or at its next look; never lost.
@@ -116,6 +120,7 @@ pub struct Group {
     reclaim: Mutex<drain::Reclaim>,
     /// An op gave space back since the newest search: another one may find it.
     freed: AtomicBool,
+    pace: pace::Pace,
     closed: AtomicBool,
     pub counters: GroupCounters,
 }
@@ -131,7 +136,15 @@ struct Drains {
 #[derive(Default)]
 pub struct GroupCounters {
     pub ops: AtomicU64,
+    /// Payload of users, once, and as many times as it has copies.
     pub bytes_written: AtomicU64,
+    pub copy_bytes_written: AtomicU64,
+    /// Tables by what wrote them, all copies.
+    pub drain_table_bytes: AtomicU64,
+    pub merge_table_bytes: AtomicU64,
+    pub expire_table_bytes: AtomicU64,
+    /// Searches for space, which a writer may have waited for.
+    pub reclaims: AtomicU64,
     pub drains: AtomicU64,
     pub compactions: AtomicU64,
     pub replayed: AtomicU64,
@@ -253,6 +266,12 @@ impl Group {
         self.flusher.ring_all();
         self.kick_drain();
         self.drained_signal.1.notify_all();
+        self.pace.wake();
+    }
+
+    /// Time that writers waited because upkeep was behind.
+    pub fn paced_ns(&self) -> u64 {
+        self.pace.waited_ns.load(Ordering::Relaxed)
     }
 
     fn ensure_open(&self) -> Result<()> {
@@ -367,6 +386,16 @@ impl Group {
     /// Bytes on drives of the pages that only history names.
     pub fn evictable_bytes(&self) -> u64 {
         self.tree.stats().then.payload_bytes * self.log.header_rf() as u64
+    }
+
+    /// Bytes on drives that history takes: what only it names, and what upper levels have overwritten without having
+    /// met it yet, which is as much as they name at most.
+    pub fn history_bytes(&self) -> u64 {
+        let stats = self.tree.stats();
+        let deepest = stats.levels.len() - 1;
+        let upper: u64 = stats.levels[..deepest].iter().map(|level| level.payload_bytes).sum();
+        let lower = stats.levels[deepest].payload_bytes;
+        (stats.then.payload_bytes + upper.min(lower)) * self.log.header_rf() as u64
     }
 
     /// Bytes on drives of the pages that the tables name: present and past.

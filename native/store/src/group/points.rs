@@ -15,6 +15,9 @@ use std::sync::atomic::Ordering;
 /// Ticks removed by one op at most.
 const EXPIRE_POINTS_MAX: usize = 2048;
 
+/// Steps of expiry after one trim of history.
+const TRIM_EXPIRIES_MAX: usize = 16;
+
 /// A group without ops for so long sleeps.
 const IDLE_NS: u64 = 60_000_000_000;
 
@@ -82,9 +85,12 @@ impl PointTable {
             .collect()
     }
 
+    fn ticks(&self) -> Vec<Lsn> {
+        self.kept.iter().filter(|(_, kept)| kept.kind == PointKind::Tick).map(|(lsn, _)| *lsn).collect()
+    }
+
     fn oldest_ticks(&self, share: usize) -> Vec<Lsn> {
-        let ticks: Vec<Lsn> =
-            self.kept.iter().filter(|(_, kept)| kept.kind == PointKind::Tick).map(|(lsn, _)| *lsn).collect();
+        let ticks = self.ticks();
         ticks[..ticks.len().div_ceil(share).min(EXPIRE_POINTS_MAX)].to_vec()
     }
 }
@@ -154,6 +160,24 @@ impl Group {
         let oldest = self.points.lock().oldest_ticks(4);
         self.drop_points(&oldest)?;
         Ok(!oldest.is_empty())
+    }
+
+    /// History is over its limit: lets the oldest kept seconds go that name about `excess` of its `total` bytes, and
+    /// gives back what only they saw.
+    pub fn trim_history(&self, excess: u64, total: u64) -> Result<()> {
+        let going = {
+            let points = self.points.lock();
+            let ticks = points.ticks();
+            let count = (ticks.len() as u64 * excess).div_ceil(total.max(1)) as usize;
+            ticks[..count.clamp(1, EXPIRE_POINTS_MAX).min(ticks.len())].to_vec()
+        };
+        self.drop_points(&going)?;
+        for _ in 0..TRIM_EXPIRIES_MAX {
+            if !self.expire_step()? {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn drop_points(&self, lsns: &[Lsn]) -> Result<()> {

@@ -26,9 +26,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 /// Level 1 holds this many memtables' worth.
 const LEVEL1_MEMTABLES: u64 = 8;
 
-/// Undrained log of a group at most, as a share of the pool and in bytes.
-const LOG_SHARE: u64 = 32;
+/// Undrained log of a group at most, as a share of the pool and in bytes. What it overwrites is dead, and nobody knows yet.
+const LOG_SHARE: u64 = 128;
 const LOG_BYTES_MAX: u64 = 1 << 30;
+/// Payload that level 0 names at most, as a share of the pool: the same holds for it.
+const LEVEL0_PAYLOAD_SHARE: u64 = 48;
+/// Shares of a small pool are at least this many slots.
+const SHARE_SLOTS_MIN: u64 = 8;
+
+fn share_of_pool(pool: &Pool, share: u64) -> u64 {
+    (pool.room().total_bytes / share).max(SHARE_SLOTS_MIN * pool.slot_bytes() as u64)
+}
 
 /// An op out of the ring that the log does not have.
 struct RingTail {
@@ -91,6 +99,7 @@ impl Group {
             owner: record.id,
             kind: TreeSet::Group,
             level1_bytes: options.memtable_bytes as u64 * LEVEL1_MEMTABLES,
+            level0_payload_bytes: share_of_pool(pool, LEVEL0_PAYLOAD_SHARE),
         };
         let io: Arc<dyn TableIo> = pool.clone();
         let tree = Tree::open(io, cache.clone(), tree_options, pool.group_tables(record.id))?;
@@ -134,7 +143,7 @@ impl Group {
             row,
             logged_bytes: AtomicU64::new(0),
             wanted: AtomicU64::new(0),
-            log_bytes_due: (pool.space().total / LOG_SHARE).min(LOG_BYTES_MAX),
+            log_bytes_due: share_of_pool(pool, LOG_SHARE).min(LOG_BYTES_MAX),
             commit: Mutex::new(Commit { next: Lsn(newest.0 + 1), op: Vec::new() }),
             newest: AtomicU64::new(newest.0),
             changed: AtomicU64::new(newest.0),
@@ -148,6 +157,7 @@ impl Group {
             idle: Mutex::default(),
             reclaim: Mutex::default(),
             freed: AtomicBool::new(false),
+            pace: Default::default(),
             closed: AtomicBool::new(false),
             counters: GroupCounters::default(),
         });
@@ -159,7 +169,7 @@ impl Group {
     /// The trees of a group whose log may be unreadable.
     pub fn tables_of(pool: &Arc<Pool>, group: GroupId, cache: &Arc<BlockCache>) -> Result<Tree> {
         // A budget for compactions, of which there will be none.
-        let options = TreeOptions { owner: group, kind: TreeSet::Group, level1_bytes: u64::MAX };
+        let options = TreeOptions { owner: group, kind: TreeSet::Group, level1_bytes: u64::MAX, level0_payload_bytes: u64::MAX };
         let io: Arc<dyn TableIo> = pool.clone();
         Tree::open(io, cache.clone(), options, pool.group_tables(group))
     }

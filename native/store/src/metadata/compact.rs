@@ -8,6 +8,7 @@
 
 use super::io::{Points, TableIo, TreeEdit};
 use super::levels::Levels;
+use super::tree::TreeOptions;
 use super::output::Output;
 use super::resolve::{Below, Origin, Resolver};
 use super::table::{Access, Merge, RunCursor, Table};
@@ -39,6 +40,27 @@ impl Compaction {
     /// Bytes of the inputs: about the space that the outputs will take.
     pub fn bytes(&self) -> u64 {
         self.inputs().map(|table| table.desc.bytes as u64).sum()
+    }
+
+    /// Takes the small tables on both sides of the targets along: a table fills a slot, however small it is, and
+    /// records that come in key order would leave one for each merge.
+    pub(super) fn with_small_neighbours(mut self, slot_bytes: usize) -> Self {
+        let Work::Now { view, sources, targets, level } = &mut self.work else { return self };
+        let Some(beside) = view.levels.get(*level as usize - 1) else { return self };
+        let first = sources.iter().chain(targets.iter()).map(|table| &table.desc.first).min();
+        let last = sources.iter().chain(targets.iter()).map(|table| &table.desc.last).max();
+        let (Some(first), Some(last)) = (first, last) else { return self };
+        let before = beside.iter().rposition(|table| table.desc.last < *first);
+        let after = beside.iter().position(|table| table.desc.first > *last);
+        let small = |at: Option<usize>| {
+            let table = &beside[at?];
+            let taken = targets.iter().any(|target| target.desc.id == table.desc.id);
+            (!taken && (table.desc.bytes as usize) < slot_bytes / 2).then(|| table.clone())
+        };
+        let (before, after) = (small(before), small(after));
+        targets.splice(0..0, before);
+        targets.extend(after);
+        self
     }
 
     pub(crate) fn inputs(&self) -> impl Iterator<Item = &Arc<Table>> {
@@ -105,15 +127,20 @@ pub(crate) fn pick_dead(view: &Arc<Levels>) -> Option<Compaction> {
 }
 
 /// The most urgent work. `cursors[n]` is where level n + 1 stopped the last time.
-pub(crate) fn pick(view: &Arc<Levels>, level1_bytes: u64, cursors: &mut [Key]) -> Option<Compaction> {
+pub(crate) fn pick(view: &Arc<Levels>, options: &TreeOptions, cursors: &mut [Key]) -> Option<Compaction> {
     let (records, tombstones) = level0_records(view);
-    if view.runs.len() >= LEVEL0_RUNS_MAX || is_tombstones(records, tombstones) {
+    let payload: u64 = view.newest.iter().map(|table| table.desc.payload_bytes).sum();
+    let hides_much = payload > options.level0_payload_bytes;
+    if view.runs.len() >= LEVEL0_RUNS_MAX || hides_much || is_tombstones(records, tombstones) {
         return Some(into_next(view, view.newest.clone(), 1));
     }
-    let mut share = level1_bytes.max(1);
+    let bytes_of = |level: &Vec<Arc<Table>>| level.iter().map(|table| table.desc.bytes as u64).sum::<u64>();
+    let mut share = options.level1_bytes.max(1);
     for (at, level) in view.levels.iter().enumerate().take(LEVELS_MAX - 2) {
-        let bytes: u64 = level.iter().map(|table| table.desc.bytes as u64).sum();
-        let chosen = if bytes > share {
+        // A level stays small beside the one below it, however small that is: what it hides there is dead.
+        let beside = view.levels.get(at + 1).map_or(u64::MAX, |below| bytes_of(below) / LEVEL_FANOUT);
+        let most = share.min(beside.max(options.level1_bytes / LEVEL_FANOUT)).max(1);
+        let chosen = if bytes_of(level) > most {
             let after = level.partition_point(|table| table.desc.first <= cursors[at]);
             Some(if after < level.len() { after } else { 0 })
         } else {

@@ -56,6 +56,11 @@ impl Levels {
         Self { newest, runs, levels, then, counters }
     }
 
+    /// Overlapping runs on level 0.
+    pub(crate) fn level0_runs(&self) -> usize {
+        self.runs.len()
+    }
+
     pub(crate) fn tables(&self) -> impl Iterator<Item = &Arc<Table>> {
         self.newest.iter().chain(self.levels.iter().flatten()).chain(&self.then)
     }

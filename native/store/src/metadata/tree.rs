@@ -40,6 +40,8 @@ pub struct TreeOptions {
     pub kind: TreeSet,
     /// Bytes that level 1 may hold; each deeper one holds `LEVEL_FANOUT` times more.
     pub level1_bytes: u64,
+    /// Payload that level 0 may name before it is merged: what it hides below is dead and not yet released.
+    pub level0_payload_bytes: u64,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -157,7 +159,8 @@ impl Tree {
     /// What should be compacted next, if anything.
     pub fn pick(&self) -> Option<Compaction> {
         let view = self.snapshot();
-        compact::pick(&view, self.options.level1_bytes, &mut self.cursors.lock())
+        compact::pick(&view, &self.options, &mut self.cursors.lock())
+            .map(|job| job.with_small_neighbours(self.io.slot_bytes()))
             .or_else(|| compact::pick_then(&view, self.io.slot_bytes()))
     }
 
@@ -169,7 +172,7 @@ impl Tree {
     /// Work that may give space back when nothing is due: merging level 0, whose versions hide older ones, and moving
     /// deletions and holes down to what they hide. Comes to an end.
     pub fn pick_for_space(&self) -> Option<Compaction> {
-        compact::pick_for_space(&self.snapshot())
+        compact::pick_for_space(&self.snapshot()).map(|job| job.with_small_neighbours(self.io.slot_bytes()))
     }
 
     /// Slots for the outputs of the largest compaction to come, one copy.

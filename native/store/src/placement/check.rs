@@ -24,6 +24,7 @@ impl Pool {
     /// page. The caller makes sure that no group drains or compacts meanwhile. Returns what is wrong, one
     /// sentence each.
     pub fn check(&self, named: &PageCounts) -> Result<Vec<String>> {
+        let _cleaning = self.cleaning.lock();
         let _maintenance = self.maintenance.lock();
         let mut records = BTreeMap::new();
         self.scan_egroups(EgroupId(0), &mut |id, record| {

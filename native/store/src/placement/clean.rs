@@ -1,57 +1,137 @@
-//! Cleaning: egroups with little live data are packed into fresh ones. No file metadata changes: the old
-//! name's
-//! record says where its pages lie now (STORE.md 10).
+//! Cleaning: what is still named in egroups that are partly dead moves to fresh ones, and their slots are free again. No
+//! file metadata changes: the old name's record says where its pages lie now (STORE.md 10).
 //!
 //! Invariants:
 //! - Depth is 1: a target of moves is never itself "moved"; cleaning it re-points its sources.
-//! - The pages of one source stay in order and in one row, so that one part with one base describes them.
-//! - A page is copied only when it is known to be right: by the footer's checksum, or (log segments, whose
-//!   checksums
-//!   only the frames know) because all copies agree.
+//! - The pages of a part stay in the order of their source and in one row, so that a bitmap and one base describe them.
+//! - A page is copied only when it is known to be right: by the footer's checksum, by that of its frame, or (payload of
+//!   another RF class, whose checksums lie in the frames of another segment) because all copies agree.
+//! - A step frees more slots than it fills, so cleaning comes to an end.
 
-use super::{Draw, Pool};
+mod moves;
+mod packing;
+mod pages;
+
+use super::egroups::Sealed;
 use super::publish::Change;
 use super::report::count;
-use crate::error::Result;
-use crate::oplog::births::segment_births;
+use super::{Draw, Pool};
+use crate::error::{Kind, Result};
+use crate::metadata::io::PageName;
 use holdfast_format::{EgroupId, Protection};
-use std::collections::BTreeMap;
-use holdfast_format::checksum::checksum;
-use holdfast_format::egroup::{Birth, EgroupRecord, EgroupState, MovedPart, PageSet};
-use holdfast_format::limits::{BLOCK_BYTES, MOVED_SOURCES_MAX};
+use holdfast_format::egroup::{Birth, EgroupRecord, EgroupState};
+use holdfast_format::limits::{
+    BLOCK_BYTES, CLEAN_BYTES_MAX, CLEAN_DEAD_PERCENT, CLEAN_DEAD_PERCENT_SHORT, CLEAN_SCAN_RECORDS, CLEAN_VICTIMS_MAX,
+};
+use packing::{Row, pack, rows_of};
+use pages::LivePages;
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 
-/// Records that one step looks at.
-const SCAN_RECORDS_MAX: usize = 4096;
-/// Egroups that one step packs into one.
-const VICTIMS_MAX: usize = 8;
-/// Worth cleaning: at most this part of the pages is live, with room left and without.
-const LIVE_PERCENT_MAX: usize = 50;
-const LIVE_PERCENT_MAX_SHORT: usize = 90;
 /// Below this share of the pool free, room counts as short.
 const FREE_SHARE_SHORT: u64 = 8;
+/// Part of the free slots that one step fills at most, before it frees others.
+const FREE_SLOTS_DIVISOR: usize = 2;
+/// Manifest writes after which a freed slot is free, and the part of the free slots from which on it is worth making them.
+const MANIFEST_WRITES_TO_REUSE: usize = 2;
+const PENDING_SHARE_HIGH: u32 = 8;
+/// Targets that are written at once: with two copies each as many writes as one submission takes.
+const WRITE_AT_ONCE: usize = 4;
+/// How much less an egroup that history empties by itself is worth cleaning.
+const PAST_DISCOUNT: f64 = 4.0;
 
-struct Victim {
+/// How long a page will be named, as far as the trees know: pages of one class go together. From "soonest forgotten" up.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Outlook {
+    /// Only history names it. 0: of the oldest part of the kept points.
+    Past(u8),
+    /// The present names it, or nothing is known.
+    Present,
+}
+
+/// Parts of the kept points that cleaning tells apart.
+pub const PAST_CLASSES: u8 = 4;
+
+/// What the groups' trees say about pages, by the name that records use and the birth name. A hint: it decides what goes
+/// together, never what is kept.
+pub trait Forecast {
+    fn outlook(&self, pages: &[(PageName, Birth)]) -> Result<Vec<Outlook>>;
+}
+
+/// Nothing is known.
+pub struct NoForecast;
+
+impl Forecast for NoForecast {
+    fn outlook(&self, pages: &[(PageName, Birth)]) -> Result<Vec<Outlook>> {
+        Ok(vec![Outlook::Present; pages.len()])
+    }
+}
+
+#[derive(Clone)]
+pub(super) struct Victim {
     id: EgroupId,
     record: EgroupRecord,
 }
 
-/// Content and birth name.
-type NamedPage = (Vec<u8>, Birth);
+/// What one step leaves for the next.
+#[derive(Default)]
+pub(super) struct Cleaning {
+    /// Where the next look begins.
+    cursor: EgroupId,
+    /// Tried in vain since cleaning last came to its end.
+    skipped: BTreeSet<EgroupId>,
+}
 
 impl Pool {
-    /// Frees what is empty, or packs a few egroups with little live data into one. False when nothing is
-    /// worth doing.
+    /// As [`Pool::clean_step_with`], without knowledge of how long pages will live.
     pub fn clean_step(&self) -> Result<bool> {
+        self.clean_step_with(&NoForecast)
+    }
+
+    /// Frees what is empty, or moves what is left in a few partly dead egroups together. False when nothing is worth doing.
+    pub fn clean_step_with(&self, forecast: &dyn Forecast) -> Result<bool> {
         self.check_open()?;
-        let _maintenance = self.maintenance.lock();
+        let mut cleaning = self.cleaning.lock();
         if self.free_step()? {
             return Ok(true);
         }
-        let victims = self.victims()?;
-        if victims.is_empty() {
-            return Ok(false);
+        // All records were looked at once the cursor has come to the end twice, or once from the start.
+        let mut ends_left = 2 - (cleaning.cursor == EgroupId(0)) as u8;
+        loop {
+            let found = self.look_for_victims(&mut cleaning)?;
+            if !found.is_empty() {
+                self.settle_pending()?;
+            }
+            let victims = self.batch(found);
+            ends_left -= (cleaning.cursor == EgroupId(0)) as u8;
+            if !victims.is_empty() {
+                if !self.clean(&victims, forecast)? {
+                    cleaning.skipped.extend(victims.iter().map(|victim| victim.id));
+                }
+                return Ok(true);
+            }
+            if ends_left == 0 {
+                cleaning.skipped.clear();
+                return Ok(false);
+            }
         }
-        self.pack(&victims)
+    }
+
+    /// What the steps before freed makes room for this one: a step that may fill few slots gains little or nothing. Freed
+    /// slots wait for two manifest writes, which may be long in coming when writers wait for room.
+    fn settle_pending(&self) -> Result<()> {
+        for _ in 0..MANIFEST_WRITES_TO_REUSE {
+            let oldest_hold = self.oldest_hold();
+            let accepting = self.disks.iter().filter(|disk| disk.accepts());
+            let (free, ripening) = accepting.fold((0, 0), |(free, ripening), disk| {
+                (free + disk.free_slots(), ripening + disk.pending_before(oldest_hold))
+            });
+            if ripening * PENDING_SHARE_HIGH <= free {
+                break;
+            }
+            self.publish_nothing()?;
+        }
+        Ok(())
     }
 
     /// Frees emptied egroups; true when some went.
@@ -66,242 +146,122 @@ impl Pool {
         Ok(true)
     }
 
-    /// Egroups of one protection whose live pages fit one egroup: at least two, the emptiest of those that were
-    /// looked at.
-    fn victims(&self) -> Result<Vec<Victim>> {
-        let mut cursor = self.clean_cursor.lock();
-        let mut found: Vec<Victim> = Vec::new();
-        let (mut seen, mut last) = (0, None);
+    /// The best of the next records, best first: the most room for the least copying, the older the better, since what has
+    /// lived long lives on (cost-benefit, Rosenblum and Ousterhout 1991). An age counts up to one turnover of the pool.
+    fn look_for_victims(&self, cleaning: &mut Cleaning) -> Result<Vec<Victim>> {
         let space = self.space();
         let short = space.free < space.total / FREE_SHARE_SHORT;
-        let percent_max = if short { LIVE_PERCENT_MAX_SHORT } else { LIVE_PERCENT_MAX };
-        self.scan_egroups(*cursor, &mut |id, record| {
-            (seen, last) = (seen + 1, Some(id));
+        let dead_percent = if short { CLEAN_DEAD_PERCENT_SHORT } else { CLEAN_DEAD_PERCENT };
+        let newest = self.next_egroup.load(Ordering::Acquire);
+        let turnover = (space.total / self.slot_bytes as u64).max(1) as f64;
+        let slot_pages = self.slot_bytes as usize / BLOCK_BYTES;
+        let mut found: Vec<(f64, Victim)> = Vec::new();
+        let (mut seen, mut last) = (0, EgroupId(0));
+        self.scan_egroups(cleaning.cursor, &mut |id, record| {
+            (seen, last) = (seen + 1, id);
             let live = record.live.len();
-            let sparse = live > 0 && live * 100 <= record.pages as usize * percent_max;
-            if record.state == EgroupState::Data && sparse && !self.is_kept(id) && !self.is_pinned(id, &record) {
-                found.push(Victim { id, record });
+            let dead = slot_pages - live.min(slot_pages);
+            let worth = live > 0 && dead * 100 >= slot_pages * dead_percent;
+            let stays = self.is_kept(id) || self.is_pinned(id, &record) || cleaning.skipped.contains(&id);
+            if record.state == EgroupState::Data && worth && !stays {
+                let share = dead as f64 / slot_pages as f64;
+                let age = (newest.saturating_sub(id.0) as f64).clamp(1.0, turnover);
+                let score = share / (2.0 - share) * age / if record.past { PAST_DISCOUNT } else { 1.0 };
+                found.push((score, Victim { id, record }));
             }
-            Ok(seen < SCAN_RECORDS_MAX)
+            Ok(seen < CLEAN_SCAN_RECORDS)
         })?;
-        // The next step goes on behind this one's window, unless the window had victims: then it looks again.
-        let end = seen < SCAN_RECORDS_MAX;
-        found.sort_by_key(|victim| (victim.record.protection(), victim.record.live.len()));
-        let mut kinds: Vec<Protection> = found.iter().map(|victim| victim.record.protection()).collect();
-        kinds.dedup();
-        let mut chosen: Vec<Victim> = Vec::new();
-        for kind in kinds {
-            let (mut pages, mut names) = (0, 0);
-            chosen.clear();
-            for at in (0..found.len()).filter(|at| found[*at].record.protection() == kind) {
-                let record = &found[at].record;
-                pages += record.live.len();
-                names += record.sources.len().max(1);
-                if pages > self.egroup_pages_max() || names > MOVED_SOURCES_MAX || chosen.len() == VICTIMS_MAX
-                {
-                    break;
-                }
-                chosen.push(Victim { id: found[at].id, record: record.clone() });
+        cleaning.cursor = if seen < CLEAN_SCAN_RECORDS { EgroupId(0) } else { EgroupId(last.0 + 1) };
+        found.sort_by(|left, right| right.0.total_cmp(&left.0));
+        Ok(found.into_iter().map(|(_, victim)| victim).collect())
+    }
+
+    /// The first victims, all of one protection, whose pages fill whole egroups best; none when they would free nothing.
+    fn batch(&self, found: Vec<Victim>) -> Vec<Victim> {
+        let capacity = self.egroup_pages_max();
+        let Some(kind) = found.first().map(|victim| victim.record.protection()) else { return Vec::new() };
+        // Short of room, small steps: the targets are there before the victims go.
+        let free = self.disks.iter().filter(|disk| disk.accepts()).map(|disk| disk.free_slots() as usize).sum::<usize>();
+        let targets_max = (free / kind.rf as usize / FREE_SLOTS_DIVISOR).max(1);
+        let pages_max = (CLEAN_BYTES_MAX / BLOCK_BYTES).max(2 * capacity).min(targets_max * capacity);
+        let mut batch: Vec<Victim> = Vec::new();
+        let (mut pages, mut best, mut best_fill) = (0, 0, 0.0);
+        for victim in found.into_iter().filter(|victim| victim.record.protection() == kind).take(CLEAN_VICTIMS_MAX) {
+            pages += victim.record.live.len();
+            if pages > pages_max && batch.len() > 1 {
+                break;
             }
-            if chosen.len() >= 2 {
-                return Ok(chosen);
+            batch.push(victim);
+            let targets = pages.div_ceil(capacity);
+            // The larger the batch, the less of it lies beside pages of another class.
+            let fill = pages as f64 / (targets as f64 + 0.25);
+            if targets < batch.len() && fill >= best_fill {
+                (best, best_fill) = (batch.len(), fill);
             }
         }
-        *cursor = if end { EgroupId(0) } else { EgroupId(last.map_or(0, |id| id.0 + 1)) };
-        Ok(Vec::new())
+        batch.truncate(best);
+        batch
     }
 
     /// Crash order:
-    /// 1. the target is written, durable; a crash leaves a slot that nothing names;
-    /// 2. one edit says that the sources have moved, and frees their slots.
+    /// 1. the targets are written, durable, a few at a time; a crash leaves slots that nothing names;
+    /// 2. one edit says where the pages of every source lie now, and frees the victims' slots.
     ///
     /// Readers that found the old place hold it.
-    fn pack(&self, victims: &[Victim]) -> Result<bool> {
-        let mut pages = Vec::new();
-        let mut births = Vec::new();
-        let mut moved: Vec<(&Victim, u16)> = Vec::new();
-        for victim in victims {
-            let base = births.len();
-            match self.right_pages(victim)? {
-                Some(content) => {
-                    for (bytes, birth) in content {
-                        pages.extend_from_slice(&bytes);
-                        births.push(birth);
-                    }
-                    moved.push((victim, base as u16));
+    /// False when nothing was gained: these victims are not worth trying again soon.
+    fn clean(&self, victims: &[Victim], forecast: &dyn Forecast) -> Result<bool> {
+        let (pages, flags) = self.live_pages(victims)?;
+        let right: Vec<&Victim> = victims.iter().zip(flags).filter(|(_, right)| *right).map(|(it, _)| it).collect();
+        count(&self.counters.cleans_skipped, (victims.len() - right.len()) as u64);
+        let names: Vec<(PageName, Birth)> = pages.list.iter().map(|page| (page.name, page.birth)).collect();
+        let outlooks = forecast.outlook(&names)?;
+        let rows = rows_of(&pages.list, &outlooks, &|source| self.kept_parts(source, &right))?;
+        let packed = pack(rows, self.egroup_pages_max());
+        if packed.len() >= right.len() {
+            // Too few could be read, or holes in the packing ate the gain.
+            return Ok(false);
+        }
+        let targets = match self.write_targets(victims[0].record.protection(), &packed, &pages) {
+            // What the step would free cannot be used to write it.
+            Err(error) if error.kind == Kind::NoSpace => return Ok(false),
+            other => other?,
+        };
+        let published = self.publish_moves(&right, &packed, &targets, &pages.list);
+        if !matches!(published, Ok(true)) {
+            targets.iter().for_each(|target| self.discard_egroup(*target));
+        }
+        if !published? {
+            return Ok(false);
+        }
+        count(&self.counters.egroups_cleaned, right.len() as u64);
+        count(&self.counters.pages_moved, pages.list.len() as u64);
+        let past = outlooks.iter().filter(|outlook| **outlook != Outlook::Present).count();
+        count(&self.counters.pages_moved_past, past as u64);
+        Ok(right.len() == victims.len())
+    }
+
+    /// On an error nothing was written.
+    fn write_targets(&self, kind: Protection, packed: &[Vec<Row>], pages: &LivePages) -> Result<Vec<EgroupId>> {
+        let mut targets = Vec::with_capacity(packed.len());
+        for some in packed.chunks(WRITE_AT_ONCE) {
+            let members = |rows: &[Row]| rows.iter().flat_map(|row| &row.pages).copied().collect::<Vec<usize>>();
+            let sealed = some.iter().map(|rows| {
+                let members = members(rows);
+                let birth = |at: &usize| (pages.list[*at].birth, pages.list[*at].checksum);
+                let births = members.iter().map(birth).collect();
+                Sealed { pages: pages.slices(members.into_iter()), births }
+            });
+            match self.write_summed(kind, sealed.collect(), Draw::Upkeep) {
+                Ok((written, bytes)) => {
+                    count(&self.counters.bytes_cleaned, bytes);
+                    targets.extend(written);
                 }
-                None => {
-                    count(&self.counters.cleans_skipped, 1);
-                    *self.clean_cursor.lock() = EgroupId(victim.id.0 + 1);
+                Err(error) => {
+                    targets.iter().for_each(|target| self.discard_egroup(*target));
+                    return Err(error);
                 }
             }
         }
-        if moved.len() < 2 {
-            return Ok(!moved.is_empty());
-        }
-        let protection = moved[0].0.record.protection();
-        let target = self.write_egroup(protection, &pages, &births, Draw::Upkeep)?;
-        match self.publish_moves(&moved, target) {
-            Ok(true) => {
-                count(&self.counters.egroups_cleaned, moved.len() as u64);
-                count(&self.counters.pages_moved, births.len() as u64);
-                Ok(true)
-            }
-            Ok(false) => {
-                self.discard_egroup(target);
-                Ok(true)
-            }
-            Err(error) => {
-                self.discard_egroup(target);
-                Err(error)
-            }
-        }
-    }
-
-    /// The victim's live pages with their birth names, known to be right; `None` when that cannot be known.
-    fn right_pages(&self, victim: &Victim) -> Result<Option<Vec<NamedPage>>> {
-        let _hold = self.hold();
-        // A log segment has frames where a footer would be.
-        if self.is_segment(&victim.record) {
-            return Ok(self.segment_pages(victim));
-        }
-        let Ok(footer) = self.footer_of(victim.id, &victim.record) else { return Ok(None) };
-        let mut content = Vec::with_capacity(victim.record.live.len());
-        for page in victim.record.live.iter() {
-            let known = footer.births.get(page as usize).copied();
-            let Some(named) = known.and_then(|known| self.named_page(&victim.record, page, known)) else {
-                return Ok(None);
-            };
-            content.push(named);
-        }
-        Ok(Some(content))
-    }
-
-    /// A page whose checksum is known, from whichever copy is right.
-    fn named_page(&self, record: &EgroupRecord, page: u16, (birth, sum): (Birth, u64)) -> Option<NamedPage> {
-        let mut bytes = vec![0; BLOCK_BYTES];
-        let verify = |bytes: &[u8]| checksum(bytes) == sum;
-        let offset = page as u32 * BLOCK_BYTES as u32;
-        self.read_slot(&record.copies, offset, &mut bytes, &verify).ok()?;
-        Some((bytes, birth))
-    }
-
-    /// Live pages of a log segment: its frames, on any copy, tell what they are.
-    fn segment_pages(&self, victim: &Victim) -> Option<Vec<NamedPage>> {
-        let record = &victim.record;
-        let mut births = BTreeMap::new();
-        for copy in record.copies.iter().filter(|copy| self.disks[copy.drive as usize].is_active()) {
-            let mut image = vec![0; self.slot_bytes as usize];
-            if self.read_copy(*copy, 0, &mut image).is_ok() {
-                let found = segment_births(victim.id, record.incarnation, &image);
-                births.extend(found.into_iter().map(|found| (found.page, (found.birth, found.checksum))));
-            }
-            if record.live.iter().all(|page| births.contains_key(&page)) {
-                break;
-            }
-        }
-        let without_frames = births.is_empty();
-        record
-            .live
-            .iter()
-            .map(|page| match births.get(&page) {
-                Some(known) => self.named_page(record, page, *known),
-                None if without_frames => self.agreed_page(record, page),
-                None => None,
-            })
-            .collect()
-    }
-
-    fn agreed_page(&self, record: &EgroupRecord, page: u16) -> Option<NamedPage> {
-        let mut bytes = vec![0; BLOCK_BYTES];
-        let agree = self.copies_agree(record, page as u32 * BLOCK_BYTES as u32, &mut bytes);
-        agree.then(|| (bytes, Birth::default()))
-    }
-
-    /// Segments count every page of the slot, data egroups leave room for the footer.
-    pub(super) fn is_segment(&self, record: &EgroupRecord) -> bool {
-        record.pages as usize * BLOCK_BYTES == self.slot_bytes as usize
-    }
-
-    fn copies_agree(&self, record: &EgroupRecord, offset: u32, bytes: &mut [u8]) -> bool {
-        let mut first: Option<Vec<u8>> = None;
-        for copy in record.copies.iter().filter(|copy| self.disks[copy.drive as usize].is_active()) {
-            if self.read_copy(*copy, offset, bytes).is_err()
-                || first.as_deref().is_some_and(|first| first != bytes)
-            {
-                return false;
-            }
-            first = Some(bytes.to_vec());
-        }
-        first.is_some()
-    }
-
-    /// False when a page came alive or was pinned meanwhile, or more copies were asked for: then nothing happens.
-    fn publish_moves(&self, moved: &[(&Victim, u16)], target: EgroupId) -> Result<bool> {
-        let mut journal = self.journal.lock();
-        let mut change = Change::new(self);
-        for (victim, base) in moved {
-            let now = change.egroup(victim.id)?.map(|record| record.clone());
-            let Some(now) = now else { continue };
-            let same = now.copies == victim.record.copies
-                && now.protection() == victim.record.protection()
-                && now.live.is_within(&victim.record.live);
-            if !same || self.is_pinned(victim.id, &now) {
-                return Ok(false);
-            }
-            if now.sources.is_empty() {
-                change.move_source(victim.id, &victim.record.live, target, *base)?;
-            } else {
-                change.move_target(victim.id, &victim.record.live, target, *base)?;
-            }
-            change.freed.extend(&now.copies);
-        }
-        self.commit(&mut journal, change, &|| {})?;
-        Ok(true)
-    }
-}
-
-impl Change<'_> {
-    /// An egroup that DATA records name: from now on its pages (those of `copied`, in order) lie in `target`.
-    fn move_source(&mut self, id: EgroupId, copied: &PageSet, target: EgroupId, base: u16) -> Result<()> {
-        let Some(record) = self.egroup(id)? else { return Ok(()) };
-        record.state = EgroupState::Moved;
-        record.copies = Vec::new();
-        record.parts = vec![MovedPart { target, base, moved: copied.clone() }];
-        let live: Vec<u16> = record.live.iter().map(|page| base + copied.rank(page)).collect();
-        if live.is_empty() {
-            self.emptied.push(id);
-        }
-        self.add_source(target, id, live)
-    }
-
-    /// An egroup that cleaning made: its sources are re-pointed, and it is gone.
-    fn move_target(&mut self, id: EgroupId, copied: &PageSet, target: EgroupId, base: u16) -> Result<()> {
-        let sources = self.egroup(id)?.map(|record| record.sources.clone()).unwrap_or_default();
-        for source in sources {
-            let Some(record) = self.egroup(source)? else { continue };
-            let mut live = Vec::new();
-            for part in record.parts.iter_mut().filter(|part| part.target == id) {
-                let place = |page: u16| part.base + part.moved.rank(page);
-                let kept: PageSet = part.moved.iter().filter(|page| copied.contains(place(*page))).collect();
-                let first = kept.iter().next().map_or(0, |page| copied.rank(place(page)));
-                *part = MovedPart { target, base: base + first, moved: kept };
-                let row = part.moved.iter().filter(|page| record.live.contains(*page));
-                live.extend(row.map(|page| part.base + part.moved.rank(page)));
-            }
-            self.add_source(target, source, live)?;
-        }
-        self.egroups.insert(id, None);
-        Ok(())
-    }
-
-    fn add_source(&mut self, target: EgroupId, source: EgroupId, live: Vec<u16>) -> Result<()> {
-        if let Some(record) = self.egroup(target)? {
-            live.into_iter().for_each(|page| record.live.insert(page));
-            if !record.sources.contains(&source) {
-                record.sources.push(source);
-            }
-        }
-        Ok(())
+        Ok(targets)
     }
 }

@@ -116,6 +116,15 @@ impl Change<'_> {
                 target.sources.retain(|source| *source != id);
             }
         }
+        for source in &record.sources {
+            let Some(moved) = self.egroup(*source)? else { continue };
+            moved.parts.retain(|part| part.target != id);
+            if moved.parts.is_empty() {
+                // Its last page was released with this one's or before, and it is not pinned: as ripe as this one.
+                self.egroups.insert(*source, None);
+                self.egroups_freed += 1;
+            }
+        }
         self.freed.extend(&record.copies);
         self.egroups.insert(id, None);
         self.egroups_freed += 1;

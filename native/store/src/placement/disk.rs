@@ -316,6 +316,10 @@ impl Disk {
     pub fn pending_slots(&self) -> u32 {
         self.slots.lock().pending.len() as u32
     }
+    /// Pending slots that holds of this epoch and younger leave alone.
+    pub fn pending_before(&self, oldest_hold: u64) -> u32 {
+        self.slots.lock().pending.iter().filter(|pending| pending.epoch < oldest_hold).count() as u32
+    }
     /// Slots that something owns: neither free nor waiting to be.
     pub fn used_slots(&self) -> u32 {
         let slots = self.slots.lock();

@@ -4,6 +4,7 @@ use super::Pool;
 use super::Draw;
 use super::placing::Purpose;
 use super::report::count;
+use super::slots::Piece;
 use crate::error::{Error, Kind, Result};
 use crate::mutants::mutant;
 use holdfast_device::DirectRead;
@@ -16,6 +17,12 @@ use holdfast_format::table::SlotAddress;
 /// Look-ups of a page's place before a read fails: it may be moved between look-up and read, but not twice
 /// under a hold.
 const RESOLVES: usize = 2;
+
+/// What an egroup is to hold: whole pages, one after the other, with birth name and checksum of each.
+pub(super) struct Sealed<'a> {
+    pub pages: Vec<&'a [u8]>,
+    pub births: Vec<(Birth, u64)>,
+}
 
 /// Consecutive pages in one slot.
 struct Run {
@@ -38,38 +45,69 @@ impl Pool {
         births: &[Birth],
         draw: Draw,
     ) -> Result<EgroupId> {
-        let Protection { rf, domain } = protection.into();
-        let count = pages.len() / BLOCK_BYTES;
+        let protection = protection.into();
+        let pages_count = pages.len() / BLOCK_BYTES;
         if pages.is_empty()
             || !pages.len().is_multiple_of(BLOCK_BYTES)
-            || births.len() != count
-            || count > self.egroup_pages_max()
+            || births.len() != pages_count
+            || pages_count > self.egroup_pages_max()
         {
             let what = format!("an egroup of {} bytes and {} birth names", pages.len(), births.len());
             return Err(Error::new(Kind::Internal, what));
         }
-        let id = self.new_egroup_id();
-        let incarnation = self.rng.lock().next_u64();
         let sums = pages.chunks_exact(BLOCK_BYTES).map(checksum);
         let births = births.iter().copied().zip(sums).collect();
-        let footer = Footer { pool: self.uuid, egroup: id, incarnation, births }.encode();
-        let footer_at = self.slot_bytes - footer.len() as u32;
-        let purpose = Purpose { rf, domain, draw };
-        let copies = self.write_sealed(purpose, &[(0, &[pages]), (footer_at, &[&footer])])?;
-        let record = EgroupRecord {
-            state: EgroupState::Data,
-            rf,
-            domain,
-            shared: false,
-            incarnation,
-            pages: count as u16,
-            live: PageSet::default(),
-            copies,
-            sources: Vec::new(),
-            parts: Vec::new(),
+        let (ids, bytes) = self.write_summed(protection, vec![Sealed { pages: vec![pages], births }], draw)?;
+        count(&self.counters.bytes_packed, bytes);
+        ids.first().copied().ok_or_else(|| Error::new(Kind::Internal, "an egroup was written and has no name"))
+    }
+
+    /// As [`Pool::write_egroup`], several at once, with the checksums of the pages; also gives the bytes that went to
+    /// drives. On an error none of them is anywhere.
+    pub(super) fn write_summed(
+        &self,
+        protection: Protection,
+        sealed: Vec<Sealed<'_>>,
+        draw: Draw,
+    ) -> Result<(Vec<EgroupId>, u64)> {
+        let Protection { rf, domain } = protection;
+        let (mut named, mut contents) = (Vec::with_capacity(sealed.len()), Vec::with_capacity(sealed.len()));
+        for Sealed { pages, births } in sealed {
+            let (id, incarnation) = (self.new_egroup_id(), self.rng.lock().next_u64());
+            named.push((id, incarnation, births.len() as u16));
+            let footer = Footer { pool: self.uuid, egroup: id, incarnation, births }.encode();
+            contents.push((pages, footer));
+        }
+        let ends: Vec<[&[u8]; 1]> = contents.iter().map(|(_, footer)| [&footer[..]]).collect();
+        let pieces = |at: usize| -> [Piece<'_>; 2] {
+            let footer_at = self.slot_bytes - contents[at].1.len() as u32;
+            [(0, &contents[at].0[..]), (footer_at, &ends[at][..])]
         };
-        self.unpublished.lock().insert(id, record);
-        Ok(id)
+        let pieces: Vec<[Piece<'_>; 2]> = (0..contents.len()).map(pieces).collect();
+        let sets: Vec<&[Piece<'_>]> = pieces.iter().map(|pieces| &pieces[..]).collect();
+        let placed = self.write_sealed_sets(Purpose { rf, domain, draw }, &sets)?;
+        let bytes_of = |pieces: &[Piece<'_>; 2]| pieces.iter().flat_map(|piece| piece.1).map(|part| part.len() as u64).sum::<u64>();
+        let bytes = pieces.iter().zip(&placed).map(|(pieces, copies)| bytes_of(pieces) * copies.len() as u64).sum();
+        let mut unpublished = self.unpublished.lock();
+        let mut ids = Vec::with_capacity(named.len());
+        for ((id, incarnation, pages), copies) in named.into_iter().zip(placed) {
+            let record = EgroupRecord {
+                state: EgroupState::Data,
+                rf,
+                domain,
+                shared: false,
+                past: false,
+                incarnation,
+                pages,
+                live: PageSet::default(),
+                copies,
+                sources: Vec::new(),
+                parts: Vec::new(),
+            };
+            unpublished.insert(id, record);
+            ids.push(id);
+        }
+        Ok((ids, bytes))
     }
 
     /// Gives back an egroup that was written and will not be referenced.

@@ -11,7 +11,7 @@
 //!   returns
 //!   that the drive missed (I-8).
 //!
-//! Lock order: `maintenance` → `journal` (the publish lock) → `unpublished` → `pins` → `holds` → `emptied` →
+//! Lock order: `cleaning` → `maintenance` → `journal` (the publish lock) → `unpublished` → `pins` → `holds` → `emptied` →
 //! `image`
 //! → a disk's slots → its slabs. `healing` and `looking`
 //! come before all of them.
@@ -49,6 +49,7 @@ mod types;
 
 pub use crate::metadata::io::PageName;
 pub use check::PageCounts;
+pub use clean::{Forecast, NoForecast, Outlook, PAST_CLASSES};
 pub use conform::stronger;
 pub use heal::HealProgress;
 pub use health::{Health, Latency};
@@ -57,7 +58,8 @@ pub use scrub::{ScrubReport};
 pub use holdfast_format::egroup::Birth;
 pub use holdfast_format::manifest::{EpochRow, GroupRecord, Segment};
 pub use types::{
-    DriveCondition, DriveState, Draw, Edit, GroupChange, PoolCounters, PoolDrive, PoolEvent, PoolOptions, PoolSpace, ProbeInfo,
+    DriveCondition, DriveState, Draw, Edit, GroupChange, PoolCounters, PoolDrive, PoolEvent, PoolOptions, PoolRoom,
+    PoolSpace, ProbeInfo,
 };
 
 use crate::error::{Error, Kind, Result};
@@ -96,7 +98,7 @@ pub struct Pool {
     image: RwLock<Image>,
     /// The POOL tree; opened when it first has tables.
     tree: OnceLock<Tree>,
-    /// One flush or compaction of the POOL tree, or cleaning, at a time.
+    /// One flush or compaction of the POOL tree at a time.
     maintenance: Mutex<()>,
     /// Sequence of the newest durable manifest record.
     durable: AtomicU64,
@@ -132,7 +134,10 @@ pub struct Pool {
     membership: AtomicU64,
     /// The last drive failed: as `Journal::broken`, for those who do not hold the publish lock.
     broken: AtomicBool,
-    clean_cursor: Mutex<EgroupId>,
+    /// One cleaning at a time.
+    cleaning: Mutex<clean::Cleaning>,
+    /// The newest step of cleaning gave room.
+    cleaning_pays: AtomicBool,
     read_turn: AtomicU64,
     /// Pages of copies that were found wrong by somebody who could not mend them, and whether there are any.
     doubts: Mutex<VecDeque<(SlotAddress, u16)>>,

@@ -329,6 +329,7 @@ impl Pool {
                 rf: segment.rf,
                 domain: self.domain_of_group(group),
                 shared: false,
+                past: false,
                 incarnation: segment.incarnation,
                 pages: (self.slot_bytes as usize / BLOCK_BYTES) as u16,
                 live: PageSet::default(),
@@ -502,7 +503,10 @@ impl Pool {
         let mut failed = Vec::new();
         for (index, result) in indices.iter().zip(results) {
             match result {
-                Ok(()) => count(&self.counters.bytes_written, bytes.len() as u64),
+                Ok(()) => {
+                    count(&self.counters.bytes_written, bytes.len() as u64);
+                    count(&self.counters.bytes_manifest, bytes.len() as u64);
+                }
                 Err(error) => failed.push((*index, format!("writing the manifest: {error}"))),
             }
         }

@@ -76,7 +76,12 @@ impl Pool {
         }
         let io = Arc::new(Door { pool: self.me.clone(), slot_bytes: self.slot_bytes as usize });
         let level1_bytes = LEVEL1_SLOTS * self.slot_bytes as u64;
-        let options = TreeOptions { owner: POOL_OWNER, kind: TreeSet::Pool, level1_bytes };
+        let options = TreeOptions {
+            owner: POOL_OWNER,
+            kind: TreeSet::Pool,
+            level1_bytes,
+            level0_payload_bytes: u64::MAX,
+        };
         let tree = Tree::open(io, self.cache.clone(), options, tables)?;
         Ok(self.tree.get_or_init(|| tree))
     }

@@ -2,7 +2,7 @@
 
 use super::Pool;
 use super::health::Health;
-use super::types::{DriveState, PoolCounters, PoolEvent, PoolSpace};
+use super::types::{DriveState, PoolCounters, PoolEvent, PoolRoom, PoolSpace};
 use std::collections::VecDeque;
 use holdfast_format::GroupId;
 use holdfast_format::manifest::GroupRecord;
@@ -23,6 +23,11 @@ macro_rules! counters {
 
 counters!(
     bytes_written,
+    bytes_logged,
+    bytes_packed,
+    bytes_cleaned,
+    bytes_tables,
+    bytes_manifest,
     bytes_read,
     checksum_failures,
     read_errors,
@@ -37,6 +42,7 @@ counters!(
     egroups_freed,
     egroups_cleaned,
     pages_moved,
+    pages_moved_past,
     cleans_skipped,
     copies_healed,
     bytes_healed
@@ -123,8 +129,8 @@ impl Pool {
         };
         self.disks.iter().filter(|disk| !disk.is_retired()).map(state).collect()
     }
-    pub fn space(&self) -> PoolSpace {
-        let bytes = |slots: u64| slots * self.slot_bytes as u64;
+    /// Cheap: asked by every few ops.
+    pub fn room(&self) -> PoolRoom {
         let (mut total, mut free, mut reserve) = (0, 0, 0);
         for disk in self.disks.iter().filter(|disk| disk.is_active()) {
             let free_now = disk.free_slots() as u64 + disk.pending_slots() as u64;
@@ -132,6 +138,19 @@ impl Pool {
             free += free_now;
             reserve += (disk.layout.reserve() as u64).min(free_now);
         }
+        let bytes = |slots: u64| slots * self.slot_bytes as u64;
+        PoolRoom { total_bytes: bytes(total), free_bytes: bytes(free), reserve_bytes: bytes(reserve) }
+    }
+    /// Cleaning is at work, so that who takes room should wait for it.
+    pub fn is_cleaning(&self) -> bool {
+        self.cleaning_pays.load(Ordering::Acquire)
+    }
+    pub fn set_cleaning(&self, pays: bool) {
+        self.cleaning_pays.store(pays, Ordering::Release);
+    }
+    pub fn space(&self) -> PoolSpace {
+        let bytes = |slots: u64| slots * self.slot_bytes as u64;
+        let PoolRoom { total_bytes: total, free_bytes: free, reserve_bytes: reserve } = self.room();
         let image = self.image.read();
         let active =
             |slot: &&holdfast_format::table::SlotAddress| self.disks[slot.drive as usize].is_active();
@@ -139,11 +158,11 @@ impl Pool {
         let log = segments.flat_map(|segment| &segment.copies).filter(active).count() as u64;
         let tables = image.tables.values().flat_map(|tables| tables.values());
         let metadata = tables.flat_map(|desc| &desc.copies).filter(active).count() as u64;
-        let data = bytes((total - free).saturating_sub(log + metadata));
+        let data = (total - free).saturating_sub(bytes(log + metadata));
         PoolSpace {
-            total: bytes(total),
-            free: bytes(free),
-            reserve: bytes(reserve),
+            total,
+            free,
+            reserve,
             log: bytes(log),
             metadata: bytes(metadata),
             data,

@@ -8,7 +8,7 @@ use super::report::count;
 use crate::error::{Error, Kind, Result};
 use crate::metadata::io::{Placed, TableIo};
 use crate::mutants::mutant;
-use holdfast_device::{Durability, Source, Write};
+use holdfast_device::{Durability, Read, Source, Write};
 use holdfast_format::{DomainLevel, GroupId, Protection, TableId};
 use holdfast_format::limits::BLOCK_BYTES;
 use holdfast_format::manifest::Segment;
@@ -30,39 +30,47 @@ impl Pool {
         copies: &[SlotAddress],
         pieces: &[Piece<'_>],
     ) -> Result<Vec<SlotAddress>> {
+        let done = self.write_sets(&[(copies, pieces)])?;
+        Ok(done.into_iter().flatten().collect())
+    }
+
+    /// As [`Pool::write_copies`], several sets at once: for each the copies that have it all.
+    fn write_sets(&self, sets: &[(&[SlotAddress], &[Piece<'_>])]) -> Result<Vec<Vec<SlotAddress>>> {
         self.check_writable()?;
         self.ensure_owner()?;
-        let mut writes = Vec::with_capacity(copies.len() * pieces.len());
-        let mut targets = Vec::with_capacity(writes.capacity());
-        for copy in copies {
-            for (offset, slices) in pieces {
-                let bytes = slices.iter().map(|slice| slice.len() as u64).sum::<u64>();
-                if let Some((drive, file, offset)) = self.disks[copy.drive as usize].place(copy.slot, *offset)
-                {
-                    writes.push(Write { drive, file, offset, slices });
-                    targets.push((*copy, bytes));
+        let (mut writes, mut targets) = (Vec::new(), Vec::new());
+        for (set, (copies, pieces)) in sets.iter().enumerate() {
+            for copy in *copies {
+                for (offset, slices) in *pieces {
+                    let bytes = slices.iter().map(|slice| slice.len() as u64).sum::<u64>();
+                    let place = self.disks[copy.drive as usize].place(copy.slot, *offset);
+                    if let Some((drive, file, offset)) = place {
+                        writes.push(Write { drive, file, offset, slices });
+                        targets.push((set, *copy, bytes));
+                    }
                 }
             }
         }
-        let mut done: Vec<SlotAddress> = Vec::with_capacity(copies.len());
+        let mut done: Vec<Vec<SlotAddress>> = vec![Vec::new(); sets.len()];
         let mut failed: Vec<(u16, String)> = Vec::new();
-        for ((copy, bytes), result) in targets.into_iter().zip(holdfast_device::drive::write_durable(&writes))
-        {
+        let results = holdfast_device::drive::write_durable(&writes);
+        for ((set, copy, bytes), result) in targets.into_iter().zip(results) {
             let believed = result.is_err() && mutant!(BelieveRetriedFlush) && self.flush_again(copy.drive);
             match result {
                 Err(error) if !believed => failed.push((copy.drive, format!("writing: {error}"))),
                 _ => {
                     count(&self.counters.bytes_written, bytes);
-                    if done.last() != Some(&copy) {
-                        done.push(copy);
+                    if done[set].last() != Some(&copy) {
+                        done[set].push(copy);
                     }
                 }
             }
         }
         if !failed.is_empty() {
-            done.retain(|copy| failed.iter().all(|(drive, _)| *drive != copy.drive));
+            let lost = |copy: &SlotAddress| failed.iter().any(|(drive, _)| *drive == copy.drive);
+            done.iter_mut().for_each(|copies| copies.retain(|copy| !lost(copy)));
             self.put_out(failed)?;
-        } else if done.len() < copies.len() {
+        } else if done.iter().zip(sets).any(|(done, (copies, _))| done.len() < copies.len()) {
             // Somebody else is putting a drive out: m+1 is durable before anything counts that the drive missed.
             drop(self.journal.lock());
             self.check_writable()?;
@@ -82,6 +90,8 @@ impl Pool {
     /// Errors: `Unavailable` when there is none.
     pub fn write_segment(&self, segment: &Segment, offset: u32, slices: &[&[u8]]) -> Result<usize> {
         let done = self.write_copies(&segment.copies, &[(offset, slices)])?;
+        let bytes: u64 = slices.iter().map(|slice| slice.len() as u64).sum();
+        count(&self.counters.bytes_logged, bytes * done.len() as u64);
         for copy in &done {
             self.disks[copy.drive as usize].log_tip.fetch_add(1, Ordering::AcqRel);
         }
@@ -194,6 +204,29 @@ impl Pool {
         Ok(())
     }
 
+    /// Copies as they are, whole from the slot's start, all read at once.
+    pub(super) fn read_copies(&self, reads: Vec<(SlotAddress, &mut [u8])>) -> Vec<Result<()>> {
+        let mut results: Vec<Result<()>> = Vec::with_capacity(reads.len());
+        let (mut asked, mut numbers) = (Vec::new(), Vec::new());
+        for (number, (copy, into)) in reads.into_iter().enumerate() {
+            let place = self.disk_of(copy).map(|disk| disk.place(copy.slot, 0));
+            if let Ok(Some((drive, file, offset))) = place {
+                numbers.push((number, into.len() as u64));
+                asked.push(Read { drive, file, offset, into });
+            }
+            let what = format!("drive {}: slot {} is not in use", copy.drive, copy.slot);
+            results.push(place.and(Err(Error::new(Kind::Unavailable, what))));
+        }
+        for ((number, bytes), read) in numbers.into_iter().zip(holdfast_device::drive::read_at_once(asked)) {
+            results[number] = read.map_err(|error| Error::new(Kind::Unavailable, error.to_string()));
+            match &results[number] {
+                Ok(()) => count(&self.counters.bytes_read, bytes),
+                Err(_) => count(&self.counters.read_errors, 1),
+            }
+        }
+        results
+    }
+
     pub(super) fn disk_of(&self, copy: SlotAddress) -> Result<&super::disk::Disk> {
         let disk = self.disks.get(copy.drive as usize);
         disk.ok_or_else(|| Error::corrupt(format!("pool {}: there is no drive {}", self.name, copy.drive)))
@@ -254,20 +287,48 @@ impl Pool {
     /// Writes sealed content into fresh slots. A drive that fails is out, and the whole content goes
     /// elsewhere.
     pub(super) fn write_sealed(&self, purpose: Purpose, pieces: &[Piece<'_>]) -> Result<Vec<SlotAddress>> {
+        let placed = self.write_sealed_sets(purpose, &[pieces])?;
+        Ok(placed.into_iter().flatten().collect())
+    }
+
+    /// As [`Pool::write_sealed`], several at once, each into slots of its own. On an error none of them is anywhere.
+    pub(super) fn write_sealed_sets(
+        &self,
+        purpose: Purpose,
+        sets: &[&[Piece<'_>]],
+    ) -> Result<Vec<Vec<SlotAddress>>> {
+        let mut placed: Vec<Vec<SlotAddress>> = vec![Vec::new(); sets.len()];
+        let result = self.write_all_sealed(purpose, sets, &mut placed);
+        if result.is_err() {
+            placed.iter().for_each(|slots| self.give_back(slots));
+        }
+        result.map(|()| placed)
+    }
+
+    /// Also on an error `placed` holds what was taken.
+    fn write_all_sealed(
+        &self,
+        purpose: Purpose,
+        sets: &[&[Piece<'_>]],
+        placed: &mut [Vec<SlotAddress>],
+    ) -> Result<()> {
         loop {
-            let slots = self.take_slots(purpose)?;
-            let done = match self.write_copies(&slots, pieces) {
-                Ok(done) => done,
-                Err(error) => {
-                    self.give_back(&slots);
-                    return Err(error);
-                }
-            };
-            if done.len() == slots.len() {
-                return Ok(done);
+            let open: Vec<usize> = (0..sets.len()).filter(|set| placed[*set].is_empty()).collect();
+            if open.is_empty() {
+                return Ok(());
             }
+            for set in &open {
+                placed[*set] = self.take_slots(purpose)?;
+            }
+            let wanted: Vec<(&[SlotAddress], &[Piece<'_>])> =
+                open.iter().map(|set| (&placed[*set][..], sets[*set])).collect();
+            let done = self.write_sets(&wanted)?;
             // Ends: each round takes place on drives that were active, and lost at least one.
-            self.give_back(&slots);
+            for (set, done) in open.into_iter().zip(done) {
+                if done.len() < placed[set].len() {
+                    self.give_back(&std::mem::take(&mut placed[set]));
+                }
+            }
         }
     }
 
@@ -312,6 +373,7 @@ impl TableIo for Pool {
         let Protection { rf, domain } = self.table_protection();
         let purpose = Purpose { rf, domain, draw: super::Draw::Upkeep };
         let copies = self.write_sealed(purpose, &[(0, &[bytes, &padding])])?;
+        count(&self.counters.bytes_tables, (bytes.len() + padding.len()) as u64 * copies.len() as u64);
         Ok(Placed { id: TableId(self.new_egroup_id().0), copies })
     }
 

@@ -8,6 +8,9 @@ use holdfast_format::manifest::EpochRow;
 use holdfast_format::{EgroupId, GroupId, Lsn, Uuid};
 use std::sync::Arc;
 
+/// Share of the pool that cleaning keeps free, beside the reserve.
+const ROOM_SHARE: u64 = 48;
+
 /// A drive for a new pool.
 pub struct PoolDrive {
     pub drive: Arc<dyn Drive>,
@@ -168,6 +171,27 @@ pub struct PoolSpace {
     pub dead: u64,
 }
 
+/// Slots of active drives, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct PoolRoom {
+    pub total_bytes: u64,
+    /// Free, or will be once the manifest allows it.
+    pub free_bytes: u64,
+    /// Part of `free_bytes`.
+    pub reserve_bytes: u64,
+}
+
+impl PoolRoom {
+    /// What cleaning keeps free beside the reserve. Little: whatever lies idle makes the rest fuller, and cleaning dearer.
+    fn wanted_bytes(&self) -> u64 {
+        (self.total_bytes / ROOM_SHARE).max(1)
+    }
+    /// Part of what cleaning keeps free that is there; 1 or more: enough.
+    pub fn left(&self) -> f64 {
+        (self.free_bytes - self.reserve_bytes) as f64 / self.wanted_bytes() as f64
+    }
+}
+
 /// How deep into the reserve a slot may be taken from.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Draw {
@@ -182,7 +206,14 @@ pub enum Draw {
 /// Events since the pool was opened.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct PoolCounters {
+    /// To drives, all copies, by what they were: log frames, blocks that drains packed, what cleaning moved, tables, the
+    /// manifest; `bytes_written` is their sum and what mends.
     pub bytes_written: u64,
+    pub bytes_logged: u64,
+    pub bytes_packed: u64,
+    pub bytes_cleaned: u64,
+    pub bytes_tables: u64,
+    pub bytes_manifest: u64,
     pub bytes_read: u64,
     pub checksum_failures: u64,
     pub read_errors: u64,
@@ -199,6 +230,8 @@ pub struct PoolCounters {
     pub egroups_freed: u64,
     pub egroups_cleaned: u64,
     pub pages_moved: u64,
+    /// Those of them that only history named, as far as was known.
+    pub pages_moved_past: u64,
     /// Egroups that cleaning left alone because their copies differ: work for the scrub.
     pub cleans_skipped: u64,
     /// Copies that were made because others were lost, and their bytes.
