@@ -39,7 +39,7 @@ use holdfast_format::{BranchId, GROUP_BRANCH, GroupId, Ino, Lsn, key};
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 /// Keys deleted by one op when a volume goes.
@@ -79,6 +79,8 @@ pub struct Engine {
     trouble: Mutex<Option<Error>>,
     /// What lies on drives may not be as the volumes ask for: see `protect.rs`.
     unprotected: AtomicBool,
+    /// Boot time before which no walk is tried.
+    walk_again_ns: AtomicU64,
     scrubbing: Mutex<Option<scrub::Scrubbing>>,
     /// And of cleaning.
     clean_trouble: Mutex<Option<Error>>,
@@ -123,14 +125,16 @@ impl Engine {
         for path in drives {
             match options::open_member(path) {
                 Ok(drive) => opened.push(drive),
-                Err(error) if error.kind == Kind::NotFound => missing.push(error),
+                Err(error) if matches!(error.kind, Kind::NotFound | Kind::Unavailable) => missing.push(error),
                 Err(error) => return Err(error),
             }
         }
-        match (opened.is_empty(), missing.into_iter().next()) {
-            (true, Some(error)) => Err(error),
-            _ => Self::open_on(opened, options, foundation),
+        if opened.is_empty() && !missing.is_empty() {
+            return Err(missing.swap_remove(0));
         }
+        let engine = Self::open_on(opened, options, foundation)?;
+        missing.into_iter().for_each(|error| engine.pool.warn(error.message));
+        Ok(engine)
     }
 
     /// What lies on a path: pool name and uuid, or why it is none.
@@ -218,6 +222,7 @@ impl Engine {
             closed: AtomicBool::new(false),
             trouble: Mutex::new(None),
             unprotected: AtomicBool::new(true),
+            walk_again_ns: AtomicU64::new(0),
             scrubbing: Mutex::new(None),
             clean_trouble: Mutex::new(None),
             heal_trouble: Mutex::new(None),

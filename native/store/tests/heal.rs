@@ -4,8 +4,9 @@ mod rig;
 
 use holdfast_device::Rng;
 use holdfast_device::sim::{Fault, FaultKind, SimDrive};
+use holdfast_store::api::{FileSystem, FsError};
 use rig::load::Load;
-use rig::{Rig, options};
+use rig::{ROOT, Rig, options};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -230,6 +231,94 @@ fn a_drive_that_comes_back_stale_is_used_anew_and_never_read() {
         assert_healed(&rig, "opened again");
         assert_eq!(states(&rig).iter().filter(|state| *state == "active").count(), 2);
     }
+}
+
+/// Reads every block: what can be read is right. Gives how many could and could not.
+fn read_what_is_there(load: &Load) -> (usize, usize) {
+    let (mut right, mut failed) = (0, 0);
+    for (ino, content) in load.files.values() {
+        for (at, expected) in content.chunks(4096).enumerate() {
+            let mut block = vec![0; expected.len()];
+            match load.volume.read(&ROOT, *ino, at as u64 * 4096, &mut block) {
+                Ok(got) => {
+                    assert!(got == expected.len() && block == expected, "inode {ino}, block {at}: wrong bytes");
+                    right += 1;
+                }
+                Err(error) => {
+                    assert!(matches!(error, FsError::Store(_)), "inode {ino}, block {at}: {error:?}");
+                    failed += 1;
+                }
+            }
+        }
+    }
+    (right, failed)
+}
+
+/// Row 2 of the fault matrix: two of three drives go before anything of RF 2 was copied. What lay on them only is an error,
+/// the rest is served; when they return, though they no longer count, everything is read and healed from them.
+#[test]
+fn a_second_loss_makes_errors_and_what_returns_restores_everything() {
+    for seed in 0..3 {
+        let rig = Rig::create(200 + seed, 3, options());
+        let mut load = Load::new(&rig, "v", 2, 200 + seed);
+        load.run(200);
+        rig.engine.settle().expect("settled");
+        rig.engine.close().expect("closed");
+        let (rig, load) = restart(rig, load, &[]);
+        let drives = rig.world.drives();
+        let lost = [(seed as usize) % 3, (seed as usize + 1) % 3];
+        for at in lost {
+            vanish(&drives[at]);
+            rig.engine.pool().heartbeat().expect("one drive is left");
+        }
+        assert_eq!(lost.map(|at| states(&rig)[at].clone()), ["out", "out"]);
+        let (right, failed) = read_what_is_there(&load);
+        assert!(right > 0 && failed > 0, "{right} blocks read, {failed} did not");
+        // Nothing can be healed now, and nothing is given up.
+        let _tables_may_be_gone = rig.engine.heal();
+        assert!(rig.engine.pool().heal_progress().things_lost > 0);
+        assert_eq!(read_what_is_there(&load).1, failed);
+        for at in lost {
+            drives[at].clear_faults();
+        }
+        let (rig, mut load) = restart(rig, load, &[]);
+        assert_eq!(lost.map(|at| states(&rig)[at].clone()), ["stale", "stale"]);
+        load.verify("back, the last that have it");
+        assert!(counter(&rig, "reads_last_resort") > 0);
+        assert_healed(&rig, "healed from what came back");
+        assert_eq!(states(&rig), ["active", "active", "active"]);
+        load.run(20);
+        rig.engine.settle().expect("settled");
+        assert_healed(&rig, "in use again");
+        vanish(&drives[2 - seed as usize]);
+        load.verify("any one drive may go");
+    }
+}
+
+/// Row 4: an old image and the loss of the fresh copy. What is newer than the image is an error, never the old content; what
+/// is not is read and healed.
+#[test]
+fn an_old_image_never_stands_in_for_what_is_newer() {
+    let rig = Rig::create(210, 3, options());
+    let mut load = Load::new(&rig, "v", 2, 210);
+    load.run(150);
+    rig.engine.settle().expect("settled");
+    rig.engine.pool().heartbeat().expect("a heartbeat");
+    let old = rig.world.drives()[0].image();
+    load.run(150);
+    rig.engine.settle().expect("settled");
+    rig.engine.close().expect("closed");
+    rig.world.drives()[0].restore(&old);
+    // Only the third one knows how things are.
+    let (rig, load) = restart(rig, load, &[1]);
+    assert_eq!(states(&rig)[0], "stale");
+    let (right, failed) = read_what_is_there(&load);
+    assert!(right > 0 && failed > 0, "{right} blocks read, {failed} did not");
+    rig.engine.heal().expect("healed what can be");
+    assert_eq!(read_what_is_there(&load), (right, failed), "nothing came of the old image but what it has right");
+    let (rig, load) = restart(rig, load, &[]);
+    load.verify("the fresh one is back");
+    assert_healed(&rig, "all there");
 }
 
 #[test]

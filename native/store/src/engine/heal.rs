@@ -92,8 +92,12 @@ impl Engine {
     fn heal_step_with(&self, workers: usize) -> Result<bool> {
         self.ensure_open()?;
         self.pool.set_rf_max(self.groups().iter().map(|group| group.log().header_rf()).max().unwrap_or(1));
-        let protected = self.protect_step()?;
         let mut stuck = None;
+        // What cannot be read now must not keep the rest from being healed: that may be what makes it readable.
+        let protected = self.protect_step().unwrap_or_else(|error| {
+            stuck = Some(error);
+            false
+        });
         for group in self.pool.logs_degraded().into_iter().filter_map(|id| self.group(id).ok()) {
             if let Err(error) = group.relocate_log() {
                 stuck = Some(error);

@@ -215,10 +215,20 @@ pub(super) fn open_drive(path: &Path) -> Result<Arc<dyn Drive>> {
 
 /// Opens and locks a drive of a pool. A directory without a superblock is refused before anything is written to it,
 /// the lock file included.
+///
+/// Errors: `NotFound` and `Unavailable` when the drive is away: there is nothing at the path, or an empty directory, where a
+/// disk should be mounted, or what is there does not answer. The pool can be opened without it.
 pub(super) fn open_member(path: &Path) -> Result<Arc<dyn Drive>> {
     let drive = RealDrive::open(path).map_err(|error| drive_error(path, &error))?;
-    if matches!(Pool::probe(&drive), Ok(ProbeInfo::Empty | ProbeInfo::Foreign { .. })) {
-        return Err(Error::invalid(format!("drive {} is in no pool", path.display())));
+    match Pool::probe(&drive) {
+        Ok(ProbeInfo::Empty) => {
+            let what = format!("drive {}: the directory is empty; mount its disk there", path.display());
+            return Err(Error::new(Kind::NotFound, what));
+        }
+        Ok(ProbeInfo::Foreign { .. }) => {
+            return Err(Error::invalid(format!("drive {} is in no pool", path.display())));
+        }
+        Ok(_) | Err(_) => {}
     }
     drive.lock().map_err(|error| drive_error(path, &error))?;
     Ok(Arc::new(drive))
@@ -313,6 +323,7 @@ fn counters_of(engine: &Engine) -> Counters {
         ("repairs", pool.repairs),
         ("reads_hedged", pool.reads_hedged),
         ("hedges_won", pool.hedges_won),
+        ("reads_last_resort", pool.reads_last_resort),
         ("drives_demoted", pool.drives_demoted),
         ("drives_out", pool.drives_out),
         ("manifest_writes", pool.manifest_writes),

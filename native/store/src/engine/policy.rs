@@ -87,6 +87,7 @@ impl Engine {
         changed?;
         if (record.rf, record.policy.domain) != (before.rf, before.policy.domain) {
             self.unprotected.store(true, Ordering::Release);
+            self.walk_again_ns.store(0, Ordering::Release);
             self.healer.ring();
         }
         Ok(())

@@ -21,12 +21,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+/// A walk that failed, because a table cannot be read, is tried again after this long.
+const WALK_AGAIN_NS: u64 = 60_000_000_000;
+
 /// The protection that the names of egroups ask for.
 type Asked = BTreeMap<EgroupId, Protection>;
 
 impl Engine {
     /// The healer's step: walks all tables once, when there is a reason to. False: there is none.
     pub fn protect_step(&self) -> Result<bool> {
+        let now_ns = self.clock.boottime_ns();
+        if now_ns < self.walk_again_ns.load(Ordering::Acquire) {
+            return Ok(false);
+        }
         // Both are taken: what either is about, this walk sees.
         let (asked, found) = (self.unprotected.swap(false, Ordering::AcqRel), self.pool.take_unprotected());
         if !asked && !found {
@@ -35,6 +42,7 @@ impl Engine {
         let result = self.protect_all();
         if result.is_err() {
             self.unprotected.store(true, Ordering::Release);
+            self.walk_again_ns.store(now_ns + WALK_AGAIN_NS, Ordering::Release);
         }
         result.map(|()| true)
     }

@@ -201,6 +201,17 @@ impl Disk {
         }
     }
 
+    /// A drive that is there, though its content no longer counts: see [`Disk::last_place`]. Nothing on it is changed.
+    pub fn set_aside(spec: DiskSpec, drive: Arc<dyn Drive>, condition: DriveCondition, reason: String) -> Self {
+        let mut slabs = Vec::new();
+        while let Ok(Some(file)) = drive.open(&slab_name(slabs.len() as u32)) {
+            slabs.push(file);
+        }
+        let mut disk = Self::unused(spec, Some(drive), condition, reason);
+        disk.slabs = RwLock::new(slabs);
+        disk
+    }
+
     /// Creates the files of a new pool's drive.
     pub fn create(spec: DiskSpec, drive: Arc<dyn Drive>, area_bytes: u64) -> Result<Self> {
         let fail = |file: &str, error| drive_error(&*drive, &format!("creating {file}"), &error);
@@ -298,6 +309,17 @@ impl Disk {
     /// Where `offset` of a slot lies; `None` when the drive is not in use or has no such slot.
     pub fn place(&self, slot: u32, offset: u32) -> Option<(&dyn Drive, FileId, u64)> {
         let drive = self.drive.as_deref().filter(|_| self.is_active())?;
+        self.place_on(drive, slot, offset)
+    }
+
+    /// As [`Disk::place`] for a drive that is *not* in use, as long as it is there. What it holds may be old: only bytes that
+    /// a checksum above them accepts are to be taken from it, and only when no drive in use has them.
+    pub fn last_place(&self, slot: u32, offset: u32) -> Option<(&dyn Drive, FileId, u64)> {
+        let drive = self.drive.as_deref().filter(|_| !self.is_active() && !self.is_retired())?;
+        self.place_on(drive, slot, offset)
+    }
+
+    fn place_on<'a>(&'a self, drive: &'a dyn Drive, slot: u32, offset: u32) -> Option<(&'a dyn Drive, FileId, u64)> {
         let file = *self.slabs.read().get((slot / self.layout.slab_slots) as usize)?;
         let start = (slot % self.layout.slab_slots) as u64 * self.layout.slot_bytes as u64;
         Some((drive, file, start + offset as u64))

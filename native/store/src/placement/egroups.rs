@@ -194,7 +194,7 @@ impl Pool {
         count: usize,
     ) -> Option<(DirectRead, (SlotAddress, u16))> {
         let run = self.run_of(egroup, first_page, count).ok()?;
-        let copy = *self.turn(&run.copies).first()?;
+        let copy = self.turn(&self.readable(&run.copies)).first().copied()?;
         let offset = run.page as u32 * BLOCK_BYTES as u32;
         let (drive, file, at) = self.disks.get(copy.drive as usize)?.place(copy.slot, offset)?;
         Some((drive.direct_read(file, at, run.count * BLOCK_BYTES)?, (copy, run.page)))

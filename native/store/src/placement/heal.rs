@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! - A copy counts only on a drive that is in use and is not being emptied. One on a drive that is missing is waited
-//!   for ([`MISSING_GRACE_S`]); one on a drive that is out or stale is lost.
+//!   for ([`MISSING_GRACE_S`]); one on a drive that is out or stale is lost, and a source only when there is no other and a
+//!   checksum above it accepts what it holds.
 //! - A new copy is made of verified content, is durable before one manifest edit names it, and no file metadata
 //!   changes. What is to be done follows from the manifest alone: after a crash it is found again.
 //! - An open log segment is left alone: its group goes on in a fresh one, and the old one becomes an ordinary egroup
@@ -300,6 +301,10 @@ impl Pool {
             let wanted = self.copies_wanted(copies, protection.rf, &standings) as u64;
             if copies_left == 0 {
                 lost += 1;
+                if self.is_set_aside(copies) {
+                    // A drive that no longer counts may still have what is right.
+                    tasks.push(Task { copies_left, thing, bytes: bytes * wanted });
+                }
             } else if wanted > 0 || self.superfluous(copies, protection.rf, &standings) {
                 tasks.push(Task { copies_left, thing, bytes: bytes * wanted });
             } else {
@@ -397,8 +402,8 @@ impl Pool {
             let absent = |copy: &SlotAddress| {
                 matches!(standings[copy.drive as usize], Standing::Awaited | Standing::Gone)
             };
-            if before.iter().any(absent) {
-                // The missing drive may bring them back: its copy is not given up.
+            if before.iter().any(absent) || self.readable(&before).is_empty() {
+                // The missing drive may bring them back: its copy is not given up. Nor is one that is all there is.
                 return Ok(None);
             }
         }

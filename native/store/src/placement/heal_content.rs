@@ -91,6 +91,12 @@ impl Pool {
         Ok(Content { bytes, footer: Vec::new(), bad_pages: Vec::new() })
     }
 
+    /// As [`Pool::image_of`] for a drive that is not in use.
+    fn image_of_unused(&self, copy: SlotAddress, pages: u16) -> Image {
+        let page = |at: u16| self.read_unused(copy, at as u32 * BLOCK_BYTES as u32, BLOCK_BYTES);
+        Image { copy, pages: (0..pages).map(page).collect() }
+    }
+
     fn image_of(&self, copy: SlotAddress, pages: u16) -> Image {
         let mut whole = vec![0; pages as usize * BLOCK_BYTES];
         if self.read_copy(copy, 0, &mut whole).is_ok() {
@@ -131,20 +137,27 @@ impl Pool {
     /// 1. A page with a checksum of the egroup's own: the copy that matches it.
     /// 2. Any other: what all copies agree on.
     /// 3. Where they differ and the page is alive: the copy that the DATA records accept.
+    ///
+    /// Without a copy on a drive in use, those on drives that are out or stale are looked through; that they agree says
+    /// nothing.
     pub(super) fn egroup_content(
         &self,
         id: EgroupId,
         record: &EgroupRecord,
         names: NamesOf<'_>,
     ) -> Result<Content> {
-        let images: Vec<Image> =
-            self.readable(&record.copies).into_iter().map(|copy| self.image_of(copy, record.pages)).collect();
+        let readable = self.readable(&record.copies);
+        let entitled = !readable.is_empty();
+        let images: Vec<Image> = match entitled {
+            true => readable.into_iter().map(|copy| self.image_of(copy, record.pages)).collect(),
+            false => record.copies.iter().map(|copy| self.image_of_unused(*copy, record.pages)).collect(),
+        };
         let (sums, footer) = self.own_sums(id, record, &images);
         let mut named = None;
         let mut content = Content { bytes: Vec::new(), footer, bad_pages: Vec::new() };
         for page in 0..record.pages {
             let known = sums.get(&page);
-            let agreed = agreed_page(&images, page);
+            let agreed = agreed_page(&images, page).filter(|_| entitled);
             let live = record.live.contains(page);
             let right = match (known, agreed) {
                 (Some(sum), _) => {

@@ -207,7 +207,7 @@ fn disks(
             continue;
         };
         disks.push(match judge(entry, &member, known.get(&entry.index))? {
-            Some((condition, reason)) => Disk::unused(spec, Some(member.drive), condition, reason),
+            Some((condition, reason)) => Disk::set_aside(spec, member.drive, condition, reason),
             None => Disk::open(spec, member.drive, member.block.own.log_tip, member.next_superblock)?,
         });
         if let Some(disk) = disks.last() {

@@ -1,7 +1,9 @@
 //! Reads that are verified, hedged and mend: the first copy that is right wins, a late one is not waited for.
 //!
 //! Invariants:
-//! - Only copies on drives that are in use are asked: what a drive missed is never read (I-7).
+//! - Copies on drives that are out or stale are asked only when no drive in use has the bytes: after a second loss they may
+//!   be the last ones. Nothing is known of what such a drive missed (I-7), so nothing of it counts but the bytes that the
+//!   check accepts: the checksum above them is that of the newest content.
 //! - Bytes count only when the caller's check accepts them, whichever copy they come from (I-4).
 //! - A copy that was wrong or unreadable is written again from bytes that the check has accepted.
 
@@ -14,6 +16,8 @@ use holdfast_format::limits::COPIES_MAX;
 use holdfast_format::table::SlotAddress;
 use std::sync::atomic::Ordering;
 
+/// How long the last copy of something is waited for.
+const UNUSED_PATIENCE_NS: u64 = 5_000_000_000;
 /// Pages in doubt at most.
 const DOUBTS_MAX: usize = 256;
 
@@ -58,6 +62,7 @@ impl Pool {
             return Err(Error::new(Kind::Internal, what));
         }
         let mut raced = Raced::default();
+        let mut unused = Vec::new();
         let (mut sources, mut places) = (Vec::with_capacity(COPIES_MAX), Vec::with_capacity(COPIES_MAX));
         for copy in order {
             let disk = self.disk_of(*copy)?;
@@ -69,6 +74,7 @@ impl Pool {
                 None => {
                     let what = format!("{}: slot {}: the drive is not in use", disk.name(), copy.slot);
                     raced.error = Some(Error::new(Kind::Unavailable, what));
+                    unused.push(*copy);
                 }
             }
         }
@@ -107,7 +113,40 @@ impl Pool {
         for (drive, reason) in gone {
             self.suspect(drive, reason);
         }
+        if raced.winner.is_none() {
+            raced.winner = unused.into_iter().find(|copy| self.ask_unused(*copy, offset, into, right));
+        }
         Ok(raced)
+    }
+
+    /// Asks a copy on a drive that is out or stale, if it is there; true when its answer is right, and in `into`.
+    fn ask_unused(
+        &self,
+        copy: SlotAddress,
+        offset: u32,
+        into: &mut [u8],
+        right: &mut dyn FnMut(SlotAddress, &[u8]) -> bool,
+    ) -> bool {
+        let Some(bytes) = self.read_unused(copy, offset, into.len()) else { return false };
+        let accepted = right(copy, &bytes);
+        if accepted {
+            into.copy_from_slice(&bytes);
+            count(&self.counters.reads_last_resort, 1);
+        }
+        accepted
+    }
+
+    /// Bytes of a slot on a drive that is out or stale; `None` when it is away, cannot be read, or takes too long.
+    pub(super) fn read_unused(&self, copy: SlotAddress, offset: u32, bytes: usize) -> Option<Vec<u8>> {
+        let (drive, file, offset) = self.disks.get(copy.drive as usize)?.last_place(copy.slot, offset)?;
+        let source = Source { drive, file, offset };
+        holdfast_device::drive::read_each(&[source], bytes, UNUSED_PATIENCE_NS).pop()??.ok()
+    }
+
+    /// Whether one of the copies lies on a drive that is out or stale, and there.
+    pub(super) fn is_set_aside(&self, copies: &[SlotAddress]) -> bool {
+        let there = |copy: &SlotAddress| self.disks.get(copy.drive as usize)?.last_place(copy.slot, 0).map(|_| ());
+        copies.iter().any(|copy| there(copy).is_some())
     }
 
     /// How long a drive may take before another one is asked.

@@ -34,6 +34,7 @@ counters!(
     repairs,
     reads_hedged,
     hedges_won,
+    reads_last_resort,
     drives_demoted,
     manifest_writes,
     manifest_switches,

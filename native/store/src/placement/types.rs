@@ -221,6 +221,8 @@ pub struct PoolCounters {
     /// Reads for which a second copy was asked because the first was late, and those that it answered first.
     pub reads_hedged: u64,
     pub hedges_won: u64,
+    /// Reads that only a drive that is out or stale could answer.
+    pub reads_last_resort: u64,
     /// Drives that became slow or failing.
     pub drives_demoted: u64,
     pub manifest_writes: u64,
