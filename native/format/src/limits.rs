@@ -46,9 +46,9 @@ pub const MARKS_MAX: usize = 64;
 /// A failure domain's name, and the name of a pool or group.
 pub const DOMAIN_BYTES_MAX: usize = 255;
 pub const GROUP_NAME_BYTES_MAX: usize = 255;
-/// Slots of a drive that only operations that give space back may take: 2 %, and at least these.
+/// Slots of a drive that only operations that give space back may take: 2 %, and at least these. (More are kept for merges.)
 pub const RESERVE_PERCENT: u64 = 2;
-pub const RESERVE_SLOTS_MIN: u64 = 8;
+pub const RESERVE_SLOTS_MIN: u64 = 12;
 
 /// A drive that was not there when the pool was opened is waited for this long before its copies are made anew.
 pub const MISSING_GRACE_S: u64 = 300;

@@ -633,6 +633,7 @@ fn control_draft(branch: BranchId, kind: OpKind, time: Time, effects: Effects) -
         effects,
         payload: &[],
         rf: 0,
+        stored: 0,
         frees: false,
     }
 }

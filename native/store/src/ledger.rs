@@ -21,6 +21,8 @@ pub struct OpDraft<'a> {
     pub payload: &'a [u8],
     /// Copies of the payload: the volume's RF.
     pub rf: u8,
+    /// Bytes by which what the present stores grows, once; shrinks, when negative.
+    pub stored: i64,
     /// The op gives space back (unlink, truncate, punch …): it may draw on the reserve and never waits.
     pub frees: bool,
 }
@@ -44,14 +46,12 @@ pub enum BlockRef {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Space {
-    /// Bytes of slots on all drives.
+    /// Bytes of content that fit, each counted once: into the pool if it were empty,
     pub total: u64,
-    /// Bytes of free slots.
+    /// beside what the present holds, if everything else went,
     pub free: u64,
-    /// Bytes that dropping evictable history would free.
-    pub evictable: u64,
-    /// Bytes that only ops that free space may draw on.
-    pub reserve: u64,
+    /// and of that without the reserve of ops that free space.
+    pub available: u64,
     /// Inode numbers still to give.
     pub inodes_free: u64,
 }
@@ -84,7 +84,8 @@ pub trait Ledger: Send + Sync {
     fn newest(&self) -> Lsn;
     /// Calls `done` once everything up to `lsn` is durable on the drives, or cannot become so.
     fn flush(&self, lsn: Lsn, done: Durable);
-    fn space(&self) -> Result<Space>;
+    /// For content with so many copies.
+    fn space(&self, copies: u8) -> Result<Space>;
     /// Wall time.
     fn now(&self) -> Time;
     fn write_bytes_max(&self) -> u32;

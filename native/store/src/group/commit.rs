@@ -114,6 +114,8 @@ impl Group {
                 self.last_point.store(lsn.0, Ordering::Release);
             }
             let bytes = (draft.payload.len() + commit.op.len()) as u64;
+            generation.logged.fetch_add(bytes, Ordering::Relaxed);
+            self.present.fetch_add(draft.stored, Ordering::Relaxed);
             let logged = self.logged_bytes.fetch_add(bytes, Ordering::AcqRel) + bytes;
             if generation.memtable.bytes() >= self.generation_budget() || logged >= self.log_bytes_due {
                 self.freeze_locked(FROZEN_MAX);
@@ -207,7 +209,10 @@ impl Group {
                 return Ok(());
             }
             if !self.options.background {
-                return self.drain_now();
+                match self.drain_now() {
+                    Err(error) if error.kind == Kind::NoSpace && self.reclaim_now()? => continue,
+                    other => return other,
+                }
             }
             self.ensure_open()?;
             let commit = self.commit.lock();
@@ -217,8 +222,13 @@ impl Group {
             if !self.is_over_budget(frees) {
                 return Ok(());
             }
-            if let Some(error) = drains.error.as_ref().filter(|_| !self.waits_for_copies()) {
-                return Err(error.clone());
+            if let Some(error) = drains.error.clone().filter(|_| !self.waits_for_copies()) {
+                drop(drains);
+                // Tables have no room: kept seconds go before anybody is told so, a deletion least of all.
+                if error.kind == Kind::NoSpace && self.reclaim_now()? {
+                    continue;
+                }
+                return Err(error);
             }
             self.kick_drain();
             self.drained_signal.1.wait_for(&mut drains, DRAIN_WAIT);

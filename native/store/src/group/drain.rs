@@ -24,7 +24,7 @@ use std::sync::atomic::Ordering;
 /// Keys taken from the memtable under one lock.
 const CHUNK_KEYS: usize = 512;
 /// A block with at most this many bytes before its trailing zeroes shares a page with others.
-const PACK_BYTES_MAX: usize = BLOCK_BYTES * 3 / 4;
+pub(crate) const PACK_BYTES_MAX: usize = BLOCK_BYTES * 3 / 4;
 
 /// Pause between two attempts to find space where the last found none.
 const RECLAIM_PAUSE_NS: u64 = 1_000_000_000;
@@ -210,6 +210,7 @@ impl Group {
         view.levels = self.tree.snapshot();
         drop(view);
         generation.pinned.lock().drain(..).for_each(|page| self.pool.unpin_page(page));
+        self.bound_present();
         self.drained.store(last.0, Ordering::Release);
         self.counters.drains.fetch_add(1, Ordering::Relaxed);
         self.check_names(&names);
@@ -339,6 +340,7 @@ impl Group {
         let edit = self.tree.compact(&job, &points)?;
         self.counters.merge_table_bytes.fetch_add(written_bytes(&edit), Ordering::Relaxed);
         self.publish_tables(edit)?;
+        self.bound_present();
         self.counters.compactions.fetch_add(1, Ordering::Relaxed);
         Ok(true)
     }
@@ -429,6 +431,7 @@ impl Group {
         loop {
             let edit = self.tree.dissolve_step()?;
             if edit.is_empty() {
+                self.pool.set_upkeep_slots(self.id, 0);
                 return Ok(());
             }
             self.publish_tables(edit)?;

@@ -12,6 +12,7 @@ mod outlook;
 mod pace;
 mod points;
 mod recover;
+mod room;
 pub mod view;
 
 use crate::error::{Error, Kind, Result};
@@ -29,9 +30,10 @@ use holdfast_format::limits::BLOCK_BYTES;
 use holdfast_format::{BranchId, GroupId, Ino, Lsn, Row};
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use view::{Generation, View};
 
+pub(crate) use drain::PACK_BYTES_MAX;
 pub use points::PointTable;
 
 /// Budgets and clocks of a group.
@@ -100,6 +102,8 @@ pub struct Group {
     logged_bytes: AtomicU64,
     commit: Mutex<Commit>,
     newest: AtomicU64,
+    /// Bytes that the present stores, once; see `room`. Ops add to it under the commit lock.
+    present: AtomicI64,
     /// Newest op of a volume: the group's own (points) do not count as use.
     changed: AtomicU64,
     /// Newest kept LSN: versions at or below it are not replaced in the memtable.
@@ -355,16 +359,8 @@ impl Ledger for Group {
         }
     }
 
-    fn space(&self) -> Result<Space> {
-        let space = self.pool.space();
-        let evictable = self.evictable_bytes();
-        Ok(Space {
-            total: space.total,
-            free: space.free + space.dead,
-            evictable,
-            reserve: space.reserve,
-            inodes_free: (space.free / BLOCK_BYTES as u64).max(1),
-        })
+    fn space(&self, copies: u8) -> Result<Space> {
+        self.space_for(copies)
     }
 
     fn now(&self) -> Time {

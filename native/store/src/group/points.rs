@@ -89,6 +89,11 @@ impl PointTable {
         self.kept.iter().filter(|(_, kept)| kept.kind == PointKind::Tick).map(|(lsn, _)| *lsn).collect()
     }
 
+    /// LSNs that stay until somebody lets go of them.
+    pub(super) fn named(&self) -> Vec<Lsn> {
+        self.kept.iter().filter(|(_, kept)| kept.kind != PointKind::Tick).map(|(lsn, _)| *lsn).collect()
+    }
+
     fn oldest_ticks(&self, share: usize) -> Vec<Lsn> {
         let ticks = self.ticks();
         ticks[..ticks.len().div_ceil(share).min(EXPIRE_POINTS_MAX)].to_vec()
@@ -121,6 +126,7 @@ impl Group {
             effects,
             payload: &[],
             rf: 0,
+            stored: 0,
             frees: true,
         }
     }

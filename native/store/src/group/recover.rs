@@ -21,7 +21,7 @@ use holdfast_format::{BranchId, GroupId, Lsn, Row, Stamp, Uuid, key};
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 /// Level 1 holds this many memtables' worth.
 const LEVEL1_MEMTABLES: u64 = 8;
@@ -146,6 +146,7 @@ impl Group {
             log_bytes_due: share_of_pool(pool, LOG_SHARE).min(LOG_BYTES_MAX),
             commit: Mutex::new(Commit { next: Lsn(newest.0 + 1), op: Vec::new() }),
             newest: AtomicU64::new(newest.0),
+            present: AtomicI64::new(i64::MAX),
             changed: AtomicU64::new(newest.0),
             last_point,
             view: RwLock::new(view),
@@ -163,6 +164,7 @@ impl Group {
         });
         group.counters.replayed.store(replayed, Ordering::Relaxed);
         group.load_points()?;
+        group.bound_present();
         Ok(group)
     }
 
@@ -208,6 +210,8 @@ impl Replay<'_> {
         if op.header.kind == OpKind::Point {
             self.last_point.store(op.header.lsn.0, Ordering::Relaxed);
         }
+        let bytes = op.header.payload_pages as u64 * BLOCK_BYTES as u64 + op.effects.len() as u64;
+        self.generation.logged.fetch_add(bytes, Ordering::Relaxed);
         *self.replayed += 1;
         Ok(())
     }

@@ -10,6 +10,7 @@ use holdfast_format::{Lsn, Stamp};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 /// Keys fetched from a memtable under one lock.
 const CHUNK_KEYS: usize = 64;
@@ -20,11 +21,13 @@ pub struct Generation {
     pub places: Places,
     /// Pages that ops of this memtable share with other records: pinned from the commit to the drain.
     pub pinned: Mutex<Vec<PageName>>,
+    /// Bytes of the ops in it, payload included: what they store is no more.
+    pub logged: AtomicU64,
 }
 
 impl Generation {
     pub fn new(first: Lsn) -> Self {
-        Self { memtable: Memtable::new(), places: Places::new(first), pinned: Mutex::default() }
+        Self { memtable: Memtable::new(), places: Places::new(first), pinned: Mutex::default(), logged: AtomicU64::new(0) }
     }
 }
 

@@ -178,7 +178,22 @@ impl Tree {
     /// Slots for the outputs of the largest compaction to come, one copy.
     pub fn upkeep_slots(&self) -> u64 {
         let view = self.snapshot();
-        (view.newest.len() + view.levels.first().map_or(0, Vec::len)) as u64 + UPKEEP_SLOTS
+        let inputs = view.newest.iter().chain(view.levels.first().into_iter().flatten());
+        let (bytes, records, tombstones) = inputs.fold((0, 1, 0), |(bytes, records, tombstones), table| {
+            let desc = &table.desc;
+            (bytes + desc.bytes as u64, records + desc.records as u64, tombstones + desc.tombstones as u64)
+        });
+        // A deletion goes, and what it hides.
+        let left = records.saturating_sub(2 * tombstones);
+        let mut most = bytes * left / records;
+        for levels in view.levels.windows(2) {
+            for table in &levels[0] {
+                let first = levels[1].partition_point(|other| other.desc.last < table.desc.first);
+                let met = levels[1][first..].iter().take_while(|other| other.desc.first < table.desc.cover_until);
+                most = most.max(table.desc.bytes as u64 + met.map(|other| other.desc.bytes as u64).sum::<u64>());
+            }
+        }
+        most.div_ceil(self.io.slot_bytes() as u64) + UPKEEP_SLOTS
     }
 
     /// Merges the inputs of a job. Empty when another edit took one of them in the meantime.

@@ -36,6 +36,7 @@ impl Pool {
         check.targets();
         check.segments();
         check.slots();
+        check.problems.extend(self.check_dead(check.records.values()));
         Ok(check.problems)
     }
 }

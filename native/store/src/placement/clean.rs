@@ -31,7 +31,7 @@ use std::sync::atomic::Ordering;
 /// Below this share of the pool free, room counts as short.
 const FREE_SHARE_SHORT: u64 = 8;
 /// Part of the free slots that one step fills at most, before it frees others.
-const FREE_SLOTS_DIVISOR: usize = 2;
+pub(super) const FREE_SLOTS_DIVISOR: usize = 2;
 /// Manifest writes after which a freed slot is free, and the part of the free slots from which on it is worth making them.
 const MANIFEST_WRITES_TO_REUSE: usize = 2;
 const PENDING_SHARE_HIGH: u32 = 8;

@@ -17,6 +17,9 @@ impl Change<'_> {
     pub(super) fn egroup(&mut self, id: EgroupId) -> Result<Option<&mut EgroupRecord>> {
         if !self.egroups.contains_key(&id) {
             let record = self.pool.egroup(id)?;
+            if let Some(record) = record.as_ref().filter(|_| !self.pool.unpublished.lock().contains_key(&id)) {
+                self.before.insert(id, record.clone());
+            }
             self.egroups.insert(id, record);
         }
         Ok(self.egroups.get_mut(&id).and_then(Option::as_mut))

@@ -67,6 +67,8 @@ pub(super) fn assemble(assembly: Assembly, mut options: PoolOptions) -> Arc<Pool
         pins: Mutex::new(BTreeMap::new()),
         holds: Mutex::new(Holds { epoch: 1, live: BTreeMap::new() }),
         emptied: Mutex::new(BTreeMap::new()),
+        dead_pages: Mutex::default(),
+        upkeep_slots: Mutex::default(),
         live_bytes: AtomicU64::new(u64::MAX),
         replayed: AtomicBool::new(false),
         kept_below: AtomicU64::new(0),

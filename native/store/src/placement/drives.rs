@@ -235,7 +235,7 @@ impl Pool {
             }
         }
         let room: u64 =
-            others().map(|other| other.free_slots().saturating_sub(other.layout.reserve()) as u64).sum();
+            others().map(|other| other.free_slots().saturating_sub(self.reserve_of(other)) as u64).sum();
         let used = disk.used_slots() as u64;
         if room < used {
             let mib = |slots: u64| (slots * self.slot_bytes as u64) >> 20;

@@ -18,6 +18,7 @@
 
 mod balance;
 mod check;
+mod capacity;
 mod clean;
 mod conform;
 mod counting;
@@ -48,6 +49,7 @@ pub(crate) mod tests;
 mod types;
 
 pub use crate::metadata::io::PageName;
+pub use capacity::Capacity;
 pub use check::PageCounts;
 pub use clean::{Forecast, NoForecast, Outlook, PAST_CLASSES};
 pub use conform::stronger;
@@ -118,6 +120,10 @@ pub struct Pool {
     holds: Mutex<Holds>,
     /// Egroups without a live page, and the epoch of the edit that made them so: to be freed.
     emptied: Mutex<BTreeMap<EgroupId, u64>>,
+    /// What cleaning would gain, by drive. Changed under the publish lock.
+    dead_pages: Mutex<capacity::DeadPages>,
+    /// Slots that the largest merge of each group will need.
+    upkeep_slots: Mutex<BTreeMap<GroupId, u64>>,
     /// What tables name, in bytes on drives, as the engine saw it last; `u64::MAX`: never.
     live_bytes: AtomicU64,
     replayed: AtomicBool,

@@ -266,6 +266,7 @@ impl Pool {
         let mut logs = 0;
         self.scan_egroups(holdfast_format::EgroupId(0), &mut |id, record| {
             self.mark(&format!("egroup {id}"), &record.copies)?;
+            self.count_dead(&record);
             logs += (record.state == EgroupState::Log) as usize;
             if record.state != EgroupState::Log && record.live.is_empty() {
                 self.emptied.lock().insert(id, 0);

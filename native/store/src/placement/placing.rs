@@ -122,7 +122,7 @@ impl Pool {
         let rest = self.disks.iter().filter(|disk| disk.accepts() && may(disk));
         let rest = rest.filter(|disk| chosen.iter().all(|other| other.index != disk.index)).collect();
         self.offer(rest, &chosen, domain, |disk| {
-            let slot = disk.take(disk.layout.reserve())?;
+            let slot = disk.take(self.reserve_of(disk))?;
             Some(SlotAddress { drive: disk.index, slot })
         })
     }
@@ -146,8 +146,8 @@ impl Pool {
             let rest = rest.filter(|disk| chosen.iter().all(|other| other.index != disk.index)).collect();
             let taken = self.offer(rest, &chosen, purpose.domain, |disk| {
                 let keep = match purpose.draw {
-                    Draw::Ordinary => disk.layout.reserve(),
-                    Draw::Freeing => disk.layout.reserve() / 2,
+                    Draw::Ordinary => self.reserve_of(disk),
+                    Draw::Freeing => self.reserve_of(disk) / 2,
                     Draw::Upkeep => 0,
                 };
                 Some((disk, disk.take(keep)?))

@@ -30,6 +30,8 @@ pub(super) struct Change<'a> {
     groups: BTreeMap<GroupId, Option<GroupRecord>>,
     /// Records that were looked at, as this change leaves them; `None`: gone, or never there.
     pub egroups: BTreeMap<EgroupId, Option<EgroupRecord>>,
+    /// Those of them that an earlier edit published, as that left them.
+    pub before: BTreeMap<EgroupId, EgroupRecord>,
     pub shares: BTreeMap<PageName, u32>,
     /// Slots that nothing names any more.
     pub freed: Vec<SlotAddress>,
@@ -44,6 +46,7 @@ impl<'a> Change<'a> {
             items: Vec::new(),
             groups: BTreeMap::new(),
             egroups: BTreeMap::new(),
+            before: BTreeMap::new(),
             shares: BTreeMap::new(),
             freed: Vec::new(),
             emptied: Vec::new(),
@@ -355,6 +358,7 @@ impl Pool {
         let (body, items) = change.encode(sequence, &|key| Ok(self.record(key)?.is_some()))?;
         let mut failed = self.write_record(journal, &body)?;
         failed.append(&mut self.suspects.lock());
+        self.recount_dead(&change);
         let Change { egroups, freed, emptied, egroups_freed, .. } = change;
         visible();
         {

@@ -137,7 +137,7 @@ impl Pool {
             let free_now = disk.free_slots() as u64 + disk.pending_slots() as u64;
             total += disk.total_slots() as u64;
             free += free_now;
-            reserve += (disk.layout.reserve() as u64).min(free_now);
+            reserve += (self.reserve_of(disk) as u64).min(free_now);
         }
         let bytes = |slots: u64| slots * self.slot_bytes as u64;
         PoolRoom { total_bytes: bytes(total), free_bytes: bytes(free), reserve_bytes: bytes(reserve) }

@@ -923,7 +923,7 @@ fn a_full_pool_keeps_its_reserve_for_what_frees() {
     assert_eq!(error.kind, Kind::NoSpace);
     assert!(error.message.contains("MiB are free"), "{error}");
     let space = pool.space();
-    assert_eq!((space.free, space.reserve), (16 * pool.slot_bytes() as u64, 16 * pool.slot_bytes() as u64));
+    assert_eq!((space.free, space.reserve), (24 * pool.slot_bytes() as u64, 24 * pool.slot_bytes() as u64));
     assert_eq!(error_of(pool.take_segments(GROUP, 2, 1, Draw::Ordinary)).kind, Kind::NoSpace);
     assert_eq!(pool.take_segments(GROUP, 2, 1, Draw::Upkeep).unwrap().len(), 1);
     pool.write_table(&[1; 4096]).unwrap();

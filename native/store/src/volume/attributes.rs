@@ -132,15 +132,13 @@ impl Volume {
         }
     }
 
-    /// Space as this volume sees it: bytes of drives through its number of copies, at most its quota.
+    /// Space as this volume sees it: what fits with its number of copies, at most its quota.
     pub(super) fn file_system_space(&self) -> FsResult<StatFs> {
-        let space = self.ledger.space()?;
-        let copies = u64::from(self.policy.rf().max(1));
-        let unit = copies * BLOCK_BYTES as u64;
-        let free = space.free.saturating_add(space.evictable).min(space.total);
+        let space = self.ledger.space(self.policy.rf())?;
+        let unit = BLOCK_BYTES as u64;
         let mut blocks = space.total / unit;
-        let mut blocks_free = free / unit;
-        let mut blocks_available = free.saturating_sub(space.reserve) / unit;
+        let mut blocks_free = space.free / unit;
+        let mut blocks_available = space.available / unit;
         if let Some((quota, used)) = self.policy.quota() {
             let left = quota.saturating_sub(used) / BLOCK_BYTES as u64;
             blocks = blocks.min(quota / BLOCK_BYTES as u64);

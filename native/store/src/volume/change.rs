@@ -2,6 +2,7 @@
 
 use super::Volume;
 use super::numbers::Step;
+use super::ranges::stored_bytes;
 use crate::api::{Caller, FsError, FsResult};
 use crate::error::Error;
 use crate::ledger::OpDraft;
@@ -16,6 +17,7 @@ struct Touched {
     ino: Ino,
     record: InodeRecord,
     blocks_before: u64,
+    stored_before: u64,
     removed: bool,
 }
 
@@ -96,6 +98,7 @@ impl Volume {
             effects,
             payload: &[],
             rf: self.policy.rf(),
+            stored: 0,
             frees: true,
         })?;
         Ok(lsn)
@@ -109,8 +112,8 @@ impl Change<'_> {
             Some(index) => index,
             None => {
                 let record = self.volume.load(ino)?;
-                let blocks_before = record.blocks;
-                self.touched.push(Touched { ino, record, blocks_before, removed: false });
+                let (blocks_before, stored_before) = (record.blocks, stored_bytes(&record));
+                self.touched.push(Touched { ino, record, blocks_before, stored_before, removed: false });
                 self.touched.len() - 1
             }
         };
@@ -125,7 +128,7 @@ impl Change<'_> {
     /// A new inode.
     pub fn insert(&mut self, ino: Ino, record: InodeRecord) {
         debug_assert_eq!(record.blocks, 0);
-        self.touched.push(Touched { ino, record, blocks_before: 0, removed: false });
+        self.touched.push(Touched { ino, record, blocks_before: 0, stored_before: 0, removed: false });
     }
 
     /// Deletes the inode with everything below its number; `xattrs` are the keys of its attributes.
@@ -178,9 +181,10 @@ impl Change<'_> {
     /// Logs everything as one op. When this fails nothing has changed.
     pub fn commit(mut self, payload: &[u8]) -> FsResult<Done> {
         let volume = self.volume;
-        let mut blocks = 0i64;
+        let (mut blocks, mut stored) = (0i64, 0i64);
         for touched in &self.touched {
             blocks += touched.record.blocks as i64 - touched.blocks_before as i64;
+            stored += stored_bytes(&touched.record) as i64 - touched.stored_before as i64;
             if !touched.removed {
                 self.effects.put(&key::inode(volume.branch, touched.ino), &touched.record.encode());
             }
@@ -197,6 +201,7 @@ impl Change<'_> {
                 effects: std::mem::take(&mut self.effects),
                 payload,
                 rf: volume.policy.rf(),
+                stored,
                 frees: self.frees,
             };
             volume.ledger.commit(draft).map_err(|error| {

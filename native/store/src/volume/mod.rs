@@ -116,6 +116,7 @@ impl Volume {
             effects,
             payload: &[],
             rf: record.rf,
+            stored: 0,
             frees: false,
         })
     }

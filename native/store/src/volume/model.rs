@@ -264,12 +264,11 @@ impl Ledger for ModelLedger {
         done(Ok(()));
     }
 
-    fn space(&self) -> Result<Space> {
+    fn space(&self, copies: u8) -> Result<Space> {
         Ok(Space {
-            total: 1 << 30,
-            free: 1 << 29,
-            evictable: 1 << 20,
-            reserve: 1 << 22,
+            total: (1 << 30) / copies as u64,
+            free: (1 << 29) / copies as u64,
+            available: (1 << 28) / copies as u64,
             inodes_free: 1 << 40,
         })
     }

@@ -7,6 +7,7 @@ use super::data::{BLOCK, Piece, check_regular, pieces, range_end};
 use crate::api::{
     Caller, FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, FsError, FsResult, Whence,
 };
+use crate::group::PACK_BYTES_MAX;
 use crate::ledger::Mapped;
 use holdfast_format::Ino;
 use holdfast_format::cell;
@@ -42,6 +43,14 @@ pub fn count_blocks(
     } else {
         record.flags &= !INODE_SPARSE;
     }
+}
+
+/// What the file's content takes once it is in tables, once: whole pages, except that a short end shares one with others.
+pub fn stored_bytes(record: &InodeRecord) -> u64 {
+    let end = record.size % BLOCK;
+    let dense = record.blocks > 0 && record.blocks == record.size.div_ceil(BLOCK);
+    let packed = dense && end > 0 && end <= PACK_BYTES_MAX as u64;
+    record.blocks * BLOCK - if packed { BLOCK - end } else { 0 }
 }
 
 impl Volume {

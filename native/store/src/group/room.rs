@@ -1,0 +1,66 @@
+//! What the group still names and nobody would miss, for statfs.
+//!
+//! `present` counts what the present stores, by what each op adds and takes away, so that a deletion shows at once, long
+//! before a merge finds out what it hid. It starts as what NOW and the replayed log name, which is too much by what they
+//! hide from each other, and is never more than that.
+
+use super::Group;
+use crate::error::Result;
+use crate::ledger::Space;
+use holdfast_format::Lsn;
+use holdfast_format::limits::BLOCK_BYTES;
+use std::sync::atomic::Ordering;
+
+/// Bytes of stored pages that tables name.
+struct Payload {
+    now: u64,
+    /// Only the past does, and no named point sees it; and the rest of the past.
+    then_free: u64,
+    then_held: u64,
+}
+
+impl Group {
+    pub(super) fn space_for(&self, copies: u8) -> Result<Space> {
+        let capacity = self.pool.capacity(self.id, copies, self.forgotten_pages());
+        let inodes_free = (self.pool.space().free / BLOCK_BYTES as u64).max(1);
+        let (total, free, available) = (capacity.total, capacity.free, capacity.available);
+        Ok(Space { total, free, available, inodes_free })
+    }
+
+    /// Pages, all copies, that are named and would go before a writer sees ENOSPC. What named points may see stays. Less
+    /// than nothing: content on its way from the log, whose segments count as room.
+    fn forgotten_pages(&self) -> i64 {
+        let payload = self.payload();
+        let named = payload.now + payload.then_free + payload.then_held;
+        let mut forgotten = named as i64 - self.present.load(Ordering::Relaxed);
+        if !self.points.lock().named().is_empty() {
+            // What lies hidden in NOW may be seen by it.
+            forgotten = forgotten.min(payload.then_free as i64);
+        }
+        forgotten * self.log.header_rf() as i64 / BLOCK_BYTES as i64
+    }
+
+    fn payload(&self) -> Payload {
+        let named = self.points.lock().named();
+        let levels = self.tree.snapshot();
+        let held = |birth: Lsn, death: Lsn| named.iter().any(|point| birth <= *point && *point < death);
+        let mut payload = Payload { now: 0, then_free: 0, then_held: 0 };
+        levels.newest.iter().chain(levels.levels.iter().flatten()).for_each(|table| payload.now += table.desc.payload_bytes);
+        for table in &levels.then {
+            let held = held(table.desc.stamp_min, table.desc.death_max);
+            *if held { &mut payload.then_held } else { &mut payload.then_free } += table.desc.payload_bytes;
+        }
+        payload
+    }
+
+    /// The trees have changed, and only whoever calls this changes them: the present stores no more than they and the
+    /// memtables name.
+    pub(super) fn bound_present(&self) {
+        let now = self.payload().now;
+        self.pool.set_upkeep_slots(self.id, self.tree.upkeep_slots());
+        let _commit = self.commit.lock();
+        let logged: u64 = self.view.read().generations.iter().map(|all| all.logged.load(Ordering::Relaxed)).sum();
+        self.present.fetch_min((now + logged) as i64, Ordering::Relaxed);
+        self.present.fetch_max(0, Ordering::Relaxed);
+    }
+}
