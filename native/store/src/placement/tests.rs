@@ -760,7 +760,8 @@ fn an_old_image_is_stale_and_a_missing_drive_comes_back() {
     assert_eq!(pool.drives()[home].condition, DriveCondition::Stale);
     assert!(pool.drives()[home].reason.contains("old image"));
     assert_eq!(pool.groups().len(), 2);
-    assert!(read_one(&pool, (id, 0), 77).is_err());
+    // The only copy of these bytes: it is read, since the checksum above accepts it.
+    read_one(&pool, (id, 0), 77).unwrap();
     assert_eq!(pool.counters().repairs, 0, "nothing is healed from it");
 }
 
