@@ -83,8 +83,10 @@ impl Foreground {
         let mut due = now();
         let mut block = vec![7u8; BLOCK];
         while now() < until_ns {
-            if every_ns > 0 && now() < due {
-                pause(due - now());
+            // Time goes on between two looks at it: never a difference that wraps.
+            let early_ns = due.saturating_sub(now());
+            if every_ns > 0 && early_ns > 0 {
+                pause(early_ns);
             }
             let begun = if every_ns > 0 { due } else { now() };
             let offset = self.rng.below(FOREGROUND_BYTES / BLOCK as u64) * BLOCK as u64;
