@@ -61,6 +61,9 @@ struct Reader<'a> {
     bad: u64,
 }
 
+/// How often a manifest is read that no copy seems to have right.
+const READS_MAX: usize = 3;
+
 impl Reader<'_> {
     fn read(&self, copy: &Copy<'_>, offset: u64, bytes: usize) -> Option<Vec<u8>> {
         let mut into = vec![0; bytes];
@@ -87,6 +90,14 @@ impl Reader<'_> {
         let body = whole[RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + head.body_bytes as usize].to_vec();
         head.verify(&body).ok()?;
         Some((head, body))
+    }
+
+    fn header_of(&self, copy: &Copy<'_>) -> Option<RecordHead> {
+        self.record_of(copy, 0).map(|(head, _)| head).filter(|head| head.kind == RecordKind::Header)
+    }
+
+    fn header(&self) -> Option<RecordHead> {
+        self.copies.iter().find_map(|copy| self.header_of(copy))
     }
 
     /// The record that continues the chain at `offset`, from any copy; counts the copies that have it wrong.
@@ -148,13 +159,14 @@ pub(super) fn is_whole(copy: Copy<'_>, pool: Uuid, area_bytes: u64, journal: &Jo
     chain == journal.chain
 }
 
-/// Headers that read, as (generation, area).
-fn generations(copies: &[Copy<'_>], pool: Uuid, area_bytes: u64) -> Result<Vec<(u64, u8)>> {
-    let mut seen: BTreeMap<u64, (u8, u64)> = BTreeMap::new();
+/// The newest generation of which a header reads, and the areas that it may be in: more than one, where a drive answers
+/// with what lies elsewhere on it.
+fn newest_generation(copies: &[Copy<'_>], pool: Uuid, area_bytes: u64) -> Result<Option<(u64, Vec<u8>)>> {
+    let mut seen: BTreeMap<u64, (u64, [usize; 2])> = BTreeMap::new();
     for copy in copies {
         for area in [0, 1] {
             let mut page = vec![0; BLOCK_BYTES];
-            if copy.drive.read(copy.file, area as u64 * area_bytes, &mut page).is_err() {
+            if copy.drive.read(copy.file, area * area_bytes, &mut page).is_err() {
                 continue;
             }
             let Ok(head) = RecordHead::decode(&page) else { continue };
@@ -163,8 +175,9 @@ fn generations(copies: &[Copy<'_>], pool: Uuid, area_bytes: u64) -> Result<Vec<(
             if !whole || head.kind != RecordKind::Header || head.pool != pool {
                 continue;
             }
-            let other = *seen.entry(head.generation).or_insert((area, head.checksum));
-            if other != (area, head.checksum) {
+            let (checksum, found) = seen.entry(head.generation).or_insert((head.checksum, [0; 2]));
+            found[area as usize] += 1;
+            if *checksum != head.checksum {
                 return Err(Error::new(
                     Kind::Conflict,
                     format!(
@@ -177,7 +190,11 @@ fn generations(copies: &[Copy<'_>], pool: Uuid, area_bytes: u64) -> Result<Vec<(
             }
         }
     }
-    Ok(seen.into_iter().rev().map(|(generation, (area, _))| (generation, area)).collect())
+    Ok(seen.pop_last().map(|(generation, (_, found))| {
+        let mut areas: Vec<u8> = (0..2).filter(|area| found[*area as usize] > 0).collect();
+        areas.sort_by_key(|area| std::cmp::Reverse(found[*area as usize]));
+        (generation, areas)
+    }))
 }
 
 fn decode_body(image: &mut Image, body: &[u8]) -> Result<()> {
@@ -193,20 +210,37 @@ fn decode_body(image: &mut Image, body: &[u8]) -> Result<()> {
 /// A bad record with nothing valid behind it on any copy is the torn tail: ignored. With something valid
 /// behind it,
 /// or below the floor, it is corruption: refused unless another copy has it.
+///
+/// What is refused is read again first: a drive may answer wrongly now and then.
 pub(super) fn recover(copies: &[Copy<'_>], pool: Uuid, area_bytes: u64, floor: Mark) -> Result<Recovered> {
+    for _ in 1..READS_MAX {
+        match recover_once(copies, pool, area_bytes, floor) {
+            Err(error) if error.kind == Kind::Corrupt => {}
+            other => return other,
+        }
+    }
+    recover_once(copies, pool, area_bytes, floor)
+}
+
+fn recover_once(copies: &[Copy<'_>], pool: Uuid, area_bytes: u64, floor: Mark) -> Result<Recovered> {
     let refuse =
         |what: String| Error::corrupt(format!("the manifest of pool {pool}: {what}; add the missing drives"));
-    let headers = generations(copies, pool, area_bytes)?;
-    let Some(&(generation, area)) = headers.first() else {
+    let Some((generation, areas)) = newest_generation(copies, pool, area_bytes)? else {
         return Err(refuse("no drive has a readable copy".into()));
     };
     if generation < floor.generation {
         return Err(refuse(format!("generation {} is on no drive, only {generation}", floor.generation)));
     }
-    let mut reader = Reader { copies, pool, area_bytes, area, generation, bad: 0 };
-    let header = copies.iter().find_map(|copy| reader.record_of(copy, 0)).map(|(head, _)| head);
-    let header = header.ok_or_else(|| refuse("its header went bad while being read".into()))?;
-    reader.bad += copies.iter().filter(|copy| reader.record_of(copy, 0).is_none()).count() as u64;
+    let reader_of = |area| Reader { copies, pool, area_bytes, area, generation, bad: 0 };
+    let begins = |area: &u8| {
+        let mut reader = reader_of(*area);
+        let header = reader.header();
+        header.is_some_and(|head| reader.next(BLOCK_BYTES as u64, head.sequence, head.checksum).is_some())
+    };
+    let area = areas.iter().copied().find(begins).unwrap_or(areas[0]);
+    let mut reader = reader_of(area);
+    let header = reader.header().ok_or_else(|| refuse("its header went bad while being read".into()))?;
+    reader.bad += copies.iter().filter(|copy| reader.header_of(copy).is_none()).count() as u64;
     let mut offset = BLOCK_BYTES as u64;
     let (mut sequence, mut chain) = (header.sequence, header.checksum);
     let mut image = Image::default();
