@@ -10,8 +10,11 @@
 //!            the block is `length` bytes, then zeroes; the checksum is over the `length` bytes
 //! 4 LOGGED   lsn u64 | first_page u16 | checksum u64 × blocks      the op's payload pages, still in the log
 //! 5 PARTIAL  start u16 | bytes                                     level 0; bytes over whatever the block was
+//! 6 OVER     as PACKED (a whole page: byte_offset 0, length 4096) | pieces          level 0
+//!            pieces = (start u16 | length u16 | bytes) ascending, with gaps between them; bytes over a block that could
+//!            not be read when a drain wanted to merge them
 //! ```
-//! LOGGED and PARTIAL live only in the log and in memtables; the drain turns them into PAGES and PACKED.
+//! LOGGED and PARTIAL live only in the log and in memtables; the drain turns them into PAGES and PACKED (or OVER).
 
 use crate::ids::{EgroupId, Lsn};
 use crate::limits::{BLOCK_BYTES, CELL_LEVEL_DATA_MAX, CELL_LEVEL_MAX, EGROUP_PAGES_MAX};
@@ -22,6 +25,10 @@ pub const TAG_PAGES: u8 = 2;
 pub const TAG_PACKED: u8 = 3;
 pub const TAG_LOGGED: u8 = 4;
 pub const TAG_PARTIAL: u8 = 5;
+pub const TAG_OVER: u8 = 6;
+
+/// Start and length of a piece in an OVER cell.
+const PIECE_HEAD_BYTES: usize = 4;
 
 /// Blocks that a cell of this level covers.
 pub const fn level_blocks(level: u8) -> u64 {
@@ -35,6 +42,37 @@ pub enum Cell {
     Packed { egroup: EgroupId, page: u16, byte_offset: u16, length: u16, checksum: u64 },
     Logged { lsn: Lsn, first_page: u16, checksums: Vec<u64> },
     Partial { start: u16, bytes: Vec<u8> },
+    Over { base: Packed, pieces: Vec<(u16, Vec<u8>)> },
+}
+
+/// A block that shares a page with others, or has it for itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Packed {
+    pub egroup: EgroupId,
+    pub page: u16,
+    pub byte_offset: u16,
+    pub length: u16,
+    pub checksum: u64,
+}
+
+impl Packed {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.put_u48(self.egroup.0);
+        out.put_u16(self.page);
+        out.put_u16(self.byte_offset);
+        out.put_u16(self.length);
+        out.put_u64(self.checksum);
+    }
+
+    fn take(take: &mut Take<'_>) -> Result<Self, DecodeError> {
+        let egroup = EgroupId(take.u48()?);
+        let page = take_first_page(take, 1)?;
+        let (byte_offset, length, checksum) = (take.u16()?, take.u16()?, take.u64()?);
+        if byte_offset as usize + length as usize > BLOCK_BYTES {
+            return Err(DecodeError::Invalid("packed block range"));
+        }
+        Ok(Self { egroup, page, byte_offset, length, checksum })
+    }
 }
 
 /// Whether this encoded cell is only a piece that lies over an older version of the block.
@@ -66,11 +104,9 @@ impl Cell {
             }
             Self::Packed { egroup, page, byte_offset, length, checksum } => {
                 out.put_u8(TAG_PACKED);
-                out.put_u48(egroup.0);
-                out.put_u16(*page);
-                out.put_u16(*byte_offset);
-                out.put_u16(*length);
-                out.put_u64(*checksum);
+                let (egroup, page, byte_offset, length, checksum) =
+                    (*egroup, *page, *byte_offset, *length, *checksum);
+                Packed { egroup, page, byte_offset, length, checksum }.put(&mut out);
             }
             Self::Logged { lsn, first_page, checksums } => {
                 out.reserve(11 + checksums.len() * 8);
@@ -83,6 +119,15 @@ impl Cell {
                 out.put_u8(TAG_PARTIAL);
                 out.put_u16(*start);
                 out.put_bytes(bytes);
+            }
+            Self::Over { base, pieces } => {
+                out.put_u8(TAG_OVER);
+                base.put(&mut out);
+                for (start, bytes) in pieces {
+                    out.put_u16(*start);
+                    out.put_u16(bytes.len() as u16);
+                    out.put_bytes(bytes);
+                }
             }
         }
         out
@@ -110,16 +155,13 @@ impl Cell {
                 Ok(Self::Pages { egroup, first_page, checksums, released })
             }
             TAG_PACKED if level == 0 => {
-                let egroup = EgroupId(take.u48()?);
-                let page = take_first_page(&mut take, 1)?;
-                let byte_offset = take.u16()?;
-                let length = take.u16()?;
-                let checksum = take.u64()?;
+                let Packed { egroup, page, byte_offset, length, checksum } = Packed::take(&mut take)?;
                 take.end()?;
-                if byte_offset as usize + length as usize > BLOCK_BYTES {
-                    return Err(DecodeError::Invalid("packed block range"));
-                }
                 Ok(Self::Packed { egroup, page, byte_offset, length, checksum })
+            }
+            TAG_OVER if level == 0 => {
+                let base = Packed::take(&mut take)?;
+                Ok(Self::Over { base, pieces: take_pieces(take.rest())? })
             }
             TAG_LOGGED => {
                 let lsn = Lsn(take.u64()?);
@@ -139,6 +181,22 @@ impl Cell {
             _ => Err(DecodeError::Invalid("cell tag")),
         }
     }
+}
+
+fn take_pieces(bytes: &[u8]) -> Result<Vec<(u16, Vec<u8>)>, DecodeError> {
+    let (mut take, mut left) = (Take::new(bytes), bytes.len());
+    let (mut pieces, mut least) = (Vec::new(), 0);
+    while left > 0 {
+        let (start, length) = (take.u16()?, take.u16()? as usize);
+        let end = start as usize + length;
+        if length == 0 || (start as usize) < least || end > BLOCK_BYTES {
+            return Err(DecodeError::Invalid("pieces over a block"));
+        }
+        pieces.push((start, take.bytes(length)?.to_vec()));
+        least = end + 1;
+        left -= PIECE_HEAD_BYTES + length;
+    }
+    if pieces.is_empty() { Err(DecodeError::Invalid("no pieces over a block")) } else { Ok(pieces) }
 }
 
 /// First of `pages` consecutive pages, all inside an egroup.

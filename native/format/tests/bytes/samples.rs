@@ -1,7 +1,7 @@
 //! One valid record of every kind, with the way to read it and write it again.
 
 use holdfast_format::block::{BlockBuilder, BlockCursor, Entry, find};
-use holdfast_format::cell::Cell;
+use holdfast_format::cell::{Cell, Packed};
 use holdfast_format::checksum::{checksum, checksum_bound};
 use holdfast_format::DomainLevel;
 use holdfast_format::egroup::*;
@@ -200,6 +200,8 @@ fn cells() -> Vec<Sample> {
     let packed = Cell::Packed { egroup, page: 3, byte_offset: 100, length: 12, checksum: 0x1122 };
     let logged = Cell::Logged { lsn: Lsn(41), first_page: 1, checksums: vec![0x1122] };
     let partial = Cell::Partial { start: 4090, bytes: b"abc".to_vec() };
+    let base = Packed { egroup, page: 3, byte_offset: 0, length: 4096, checksum: 0x1122 };
+    let over = Cell::Over { base, pieces: vec![(16, b"abc".to_vec()), (20, b"d".to_vec())] };
     vec![
         sample("cell-hole", Cell::Hole.encode(), again_cell::<8>),
         sample("cell-pages", pages.encode(), again_cell::<0>),
@@ -207,6 +209,7 @@ fn cells() -> Vec<Sample> {
         sample("cell-packed", packed.encode(), again_cell::<0>),
         sample("cell-logged", logged.encode(), again_cell::<0>),
         sample("cell-partial", partial.encode(), again_cell::<0>),
+        sample("cell-over", over.encode(), again_cell::<0>),
     ]
 }
 

@@ -90,6 +90,10 @@ pub(super) fn named_pages(level: u8, cell: &Cell) -> Vec<(PageName, Named)> {
         Cell::Packed { egroup, page, byte_offset, length, checksum } => {
             vec![((*egroup, *page), Named { offset: *byte_offset, length: *length, checksum: *checksum })]
         }
+        Cell::Over { base, .. } => {
+            let named = Named { offset: base.byte_offset, length: base.length, checksum: base.checksum };
+            vec![((base.egroup, base.page), named)]
+        }
         Cell::Hole | Cell::Logged { .. } | Cell::Partial { .. } => Vec::new(),
     }
 }

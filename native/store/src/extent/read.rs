@@ -86,7 +86,8 @@ pub fn read_resolved(sources: Sources<'_>, resolved: &Resolved, into: &mut [u8])
     let mut run: Option<Run> = None;
     for (at, block) in resolved.blocks.iter().enumerate() {
         let bytes = &mut into[at * BLOCK_BYTES..(at + 1) * BLOCK_BYTES];
-        let page = match &block.source {
+        let source = if block.is_covered() { &Source::Hole } else { &block.source };
+        let page = match source {
             Source::Hole => {
                 bytes.fill(0);
                 None
@@ -118,9 +119,7 @@ pub fn read_resolved(sources: Sources<'_>, resolved: &Resolved, into: &mut [u8])
     pages.flush_run(run.take(), into)?;
     for (at, block) in resolved.blocks.iter().enumerate() {
         let bytes = &mut into[at * BLOCK_BYTES..(at + 1) * BLOCK_BYTES];
-        for (_, start, piece) in block.pieces.iter().rev() {
-            bytes[*start as usize..*start as usize + piece.len()].copy_from_slice(piece);
-        }
+        block.lay_over(bytes, |_| {});
     }
     Ok(())
 }

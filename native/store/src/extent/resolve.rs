@@ -3,9 +3,11 @@
 
 use crate::error::{Error, Result};
 use crate::group::view::{Generation, View};
-use holdfast_format::cell::{Cell, level_blocks};
-use holdfast_format::limits::CELL_LEVEL_MAX;
+use crate::oplog::place::Place;
+use holdfast_format::cell::{Cell, Packed, level_blocks};
+use holdfast_format::limits::{BLOCK_BYTES, CELL_LEVEL_MAX};
 use holdfast_format::{BranchId, EgroupId, Ino, Lsn, Stamp, key};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Where the bytes of one block are.
@@ -22,9 +24,63 @@ pub enum Source {
 pub struct Block {
     pub stamp: Stamp,
     pub source: Source,
+    /// What the map itself says lies over the source: (start in block, bytes).
+    pub over: Vec<(u16, Vec<u8>)>,
     /// (stamp, start in block, bytes), newest first.
     pub pieces: Vec<(Stamp, u16, Vec<u8>)>,
     settled: bool,
+}
+
+impl Block {
+    /// Lays what lies over the source over `into`; calls `laid` with each range.
+    pub fn lay_over(&self, into: &mut [u8], mut laid: impl FnMut(Range<usize>)) {
+        let over = self.over.iter().map(|(start, bytes)| (*start, bytes));
+        for (start, bytes) in over.chain(self.pieces.iter().rev().map(|(_, start, bytes)| (*start, bytes))) {
+            let range = start as usize..start as usize + bytes.len();
+            into[range.clone()].copy_from_slice(bytes);
+            laid(range);
+        }
+    }
+
+    /// What was written over a block that cannot be read, and the block: a copy that comes back makes it whole, and the group
+    /// goes on meanwhile.
+    pub fn over_unread(&self) -> Option<Cell> {
+        let page = |egroup, page, checksum| Packed { egroup, page, byte_offset: 0, length: BLOCK_BYTES as u16, checksum };
+        let base = match &self.source {
+            Source::Hole => return None,
+            Source::Page { egroup, page: at, checksum } => page(*egroup, *at, *checksum),
+            Source::Packed { egroup, page, byte_offset, length, checksum } => {
+                let (egroup, page, byte_offset) = (*egroup, *page, *byte_offset);
+                Packed { egroup, page, byte_offset, length: *length, checksum: *checksum }
+            }
+            Source::Logged { generation, lsn, page: at, checksum } => match generation.places.get(*lsn)? {
+                Place::Egroup(egroup, first) => page(egroup, first + at, *checksum),
+                Place::Ring(_) => return None,
+            },
+        };
+        let (mut bytes, mut known) = ([0; BLOCK_BYTES], [false; BLOCK_BYTES]);
+        self.lay_over(&mut bytes, |range| known[range].fill(true));
+        let mut pieces: Vec<(u16, Vec<u8>)> = Vec::new();
+        let mut start = 0;
+        for run in known.chunk_by(|one, two| one == two) {
+            if run[0] {
+                pieces.push((start as u16, bytes[start..start + run.len()].to_vec()));
+            }
+            start += run.len();
+        }
+        Some(Cell::Over { base, pieces })
+    }
+
+    /// Nothing of the source shows.
+    pub fn is_covered(&self) -> bool {
+        let lengths = self.over.iter().map(|(_, bytes)| bytes.len()).chain(self.pieces.iter().map(|piece| piece.2.len()));
+        if lengths.sum::<usize>() < BLOCK_BYTES {
+            return false;
+        }
+        let (mut scratch, mut shown) = ([0; BLOCK_BYTES], [true; BLOCK_BYTES]);
+        self.lay_over(&mut scratch, |range| shown[range].fill(false));
+        !shown.contains(&true)
+    }
 }
 
 /// Answers for blocks `first .. first + blocks.len()`.
@@ -35,7 +91,7 @@ pub struct Resolved {
 
 impl Resolved {
     fn new(first: u64, count: usize) -> Self {
-        let empty = Block { stamp: Stamp::default(), source: Source::Hole, pieces: Vec::new(), settled: false };
+        let empty = Block { stamp: Stamp::default(), source: Source::Hole, over: Vec::new(), pieces: Vec::new(), settled: false };
         Self { first, blocks: vec![empty; count] }
     }
 
@@ -67,6 +123,7 @@ impl Resolved {
             let Some(source) = source_of(cell, skip, generation)? else { continue };
             self.blocks[at].stamp = stamp;
             self.blocks[at].source = source;
+            self.blocks[at].over = if let Cell::Over { pieces, .. } = cell { pieces.clone() } else { Vec::new() };
             self.blocks[at].settled = true;
         }
         Ok(())
@@ -97,6 +154,13 @@ fn source_of(cell: &Cell, skip: usize, generation: Option<&Arc<Generation>>) -> 
             Source::Page { egroup: *egroup, page: first_page + skip as u16, checksum: checksums[skip] }
         }
         Cell::Packed { egroup, page, byte_offset, length, checksum } => Source::Packed {
+            egroup: *egroup,
+            page: *page,
+            byte_offset: *byte_offset,
+            length: *length,
+            checksum: *checksum,
+        },
+        Cell::Over { base: Packed { egroup, page, byte_offset, length, checksum }, .. } => Source::Packed {
             egroup: *egroup,
             page: *page,
             byte_offset: *byte_offset,

@@ -264,7 +264,7 @@ impl Group {
             .blocks
             .iter()
             .map(|block| {
-                if !block.pieces.is_empty() {
+                if !block.pieces.is_empty() || !block.over.is_empty() {
                     return BlockRef::Copy;
                 }
                 match &block.source {
@@ -301,6 +301,7 @@ pub(super) fn shared_pages(key: &[u8], value: &[u8]) -> Vec<(EgroupId, u16)> {
             (0..checksums.len() as u16).map(|page| (egroup, first_page + page)).collect()
         }
         Ok(Cell::Packed { egroup, page, .. }) => vec![(egroup, page)],
+        Ok(Cell::Over { base, .. }) => vec![(base.egroup, base.page)],
         _ => Vec::new(),
     }
 }

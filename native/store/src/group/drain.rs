@@ -4,7 +4,7 @@ use super::view::{Generation, View};
 use super::{Group, internal};
 use crate::error::{Error, Kind, Result};
 use crate::extent::read::read_resolved;
-use crate::extent::resolve::resolve;
+use crate::extent::resolve::{Block, resolve};
 use crate::metadata::io::{Points, TreeEdit, Version};
 use crate::mutants::mutant;
 use crate::oplog::place::Place;
@@ -278,7 +278,13 @@ impl Group {
                 let (branch, ino) = (parts.branch, parts.ino);
                 let resolved = resolve(&below, (branch, ino), u16::MAX >> 7, block as u64, 1, version.stamp.lsn)?;
                 let mut content = [0u8; BLOCK_BYTES];
-                read_resolved(self.sources(), &resolved, &mut content)?;
+                if let Err(error) = read_resolved(self.sources(), &resolved, &mut content) {
+                    let damage = matches!(error.kind, Kind::Corrupt | Kind::Unavailable);
+                    let over = resolved.blocks.first().filter(|_| damage).and_then(Block::over_unread);
+                    let Some(cell) = over else { return Err(error) };
+                    merged.insert((version.key.clone(), version.stamp), cell.encode());
+                    continue;
+                }
                 self.counters.drained_partials.fetch_add(1, Ordering::Relaxed);
                 let length = content.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
                 if length == 0 {

@@ -108,7 +108,9 @@ impl Group {
         let last_point = AtomicU64::new(0);
         let mut replayed = 0;
         let mut replay = Replay { pool, generation: &generation, last_point: &last_point, replayed: &mut replayed };
-        let scanned = scan::scan(pool, record, &mut |op, place| {
+        // Headers have as many copies as any volume, at least: segments for fewer hold payload only.
+        let rf_min = header_rf(&view)?;
+        let scanned = scan::scan(pool, (record, rf_min), &mut |op, place| {
             replay.op(op, place.map(|place| Place::Egroup(place.egroup, place.page)))
         })?;
         let tail = ring_tail(&memory, &options, pool.uuid(), record.id, scanned.tip)?;

@@ -35,7 +35,7 @@ pub(crate) fn content(level: u8, value: Option<&[u8]>) -> Result<Content> {
         {
             Ok(Content::Pages(egroup, page))
         }
-        (Some(&cell::TAG_PACKED), Some((egroup, page))) if level == 0 => Ok(Content::Packed(egroup, page)),
+        (Some(&(cell::TAG_PACKED | cell::TAG_OVER)), Some((egroup, page))) if level == 0 => Ok(Content::Packed(egroup, page)),
         (Some(&(cell::TAG_LOGGED | cell::TAG_PARTIAL)), _) => {
             Err(Error::new(Kind::Internal, format!("a level-{level} cell that is not final came to a tree")))
         }
@@ -75,8 +75,9 @@ pub(crate) fn payload_bytes(level: u8, value: Option<&[u8]>) -> u64 {
             let live = (0..blocks).filter(|block| !is_released(level, value, *block)).count();
             (live * BLOCK_BYTES) as u64
         }
-        Some(&cell::TAG_PACKED) => match Cell::decode(level, value) {
+        Some(&(cell::TAG_PACKED | cell::TAG_OVER)) => match Cell::decode(level, value) {
             Ok(Cell::Packed { length, .. }) => length as u64,
+            Ok(Cell::Over { base, .. }) => base.length as u64,
             _ => 0,
         },
         _ => 0,

@@ -1,7 +1,8 @@
 //! Reading the log back: which frames count, what the floor is, and which copies need repair (STORE.md 14).
 //!
 //! A frame counts when its header and ops verify on some entitled copy, its chain continues, its owner's row had the
-//! right to its LSNs, and — above the floor — every payload page it names verifies, too. The floor is the highest
+//! right to its LSNs, and — above the floor — every payload page in its own segment verifies, too (what lies in segments of
+//! another RF was durable before the frame was begun). The floor is the highest
 //! `durable_lsn` in any frame. The log ends at the first frame that does not count; ending below the floor is
 //! corruption and refused, ending above it is the tail of a crash. It never ends before a segment that cannot be read:
 //! the newest frames may lie there, and a start without them would make them void. Payload that cannot be read, on
@@ -18,6 +19,9 @@ use holdfast_format::table::SlotAddress;
 use holdfast_format::op::{Effect, Op, each_effect};
 use holdfast_format::wire::Take;
 use holdfast_format::{EgroupId, GroupId, Lsn};
+
+/// How often a segment is read for a frame that was found in it once.
+const READS_MAX: usize = 3;
 
 /// Copies of one segment, as far as they can be read.
 struct Images {
@@ -38,6 +42,15 @@ struct Frame {
 pub struct OpPlace {
     pub egroup: EgroupId,
     pub page: u16,
+}
+
+impl Frame {
+    /// The frame's ops, if this image of its segment has them.
+    fn ops<'a>(&self, image: &'a [u8]) -> Option<&'a [u8]> {
+        let bytes = image.get(self.page * BLOCK_BYTES..)?;
+        let same = FrameHeader::decode(bytes).is_ok_and(|header| header.chain == self.header.chain);
+        if same { self.header.ops(bytes).ok() } else { None }
+    }
 }
 
 /// What the log says.
@@ -75,10 +88,11 @@ fn read_image(pool: &Pool, copy: SlotAddress, slot_bytes: usize) -> Option<Vec<u
     some.then_some(image)
 }
 
-/// Walks the log of `record`, repairs copies, and calls `visit` for every op above `drained_lsn`, in order.
+/// Walks the log of `record`, repairs copies, and calls `visit` for every op above `drained_lsn`, in order. `rf_min`: no
+/// frame's header has fewer copies.
 pub fn scan(
     pool: &Pool,
-    record: &GroupRecord,
+    (record, rf_min): (&GroupRecord, u8),
     visit: &mut dyn FnMut(&Op<'_>, Option<OpPlace>) -> Result<()>,
 ) -> Result<Scanned> {
     let mut scan = Scan { pool, record, cached: None, unreadable: Vec::new() };
@@ -101,7 +115,7 @@ pub fn scan(
     frames.truncate(end);
     let tip = frames.last().map_or(record.drained_lsn, |frame| Lsn(frame.header.end_lsn().0 - 1));
     let tip = tip.max(record.drained_lsn);
-    if let Some(segment) = scan.unread_after(frames.last()) {
+    if let Some(segment) = scan.unread_after(frames.last(), rf_min) {
         return Err(scan.unread(segment));
     }
     if tip < floor {
@@ -147,8 +161,8 @@ impl Scan<'_> {
 
     /// A segment that may hold what continues the log behind `last`, of which no copy can be read. Frames lie in the series
     /// of the RF that their headers have, which only ever rises.
-    fn unread_after(&self, last: Option<&Frame>) -> Option<usize> {
-        let (from, rf) = last.map_or((0, 1), |frame| (frame.segment + 1, frame.header.header_rf));
+    fn unread_after(&self, last: Option<&Frame>, rf_min: u8) -> Option<usize> {
+        let (from, rf) = last.map_or((0, rf_min), |frame| (frame.segment + 1, frame.header.header_rf));
         let mut behind = self.record.segments.iter().enumerate().skip(from);
         behind.find(|(at, segment)| segment.rf >= rf && self.unreadable[*at]).map(|(at, _)| at)
     }
@@ -255,28 +269,25 @@ impl Scan<'_> {
                     let whole = image.as_ref().is_some_and(|image| pages_verify(&image[from..], sums));
                     *good = *good && (whole || mutant!(ReplayPastBadRecord));
                 }
-            } else if !self.verify_elsewhere(place, sums)? {
-                return Ok(false);
+            } else {
+                self.mend_elsewhere(place, sums)?;
             }
         }
         Ok(frame.good.iter().any(|good| *good))
     }
 
-    /// Payload in a segment of another RF class: some copy must verify, if any can be read; the others are repaired from it.
-    fn verify_elsewhere(&self, place: FramePlace, sums: &[u64]) -> Result<bool> {
+    /// Payload in a segment of another RF class: copies that are bad are mended from one that is right. Where there is none
+    /// it is lost, and nothing but it: such payload was durable before the frame was begun, so the frame is no torn one.
+    fn mend_elsewhere(&self, place: FramePlace, sums: &[u64]) -> Result<()> {
         let Some(segment) = self.record.segments.iter().find(|segment| segment.egroup == place.egroup) else {
-            return Ok(false);
+            return Ok(());
         };
         let mut bytes = vec![0u8; place.pages as usize * BLOCK_BYTES];
         let offset = place.first_page as u32 * BLOCK_BYTES as u32;
-        if segment.copies.iter().all(|copy| self.pool.read_copy(*copy, offset, &mut bytes).is_err()) {
-            return Ok(true);
-        }
         let read = self.pool.read_slot(&segment.copies, offset, &mut bytes, &|bytes| pages_verify(bytes, sums));
         match read {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind == Kind::Corrupt || error.kind == Kind::Unavailable => Ok(false),
-            Err(error) => Err(error),
+            Err(error) if !matches!(error.kind, Kind::Corrupt | Kind::Unavailable) => Err(error),
+            _ => Ok(()),
         }
     }
 
@@ -307,17 +318,24 @@ impl Scan<'_> {
     }
 
     fn each_op(&mut self, frame: &Frame, visit: &mut dyn FnMut(&Op<'_>) -> Result<()>) -> Result<()> {
-        // Segments may have been read again since the frame was found good: drives can go bad meanwhile.
-        let images = self.images(frame.segment)?;
-        let good = frame.good.iter().zip(&images.copies).filter_map(|(good, image)| image.as_ref().filter(|_| *good));
-        let mut all = good.map(|image| frame.header.ops(&image[frame.page * BLOCK_BYTES..]));
-        let ops = all.find_map(|ops| ops.ok()).ok_or_else(|| Error::corrupt("no copy of a log frame"))?;
-        let mut take = Take::new(ops);
-        for _ in 0..frame.header.op_count {
-            let op = Op::take(&mut take).map_err(|error| Error::decode("an operation in the log", error))?;
-            visit(&op)?;
+        // Segments may have been read again since the frame was found good, and a drive may answer wrongly now and then:
+        // whichever copy has the frame tells its ops, and all are asked again before it counts as lost.
+        for _ in 0..READS_MAX {
+            let images = self.images(frame.segment)?;
+            let found = images.copies.iter().flatten().find_map(|image| frame.ops(image));
+            let Some(ops) = found else {
+                self.cached = None;
+                continue;
+            };
+            let mut take = Take::new(ops);
+            for _ in 0..frame.header.op_count {
+                let op = Op::take(&mut take).map_err(|error| Error::decode("an operation in the log", error))?;
+                visit(&op)?;
+            }
+            return Ok(());
         }
-        Ok(())
+        let (lsn, name) = (frame.header.first_lsn, &self.record.name);
+        Err(Error::corrupt(format!("log of group {name}: the frame of LSN {lsn} was right and is on no copy any more")))
     }
 
     /// Copies of the frame that are not whole are written again from one that is.

@@ -106,6 +106,47 @@ impl Pool {
         self.make_up(segment, offset, slices, done)
     }
 
+    /// As [`Pool::write_segment`], for a segment that holds payload only. Where its last copy goes with a drive, the log
+    /// goes on in a fresh one: what lay there is lost (its checksums say so), and nothing else is.
+    pub fn write_payload(&self, segment: &Segment, offset: u32, slices: &[&[u8]]) -> Result<usize> {
+        match self.write_segment(segment, offset, slices) {
+            Err(error) if error.kind == Kind::Unavailable && self.check_writable().is_ok() => {
+                let _one_at_a_time = self.restoring.lock();
+                let (group, copies) = self.group_of_segment(segment)?;
+                let mut readable = self.readable(&copies);
+                if readable.is_empty() {
+                    readable = self.begin_anew(group, segment)?;
+                }
+                let done = self.write_copies(&readable, &[(offset, slices)])?;
+                if done.is_empty() { Err(error) } else { Ok(done.len()) }
+            }
+            other => other,
+        }
+    }
+
+    /// Fresh slots for a segment with no copy on any drive that is in use, named by an edit before this returns.
+    fn begin_anew(&self, group: GroupId, segment: &Segment) -> Result<Vec<SlotAddress>> {
+        let mut fresh: Vec<SlotAddress> = Vec::new();
+        while fresh.len() < segment.rf as usize {
+            let Some(slot) = self.take_slot_apart(&fresh, self.domain_of_group(group)) else { break };
+            fresh.push(slot);
+        }
+        if fresh.is_empty() {
+            return Err(Error::no_space(format!("pool {}: no drive has room for a log segment", self.name)));
+        }
+        let named = (|| {
+            let mut journal = self.journal.lock();
+            let mut change = Change::new(self);
+            change.move_segment(group, segment.egroup, &fresh)?;
+            self.commit(&mut journal, change, &|| {})
+        })();
+        if let Err(error) = named {
+            self.give_back(&fresh);
+            return Err(error);
+        }
+        Ok(fresh)
+    }
+
     /// A drive was lost while a frame was written. Other frames of the segment are in flight, and may have moved it to other
     /// drives already: those get this frame, too, then what is still missing is copied.
     fn make_up(&self, segment: &Segment, offset: u32, slices: &[&[u8]], done: Vec<SlotAddress>) -> Result<usize> {

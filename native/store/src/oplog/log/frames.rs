@@ -252,7 +252,11 @@ impl Log {
         };
         let mut slices: Vec<&[u8]> = head.into_iter().collect();
         slices.extend(self.payload_slices(batch, class as u8 + 1));
-        let copies = self.pool.write_segment(segment, page * BLOCK_BYTES as u32, &slices)?;
+        let offset = page * BLOCK_BYTES as u32;
+        let copies = match head {
+            Some(_) => self.pool.write_segment(segment, offset, &slices)?,
+            None => self.pool.write_payload(segment, offset, &slices)?,
+        };
         let pages: usize = slices.iter().map(|slice| slice.len() / BLOCK_BYTES).sum();
         self.secure(segment, page + pages as u32, copies)?;
         self.count_bytes(&slices);

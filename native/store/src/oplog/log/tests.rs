@@ -65,7 +65,7 @@ fn found(drives: &[SimDrive]) -> Vec<u64> {
         lsns.push(op.header.lsn.0);
         Ok(())
     };
-    scan(&pool, &record, &mut visit).unwrap();
+    scan(&pool, (&record, 1), &mut visit).unwrap();
     lsns
 }
 
