@@ -121,7 +121,7 @@ async function testLong() {
     "-p",
     "holdfast-store",
     "--test",
-    "sim",
+    "flips",
     "--locked",
     "--",
     "--ignored",

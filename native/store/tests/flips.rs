@@ -1,0 +1,257 @@
+//! Every single byte of every stored structure of a small, cleanly stopped pool, flipped: superblocks, manifest, tables, data,
+//! footers, log segments. Never wrong bytes: at RF 2 all is right, a scrub mends the drive, and it then is a whole copy by
+//! itself; at RF 1 a read is right, or fails with an error that says where.
+//!
+//! What lies in slots has a checksum of its own in each page at least, so byte n of every page of a drive is flipped at once;
+//! superblocks and manifest records depend on each other and are flipped one byte at a time. CI takes a sample by seed; the
+//! whole (`--ignored`) is part of `npm run test:long`.
+
+mod rig;
+
+use holdfast_device::threads::run_parallel;
+use holdfast_device::{Drive, Rng, SimDrive, SimWorld};
+use holdfast_format::frame::FrameHeader;
+use holdfast_format::limits::BLOCK_BYTES;
+use holdfast_format::manifest::RECORD_HEADER_BYTES;
+use holdfast_format::superblock::SUPERBLOCK_BYTES;
+use holdfast_format::table::TreeKind;
+use holdfast_format::Ino;
+use holdfast_store::api::{FileSystem, FsError};
+use holdfast_store::engine::Engine;
+use holdfast_store::error::Kind;
+use rig::player::{Plan, Player, mount, options};
+use rig::tree::walk;
+use rig::{ROOT, Rings, foundation, manifest};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+const DRIVES: usize = 2;
+const THREADS: usize = 2;
+const SEEDS_TRIED: u64 = 60;
+const SAMPLE_SEED: u64 = 7;
+/// Page offsets, and single bytes of superblocks and manifest, in the sample.
+const SAMPLED_OFFSETS: usize = 40;
+const SAMPLED_BYTES: usize = 160;
+
+type Contents = BTreeMap<Ino, Vec<u8>>;
+
+/// A pool to be damaged, and what it holds.
+struct Base {
+    world: SimWorld,
+    /// Volumes of RF 2: everything that can be seen of them.
+    texts: BTreeMap<String, String>,
+    /// Volumes of RF 1: what their files hold.
+    singles: BTreeMap<String, Contents>,
+    /// Pages of slabs that hold something, by drive.
+    pages: Vec<Vec<(String, u64)>>,
+}
+
+/// What is flipped in one copy of the pool.
+#[derive(Clone, Debug)]
+enum Flip {
+    /// This byte of every page.
+    Pages { drive: usize, offset: u64 },
+    Byte { drive: usize, file: &'static str, offset: u64 },
+}
+
+fn open(world: &SimWorld, only: Option<usize>) -> Result<Arc<Engine>, String> {
+    let drives = world.drives().into_iter().enumerate().filter(|(at, _)| only.is_none_or(|only| only == *at));
+    let drives = drives.map(|(_, drive)| Arc::new(drive) as Arc<dyn Drive>).collect();
+    Engine::open_on(drives, options(), foundation(world, &Rings::default(), 3)).map_err(|error| error.to_string())
+}
+
+/// Pages of the slabs that are not empty.
+fn pages_of(drive: &SimDrive) -> Vec<(String, u64)> {
+    let mut pages = Vec::new();
+    for (file, bytes) in drive.files().into_iter().filter(|(file, _)| file.starts_with("slab-")) {
+        for offset in (0..bytes).step_by(BLOCK_BYTES) {
+            let page = drive.read_raw(&file, offset, BLOCK_BYTES).expect("inside the file");
+            if page.iter().any(|byte| *byte != 0) {
+                pages.push((file.clone(), offset));
+            }
+        }
+    }
+    pages
+}
+
+fn contents(engine: &Engine, name: &str) -> Contents {
+    let volume = mount(engine, name);
+    let files = walk(&volume).expect("reads").entries.into_iter().filter(|entry| entry.is_file());
+    let mut contents = Contents::new();
+    for entry in files {
+        let mut bytes = vec![0; entry.size as usize];
+        let got = volume.read(&ROOT, entry.ino, 0, &mut bytes).expect("reads");
+        bytes.truncate(got);
+        contents.insert(entry.ino, bytes);
+    }
+    contents
+}
+
+impl Base {
+    /// A pool that has met every operation: two runs of both trees, three log segments, an egroup that was moved. `None`:
+    /// this seed's has not.
+    fn of(seed: u64) -> Option<Self> {
+        let plan = Plan { seed, drives: DRIVES, rfs: &[2, 1], shared: false, before: 150, recorded: 20 };
+        let mut player = Player::new(plan);
+        player.play();
+        player.world.take_trace();
+        let engine = player.engine();
+        engine.pool().clean_step().expect("cleaned");
+        let cleaned = counter(&engine, "egroups_cleaned");
+        let world = player.world.clone();
+        drop(player);
+        let runs = |tree: TreeKind| {
+            let all = engine.groups().into_iter().map(|group| group.tree().tables());
+            all.map(|tables| tables.iter().filter(|table| table.tree == tree).count()).max().unwrap_or(0)
+        };
+        let wanted = runs(TreeKind::Now) >= 2 && runs(TreeKind::Then) >= 2 && cleaned > 0;
+        let volumes = engine.volumes().expect("volumes");
+        let (twos, ones): (Vec<_>, Vec<_>) = volumes.into_iter().partition(|volume| volume.rf > 1);
+        if !wanted || twos.is_empty() || ones.is_empty() {
+            return None;
+        }
+        let texts = twos.iter().map(|volume| {
+            (volume.name.clone(), walk(&mount(&engine, &volume.name)).expect("reads").text)
+        });
+        let texts = texts.collect();
+        let singles = ones.iter().map(|volume| (volume.name.clone(), contents(&engine, &volume.name))).collect();
+        engine.close().expect("closed");
+        drop(engine);
+        let pages: Vec<Vec<(String, u64)>> = world.drives().iter().map(pages_of).collect();
+        let frames = pages[0].iter().filter(|(file, offset)| {
+            let page = world.drives()[0].read_raw(file, *offset, BLOCK_BYTES).expect("a page");
+            FrameHeader::decode(&page).is_ok_and(|header| header.op_count > 0) && offset % (256 << 10) == 0
+        });
+        (frames.count() >= 3).then_some(Self { world, texts, singles, pages })
+    }
+
+    fn first() -> Self {
+        (0..SEEDS_TRIED).find_map(Self::of).expect("a pool with everything that is to be flipped")
+    }
+
+    /// Bytes of superblocks, and of the heads and bodies of manifest records.
+    fn single_bytes(&self) -> Vec<Flip> {
+        let mut flips = Vec::new();
+        for (drive, sim) in self.world.drives().iter().enumerate() {
+            let superblocks = 0..2 * SUPERBLOCK_BYTES as u64;
+            flips.extend(superblocks.map(|offset| Flip::Byte { drive, file: "superblock", offset }));
+            for record in manifest::records(sim) {
+                let bytes = (RECORD_HEADER_BYTES + record.head.body_bytes as usize) as u64;
+                let range = record.offset..record.offset + bytes;
+                flips.extend(range.map(|offset| Flip::Byte { drive, file: "manifest", offset }));
+            }
+        }
+        flips
+    }
+
+    fn page_offsets(&self) -> Vec<Flip> {
+        let offsets = |drive| (0..BLOCK_BYTES as u64).map(move |offset| Flip::Pages { drive, offset });
+        (0..DRIVES).flat_map(offsets).collect()
+    }
+
+    /// Flips, and demands what the promise says.
+    fn check(&self, flip: &Flip) -> Result<(), String> {
+        let world = self.world.fork(1);
+        let victim = match flip {
+            Flip::Byte { drive, file, offset } => {
+                world.drives()[*drive].flip_bit(file, *offset, (*offset % 8) as u8);
+                *drive
+            }
+            Flip::Pages { drive, offset } => {
+                let sim = &world.drives()[*drive];
+                let flip = |(file, page): &(String, u64)| sim.flip_bit(file, page + offset, (offset % 8) as u8);
+                self.pages[*drive].iter().for_each(flip);
+                *drive
+            }
+        };
+        let engine = open(&world, None)?;
+        self.verify(&engine)?;
+        for pass in 0..2 {
+            let report = engine.scrub(None).map_err(|error| error.to_string())?;
+            let unmended = report.bad_copies - report.repaired;
+            if unmended > 0 && self.singles.is_empty() || pass == 1 && report.repaired > 0 {
+                return Err(format!("pass {pass}: {report:?}"));
+            }
+            // What cannot be mended had one copy, and is told.
+            let mut lost = report.findings.iter().filter(|finding| finding.contains("no copy is right"));
+            if let Some(other) = lost.find(|finding| finding.matches(", slot ").count() > 1) {
+                return Err(format!("pass {pass}: {other}"));
+            }
+        }
+        engine.close().map_err(|error| format!("closing: {error}"))?;
+        drop(engine);
+        // The drive that was damaged is a whole copy by itself again.
+        let engine = open(&world, Some(victim)).map_err(|error| format!("alone: {error}"))?;
+        self.verify(&engine).map_err(|what| format!("alone: {what}"))
+    }
+
+    fn verify(&self, engine: &Engine) -> Result<(), String> {
+        for (name, expected) in &self.texts {
+            let found = walk(&mount(engine, name)).map_err(|error| format!("{name}: {error:?}"))?.text;
+            if found != *expected {
+                return Err(format!("{name}: {}", rig::tree::difference(expected, &found)));
+            }
+        }
+        for (name, files) in &self.singles {
+            let volume = mount(engine, name);
+            for (ino, expected) in files {
+                let mut bytes = vec![0; expected.len()];
+                match volume.read(&ROOT, *ino, 0, &mut bytes) {
+                    Ok(got) if bytes[..got] == *expected => {}
+                    Ok(_) => return Err(format!("{name}: {ino:?}: wrong bytes")),
+                    Err(FsError::Store(error))
+                        if matches!(error.kind, Kind::Corrupt | Kind::Unavailable)
+                            && error.message.contains("egroup") => {}
+                    Err(error) => return Err(format!("{name}: {ino:?}: {error:?}")),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_all(&self, flips: &[Flip]) {
+        let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+        let work = || {
+            while let Some(flip) = flips.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if let Err(what) = self.check(flip) {
+                    failed.lock().expect("no panic under the lock").push(format!("{flip:?}: {what}"));
+                }
+            }
+        };
+        run_parallel("flips", (0..THREADS).map(|_| work).collect());
+        let failed = failed.into_inner().expect("no panic under the lock");
+        let first: Vec<&String> = failed.iter().take(5).collect();
+        assert!(failed.is_empty(), "{} of {} flips: {first:#?}", failed.len(), flips.len());
+    }
+}
+
+fn counter(engine: &Engine, name: &str) -> u64 {
+    let counters = engine.status().expect("status").counters;
+    counters.into_iter().find(|(found, _)| found == name).expect("a counter").1
+}
+
+fn sample(mut flips: Vec<Flip>, count: usize, rng: &mut Rng) -> Vec<Flip> {
+    (0..count.min(flips.len())).map(|_| flips.swap_remove(rng.below(flips.len() as u64) as usize)).collect()
+}
+
+#[test]
+fn a_sample_of_flipped_bytes_is_mended_or_refused() {
+    let base = Base::first();
+    println!("sample by seed {SAMPLE_SEED}");
+    let mut rng = Rng::from_seed(SAMPLE_SEED);
+    let mut flips = sample(base.page_offsets(), SAMPLED_OFFSETS, &mut rng);
+    flips.extend(sample(base.single_bytes(), SAMPLED_BYTES, &mut rng));
+    base.check_all(&flips);
+}
+
+#[test]
+#[ignore = "minutes: npm run test:long"]
+fn every_flipped_byte_is_mended_or_refused() {
+    let base = Base::first();
+    let (mut flips, pages) = (base.page_offsets(), base.pages.iter().map(Vec::len).sum::<usize>());
+    flips.extend(base.single_bytes());
+    println!("{} runs, {} bytes", flips.len(), flips.len() - DRIVES * BLOCK_BYTES + pages * BLOCK_BYTES);
+    base.check_all(&flips);
+}
