@@ -403,6 +403,67 @@ fn a_full_pool_takes_deletes_and_is_writable_again() {
     check(&mount(&rig.engine, "v"), 17);
 }
 
+/// Row 9: random bytes over all slots of one drive, in tables, data and the log, while the pool is in use. A scrub mends
+/// them; after an orderly end, and after none, everything is there, on each drive alone.
+#[test]
+fn a_drive_that_was_scribbled_over_is_mended_by_a_scrub() {
+    for (seed, drives) in [(21, 2), (22, 3), (23, 4)] {
+        for orderly in [true, false] {
+            scribbled_drive_is_mended(seed, drives, orderly);
+        }
+    }
+}
+
+fn scribbled_drive_is_mended(seed: u64, drives: usize, orderly: bool) {
+    let rig = Rig::create(seed, drives, options());
+    let files = volume(&rig, "v", 2);
+    for at in 0..40 {
+        put(&files, &format!("file-{at}"), &pattern(at, 500 + at as usize * 3000)).expect("written");
+        match at {
+            12 | 25 => rig.engine.groups()[0].drain_now().expect("drained"),
+            18 => rig.engine.settle().expect("settled"),
+            _ => {}
+        }
+    }
+    rig.engine.flush().expect("flushed");
+    rig.engine.pool().heartbeat().expect("a heartbeat");
+    let expected = walk(&files).expect("reads").text;
+    let victim = rig.world.drives().remove(drives - 1);
+    let mut random = holdfast_device::Rng::from_seed(seed);
+    for (file, bytes) in victim.files().into_iter().filter(|(file, _)| file.starts_with("slab-")) {
+        for offset in (0..bytes).step_by(BLOCK_BYTES) {
+            let block: Vec<u8> = (0..BLOCK_BYTES).map(|_| random.next_u64() as u8).collect();
+            victim.write_raw(&file, offset, &block);
+        }
+    }
+    let report = rig.engine.scrub(None).expect("scrubbed");
+    assert!(report.bad_copies > 0 && report.lost == 0, "{:?}", report.findings);
+    assert_eq!(report.repaired, report.bad_copies, "{:?}", report.findings);
+    let again = rig.engine.scrub(None).expect("scrubbed");
+    assert_eq!(again.bad_copies, 0, "{:?}", again.findings);
+    assert!(walk(&files).expect("reads").text == expected);
+    drop(files);
+    if orderly {
+        rig.engine.close().expect("closed");
+    }
+    let what = format!("{drives} drives, orderly: {orderly}");
+    let opened = open(&copy(&rig.world)).unwrap_or_else(|error| panic!("{what}: {error}"));
+    let status = opened.engine.status().expect("status");
+    assert!(status.warnings.iter().all(|warning| !warning.contains("damaged")), "{what}: {:?}", status.warnings);
+    assert!(text_of(&opened.engine, "v") == expected, "{what}");
+    let report = opened.engine.fsck().expect("checked");
+    assert!(report.problems.is_empty(), "{what}: {:?}", report.problems);
+    // The drive that was scribbled over, without another one that has copies.
+    for lost in 0..drives - 1 {
+        let world = copy(&rig.world);
+        let left = world.drives().into_iter().enumerate().filter(|(at, _)| *at != lost);
+        let left = left.map(|(_, drive)| Arc::new(drive) as Arc<dyn Drive>).collect();
+        let foundation = rig::foundation(&world, &Rings::default(), 7);
+        let engine = Engine::open_on(left, options(), foundation).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert!(text_of(&engine, "v") == expected, "{what}, without drive {lost}");
+    }
+}
+
 /// Row 34: a superblock with an unknown incompatible feature: refused, nothing is changed.
 #[test]
 fn an_unknown_feature_is_refused_and_nothing_is_changed() {

@@ -73,6 +73,12 @@ fn only_moves(items: &[Item]) -> bool {
     }) && items.iter().any(|item| !matches!(item, Item::Counters { .. }))
 }
 
+/// What the newest record says.
+pub fn newest_edit(world: &SimWorld) -> Vec<Item> {
+    let newest = world.drives().iter().filter_map(|drive| records(drive).pop()).max_by_key(|found| found.head.sequence);
+    newest.map(|found| found.items).unwrap_or_default()
+}
+
 /// Zeroes the newest record on all copies, if it is an edit that only moves things. False: it is not.
 pub fn forget_newest_edit(world: &SimWorld) -> bool {
     let newest: Vec<Found> = world.drives().iter().filter_map(|drive| records(drive).pop()).collect();

@@ -21,7 +21,7 @@ const ENGINE_COUNTERS: [&str; 12] = [
 ];
 
 /// Roads that the runs themselves see.
-pub const ROADS: [&str; 19] = [
+pub const ROADS: [&str; 20] = [
     "recovered after a power cut",
     "recovered after a kill",
     "opened after a clean end",
@@ -41,6 +41,7 @@ pub const ROADS: [&str; 19] = [
     "the newest manifest record was forgotten",
     "a damaged volume gave EIO",
     "pool beyond promise opened",
+    "the others of a group went on without what had one copy",
 ];
 
 #[derive(Clone, Debug, Default)]

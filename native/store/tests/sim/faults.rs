@@ -2,11 +2,14 @@
 //! promise covers, unless the run is beyond promise.
 
 use super::run::Run;
+use super::step::StepName;
 use super::violation::{Check, Verdict, Violation};
 use holdfast_device::sim::{DriveImage, Fault, FaultId, FaultKind, Trigger};
 use holdfast_device::{Drive, Rng, SimDrive};
 use holdfast_format::superblock::{Mark, SUPERBLOCK_BYTES, Superblock};
 
+/// Random bytes are made so many at a time.
+const SCRIBBLED_BYTES: usize = 64 << 10;
 const ENODEV: i32 = 19;
 const ENOTCONN: i32 = 107;
 
@@ -21,6 +24,7 @@ pub enum FaultName {
     MisdirectedRead,
     BitRotOnRead,
     RotAtRest,
+    ScribbledSlab,
     Slow,
     Full,
     Vanish,
@@ -32,7 +36,7 @@ pub enum FaultName {
 use FaultName as F;
 
 impl FaultName {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         F::ReadError,
         F::WriteError,
         F::FlushError,
@@ -42,6 +46,7 @@ impl FaultName {
         F::MisdirectedRead,
         F::BitRotOnRead,
         F::RotAtRest,
+        F::ScribbledSlab,
         F::Slow,
         F::Full,
         F::Vanish,
@@ -75,7 +80,7 @@ impl FaultName {
                 FaultKind::Vanished { errno: if rng.chance(1, 2) { ENODEV } else { ENOTCONN } },
                 Trigger::Always,
             ),
-            F::RotAtRest | F::SwapZeroes | F::SwapOld | F::SwapOther => return None,
+            F::RotAtRest | F::ScribbledSlab | F::SwapZeroes | F::SwapOld | F::SwapOther => return None,
         };
         Some(Fault { kind, file: None, range: None, trigger })
     }
@@ -187,6 +192,7 @@ impl Run {
         }
         match fault {
             F::RotAtRest => self.rot(at, &mut rng),
+            F::ScribbledSlab => self.scribble(at, &mut rng)?,
             F::SwapOld => self.swap_old(at)?,
             _ => self.swap_foreign(at, fault),
         }
@@ -220,6 +226,29 @@ impl Run {
                 }
             }
         }
+    }
+
+    /// Random bytes over every slot of a slab; sometimes a scrub mends them and the pool is closed and opened again.
+    fn scribble(&mut self, at: usize, rng: &mut Rng) -> Verdict {
+        let drive = &self.members[at].drive;
+        let slabs: Vec<_> = drive.files().into_iter().filter(|(name, _)| name.starts_with("slab-")).collect();
+        if slabs.is_empty() {
+            return Ok(());
+        }
+        let (slab, bytes) = &slabs[if rng.chance(3, 4) { 0 } else { rng.below(slabs.len() as u64) as usize }];
+        for offset in (0..*bytes).step_by(SCRIBBLED_BYTES) {
+            let random: Vec<u8> = (0..SCRIBBLED_BYTES / 8).flat_map(|_| rng.next_u64().to_le_bytes()).collect();
+            drive.write_raw(slab, offset, &random);
+        }
+        if self.engine.is_none() || !rng.chance(2, 3) {
+            return Ok(());
+        }
+        for step in [StepName::Scrub, StepName::Close] {
+            if self.engine.is_some() && self.world.ended().is_none() {
+                self.step(step)?;
+            }
+        }
+        Ok(())
     }
 
     fn swap_old(&mut self, at: usize) -> Verdict {

@@ -279,7 +279,19 @@ impl Run {
                 put(content, at, piece);
             }
         };
-        self.apply(name, format!("copy {file} at {from} to {to} at {at}, {wanted} bytes"), act, change)
+        let group = self.volumes[name].group.clone();
+        self.model(&group).copy_in_flight = Some((name.to_owned(), to.clone()));
+        let before = self.models[&group].acknowledged;
+        let what = format!("copy {file} at {from} to {to} at {at}, {wanted} bytes");
+        let done = self.apply(name, what, act, change)?;
+        if self.world.ended().is_none() {
+            let model = self.model(&group);
+            model.copy_in_flight = None;
+            if model.acknowledged > before {
+                model.went_on_by_blocks(name, &to);
+            }
+        }
+        Ok(done)
     }
 
     /// Its answer is the promise.

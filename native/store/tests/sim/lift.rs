@@ -27,6 +27,9 @@ impl Run {
         if self.shape.beyond {
             return self.lift_beyond();
         }
+        if self.shape.is_single() && self.struck() {
+            return self.lift_single();
+        }
         self.bring_back()?;
         self.heal_all()?;
         self.scrub_clean()?;
@@ -64,6 +67,25 @@ impl Run {
         self.verify_all()
     }
 
+    /// What had one copy may be gone; the group goes on all the same, and the others in it have everything. (A drive that may
+    /// hold the last copy of something is not used anew without a command: nothing is whole then.)
+    fn lift_single(&mut self) -> Verdict {
+        for _ in 0..2 {
+            self.heartbeat()?;
+            self.settle_end()?;
+        }
+        if self.engine().groups().iter().any(|group| group.failure().is_some()) {
+            self.restart()?;
+        }
+        let engine = self.engine();
+        self.must("settling", engine.settle())?;
+        self.work_again()?;
+        self.verify_all()?;
+        self.restart()?;
+        self.coverage.road("the others of a group went on without what had one copy");
+        self.verify_all()
+    }
+
     /// Drives come back, or new ones take their place.
     fn bring_back(&mut self) -> Verdict {
         self.say("bringing drives back");
@@ -85,7 +107,17 @@ impl Run {
             // A drive whose superblock does not read is left out.
             self.renew_drives()?;
         }
-        self.remove_ghosts()
+        self.remove_ghosts()?;
+        // The addition of a drive may have been cut short: the pool knew it by another name.
+        for at in 0..self.members.len() {
+            let name = self.members[at].drive.name();
+            let status = self.engine().status().map(|status| status.drives).unwrap_or_default();
+            let in_pool = status.iter().any(|drive| drive.path == name);
+            if self.members[at].attached && !in_pool {
+                self.use_again(at, true)?;
+            }
+        }
+        Ok(())
     }
 
     /// Indices of drives that nobody has any more are given up.
@@ -143,7 +175,9 @@ impl Run {
             run.engine().add_drive_on(PoolDrive { drive, bytes: Some(DRIVE_BYTES), domain: String::new() })
         };
         let mut added = add(self);
-        if added.as_ref().is_err_and(|error| error.message.contains("empty the directory")) {
+        // A drive that was given up while it was away is this pool's still, until nothing names it.
+        let told = ["empty the directory", "is in pool"];
+        if added.as_ref().is_err_and(|error| told.iter().any(|told| error.message.contains(told))) {
             self.members[at].drive.restore(&DriveImage::default());
             added = add(self);
         }

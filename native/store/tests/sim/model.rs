@@ -3,6 +3,7 @@
 //! Too simple to be wrong: a volume is a map from names to bytes, a group is a map of volumes, and each operation makes
 //! a new one. Contents are shared between states.
 
+use holdfast_format::limits::BLOCK_BYTES;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -35,6 +36,10 @@ pub struct GroupModel {
     states: BTreeMap<u64, State>,
     pub acknowledged: u64,
     pub durable: u64,
+    /// Operations of several ops: the LSN that they ended at, volume and file that they changed block by block, in order.
+    copies: BTreeMap<u64, (String, String)>,
+    /// As `copies`, of the operation under way when the run ended.
+    pub copy_in_flight: Option<(String, String)>,
     /// The state that the operation under way would have made when the run ended.
     pub in_flight: Option<State>,
     pub keep_all: bool,
@@ -50,6 +55,11 @@ impl GroupModel {
         self.now = state.clone();
         self.states.insert(lsn, state);
         self.acknowledged = lsn;
+    }
+
+    /// What was acknowledged last went on block by block.
+    pub fn went_on_by_blocks(&mut self, volume: &str, file: &str) {
+        self.copies.insert(self.acknowledged, (volume.to_owned(), file.to_owned()));
     }
 
     /// The group's own records moved the LSN; nobody sees them.
@@ -74,11 +84,19 @@ impl GroupModel {
         let below = self.states.range(..=found).next_back().map(|(_, state)| state.clone());
         let mut all: Vec<State> = below.into_iter().collect();
         let exact = self.states.contains_key(&found);
-        if found > self.acknowledged {
-            all.extend(self.in_flight.clone());
+        let before = all.first().cloned();
+        let (next, copied) = if found > self.acknowledged {
+            (self.in_flight.clone(), self.copy_in_flight.as_ref())
         } else if !exact {
-            all.extend(self.states.range(found..).next().map(|(_, state)| state.clone()));
+            let next = self.states.range(found..).next();
+            (next.map(|(_, state)| state.clone()), next.and_then(|(lsn, _)| self.copies.get(lsn)))
+        } else {
+            (None, None)
+        };
+        if let (Some(before), Some(next), Some((volume, file))) = (before, &next, copied) {
+            all.extend(cut_short(&before, next, volume, file));
         }
+        all.extend(next);
         all
     }
 
@@ -93,6 +111,19 @@ impl GroupModel {
         self.now = state;
         self.acknowledged = found;
         self.durable = found;
-        self.in_flight = None;
+        (self.in_flight, self.copy_in_flight) = (None, None);
+        self.copies.clear();
     }
+}
+
+/// States between two that differ in one file, which changed block by block.
+fn cut_short(before: &State, after: &State, volume: &str, file: &str) -> Vec<State> {
+    let (old, new) = (before.files(volume), after.files(volume));
+    let (Some(old), Some(new)) = (old.get(file), new.get(file)) else { return Vec::new() };
+    let mixed = |cut: usize| {
+        let mut content = new[..cut].to_vec();
+        content.extend_from_slice(old.get(cut..).unwrap_or_default());
+        before.with(volume, |files| drop(files.insert(file.to_owned(), Arc::new(content))))
+    };
+    (BLOCK_BYTES..new.len()).step_by(BLOCK_BYTES).map(mixed).collect()
 }

@@ -33,10 +33,11 @@ fn named_by(mutant: Mutant) -> &'static [Check] {
 fn first_seed(mutant: Mutant) -> u64 {
     match mutant {
         Mutant::DropMark => 95,
-        Mutant::HealFromFirstCopy => 43,
-        Mutant::ScrubSkipsSecondCopy => 28,
-        Mutant::ReuseAtOnce => 71,
-        Mutant::NameWithoutStamp => 228,
+        Mutant::HealFromFirstCopy => 45,
+        Mutant::ScrubSkipsSecondCopy => 45,
+        Mutant::BelieveRetriedFlush => 30,
+        Mutant::ReuseAtOnce => 245,
+        Mutant::NameWithoutStamp => 260,
         _ => 0,
     }
 }

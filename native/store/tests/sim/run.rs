@@ -105,6 +105,9 @@ impl Run {
             self.say(format!("== round {round}"));
             self.round()?;
             self.lift()?;
+            if self.shape.is_single() && self.struck() {
+                break;
+            }
         }
         Ok(())
     }
@@ -167,7 +170,7 @@ impl Run {
                 self.members[at].remember();
             }
             let begun = step * 4 > self.shape.steps;
-            if !quiet && begun && self.rng.chance(1, 12) {
+            if !quiet && begun && !victims.is_empty() && self.rng.chance(1, 12) {
                 let at = victims[self.rng.below(victims.len() as u64) as usize];
                 let fault = FaultName::ALL[self.rng.below(FaultName::ALL.len() as u64) as usize];
                 self.inject(at, fault)?;

@@ -21,7 +21,7 @@ impl Shape {
             1 => (2, &[&[2]]),
             2 => (4, &[&[2], &[2]]),
             3 => (4, &[&[3]]),
-            4 => (4, &[&[2, 3]]),
+            4 => (4, if rng.chance(1, 3) { &[&[1, 2, 3]] } else { &[&[2, 3]] }),
             5 => (5, &[&[2], &[3, 2]]),
             6 => (4, &[&[2, 2], &[3]]),
             7 => (3, &[&[2, 2]]),
@@ -41,6 +41,11 @@ impl Shape {
     pub fn limit(&self) -> usize {
         let least = self.groups.iter().flatten().copied().filter(|rf| *rf > 1).min().unwrap_or(2);
         least as usize - 1
+    }
+
+    /// Volumes of one copy share groups with others that promise more.
+    pub fn is_single(&self) -> bool {
+        !self.beyond && self.groups.iter().flatten().any(|rf| *rf == 1)
     }
 
     pub fn volumes(&self) -> impl Iterator<Item = (String, String, u8)> + '_ {
