@@ -93,7 +93,7 @@ impl Base {
     /// A pool that has met every operation: two runs of both trees, three log segments, an egroup that was moved. `None`:
     /// this seed's has not.
     fn of(seed: u64) -> Option<Self> {
-        let plan = Plan { seed, drives: DRIVES, rfs: &[2, 1], shared: false, before: 150, recorded: 20 };
+        let plan = Plan { seed, drives: DRIVES, rfs: &[2, 1], shared: false, before: 150, recorded: 20, wounded: false };
         let mut player = Player::new(plan);
         player.play();
         player.world.take_trace();
