@@ -123,7 +123,8 @@ fn each_drive_may_be_lost_in_use_and_each_volume_keeps_its_own_promise() {
         mixed.rig.engine.settle().expect("tables can be made without what is lost");
         mixed.rig.engine.heal().expect("healed");
         let progress = mixed.rig.engine.pool().heal_progress();
-        assert_eq!(progress.things_left, 0, "drive {lost}: {progress:?}");
+        // What had one copy waits for its drive; that the others are whole shows below, when the next drive goes.
+        assert!(progress.things_left <= progress.things_lost, "drive {lost}: {progress:?}");
         mixed.verify("healed");
         // After a crash, too.
         let Mixed { rig, one, two, three } = mixed;
