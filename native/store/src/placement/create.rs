@@ -64,6 +64,7 @@ pub(super) fn assemble(assembly: Assembly, mut options: PoolOptions) -> Arc<Pool
         unpublished: Mutex::new(BTreeMap::new()),
         suspects: Mutex::new(Vec::new()),
         restoring: Mutex::default(),
+        changing_drives: Mutex::default(),
         pins: Mutex::new(BTreeMap::new()),
         holds: Mutex::new(Holds { epoch: 1, live: BTreeMap::new() }),
         emptied: Mutex::new(BTreeMap::new()),

@@ -26,6 +26,7 @@ impl Pool {
     /// Errors: `Conflict` (it is in use, or in another pool), `Invalid` (not empty, too small, too many drives).
     pub fn add_drive(&self, add: PoolDrive) -> Result<u16> {
         self.check_writable()?;
+        let _one_at_a_time = self.changing_drives.lock();
         let path = add.drive.name();
         match super::superblocks::probe(&*add.drive)? {
             ProbeInfo::Empty => {}
@@ -333,6 +334,7 @@ impl Pool {
     /// A stale drive joins anew, empty. The old index stays out, until nothing names it.
     fn use_anew(&self, disk: &Disk) -> Result<()> {
         let Some(drive) = disk.drive.clone() else { return Ok(()) };
+        let _one_at_a_time = self.changing_drives.lock();
         let layout = Layout::new(disk.bytes, self.slot_bytes, self.area_bytes);
         wipe(&*drive)?;
         let add = PoolDrive { drive, bytes: Some(disk.bytes), domain: disk.label().to_string() };
@@ -345,6 +347,8 @@ impl Pool {
     /// Crash order: 1. the manifest no longer counts it, membership m+1; 2. its files go, the superblock last.
     fn retire(&self, disk: &Disk) -> Result<bool> {
         let active = disk.is_active();
+        // Whoever adds the same directory again, as soon as it is no drive of the pool, waits until its files are gone.
+        let _one_at_a_time = self.changing_drives.lock();
         {
             let mut journal = self.journal.lock();
             let Some(mut entry) = self.image.read().drives.get(&disk.index).cloned() else {

@@ -116,6 +116,8 @@ pub struct Pool {
     suspects: Mutex<Vec<(u16, String)>>,
     /// Held while an open segment gets back what it lost. Taken before the publish lock.
     restoring: Mutex<()>,
+    /// Held while a drive joins or leaves, its files included. Taken before the publish lock.
+    changing_drives: Mutex<()>,
     pins: Mutex<BTreeMap<EgroupId, BTreeMap<u16, u32>>>,
     holds: Mutex<Holds>,
     /// Egroups without a live page, and the epoch of the edit that made them so: to be freed.

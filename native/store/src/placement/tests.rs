@@ -827,6 +827,16 @@ struct Watched {
     pool: OnceLock<Weak<Pool>>,
     looks: AtomicU64,
     held: AtomicU64,
+    removed: AtomicU64,
+    /// Files that went while another drive could have joined.
+    removed_open: AtomicU64,
+}
+
+impl Watched {
+    fn new(drive: &SimDrive) -> Arc<Self> {
+        let (looks, held, removed, removed_open) = Default::default();
+        Arc::new(Self { drive: drive.clone(), pool: OnceLock::new(), looks, held, removed, removed_open })
+    }
 }
 
 impl Drive for Watched {
@@ -840,6 +850,10 @@ impl Drive for Watched {
         self.drive.open(file)
     }
     fn remove(&self, file: &str) -> std::io::Result<()> {
+        if let Some(pool) = self.pool.get().and_then(Weak::upgrade) {
+            self.removed.fetch_add(1, Ordering::Relaxed);
+            self.removed_open.fetch_add(pool.changing_drives.try_lock().is_some() as u64, Ordering::Relaxed);
+        }
         self.drive.remove(file)
     }
     fn list(&self) -> std::io::Result<Vec<String>> {
@@ -881,11 +895,7 @@ impl Drive for Watched {
 #[test]
 fn drives_are_looked_at_without_the_publish_lock() {
     let (world, drives) = world(2);
-    let watched = drives.iter().map(|drive| {
-        let (looks, held) = Default::default();
-        Arc::new(Watched { drive: drive.clone(), pool: OnceLock::new(), looks, held })
-    });
-    let watched: Vec<Arc<Watched>> = watched.collect();
+    let watched: Vec<Arc<Watched>> = drives.iter().map(Watched::new).collect();
     let each = |drive: &Arc<Watched>| PoolDrive {
         drive: drive.clone(),
         bytes: Some(64 * MIB),
@@ -1060,4 +1070,22 @@ fn after_every_power_cut_the_acknowledged_edits_are_there() {
         states += 1;
     }
     assert!(states > 300, "{states} states");
+}
+
+#[test]
+fn nothing_joins_while_the_files_of_a_removed_drive_go() {
+    let (_world, drives) = world(3);
+    let watched: Vec<Arc<Watched>> = drives.iter().map(Watched::new).collect();
+    let each = |drive: &Arc<Watched>| PoolDrive { drive: drive.clone(), bytes: Some(64 * MIB), domain: String::new() };
+    let pool = Pool::create("tank", watched.iter().map(each).collect(), options(1)).unwrap();
+    for drive in &watched {
+        drive.pool.set(pool.share()).unwrap();
+    }
+    pool.remove_drive(2, &[]).unwrap();
+    while pool.retire_step().unwrap() {}
+    let left = &watched[2];
+    assert!(left.removed.load(Ordering::Relaxed) > 0 && left.drive.list().unwrap().is_empty());
+    assert_eq!(left.removed_open.load(Ordering::Relaxed), 0);
+    let index = pool.add_drive(each(left)).unwrap();
+    assert_eq!(index, 3);
 }
