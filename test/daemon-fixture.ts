@@ -90,7 +90,7 @@ export class Place {
         return code === 0 || (options.ready === false && code === 3 && this.cli("pool", "list").code === 0);
       });
     await ready().catch((error: unknown) => {
-      throw new Error(`${said}\n${this.#log}`, { cause: error });
+      throw new Error(`${String(error)}\n${said}\n${this.#log}`, { cause: error });
     });
   }
 
