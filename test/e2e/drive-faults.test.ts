@@ -160,11 +160,17 @@ async function restart(place: Place, signal: NodeJS.Signals): Promise<void> {
   await place.start({ config: join(place.folder, "config.yaml") });
 }
 
-function healed(place: Place): Promise<true> {
-  return until("everything has its copies again", async () => {
-    const { healing } = await statusOf(place);
-    return healing.thingsLeft === 0 && healing.thingsSingle === 0 && healing.stuck.length === 0;
-  });
+async function healed(place: Place): Promise<void> {
+  let last: PoolStatus | undefined;
+  try {
+    await until("everything has its copies again", async () => {
+      last = await statusOf(place);
+      const { healing } = last;
+      return healing.thingsLeft === 0 && healing.thingsSingle === 0 && healing.stuck.length === 0;
+    });
+  } catch (error) {
+    assert.fail(`${String(error)}\n${JSON.stringify(last, null, 1)}\n${place.log}`);
+  }
 }
 
 function wallSeconds(): number {

@@ -122,6 +122,11 @@ impl RealDrive {
         Ok(())
     }
 
+    /// Whether the range is written, for good. Asking may flush the file; a failed flush puts the drive out.
+    fn is_settled(&self, file: &DriveFile, offset: u64, bytes: u64) -> io::Result<bool> {
+        file.is_settled(offset, bytes).inspect_err(|_| self.flush_failed.store(true, Ordering::Release))
+    }
+
     /// The id of an open file of this name, or a new one. Under `names`.
     fn admit(&self, name: &str) -> io::Result<FileId> {
         let known = |slot: &Option<Arc<DriveFile>>| slot.as_ref().is_some_and(|file| file.name == name);
@@ -268,7 +273,7 @@ impl Drive for RealDrive {
         if self.flush_domain.is_none() {
             return Ok(file.is_written(offset, bytes).unwrap_or(true));
         }
-        file.is_settled(offset, bytes).inspect_err(|_| self.flush_failed.store(true, Ordering::Release))
+        self.is_settled(&file, offset, bytes)
     }
 
     fn space(&self) -> io::Result<DriveSpace> {

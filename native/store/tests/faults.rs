@@ -15,7 +15,7 @@ use holdfast_store::placement::Segment;
 use holdfast_store::volume::Volume;
 use rig::player::mount;
 use rig::tree::{difference, walk};
-use rig::{ROOT, Rig, Rings, manifest, read_all};
+use rig::{ROOT, Rig, Rings, counter, manifest, read_all, volume_create};
 use std::sync::Arc;
 
 fn options() -> EngineOptions {
@@ -62,11 +62,6 @@ fn open(world: &SimWorld) -> Result<Rig> {
 
 fn text_of(engine: &Engine, name: &str) -> String {
     walk(&mount(engine, name)).expect("everything reads").text
-}
-
-fn counter(engine: &Engine, name: &str) -> u64 {
-    let counters = engine.status().expect("status").counters;
-    counters.into_iter().find(|(found, _)| found == name).expect("a counter").1
 }
 
 fn hashes(world: &SimWorld) -> Vec<u64> {
@@ -535,20 +530,12 @@ fn drives_that_do_not_belong_together_are_refused() {
 #[test]
 fn a_volume_with_more_copies_joins_a_busy_group() {
     let rig = Rig::create(18, 3, options());
-    let create = |name: &str, rf: u8| holdfast_store::engine::VolumeCreate {
-        name: name.to_owned(),
-        rf,
-        group: Some("shared".to_owned()),
-        ack_write: false,
-        quota_bytes: 0,
-        owner: (0, 0),
-    };
-    rig.engine.volume_create(&create("one", 1)).expect("created");
+    rig.engine.volume_create(&volume_create("one", 1, Some("shared"))).expect("created");
     let one = mount(&rig.engine, "one");
     for at in 0..120 {
         put(&one, &format!("file-{at}"), &pattern(at, 3000)).expect("written");
     }
-    rig.engine.volume_create(&create("three", 3)).expect("created");
+    rig.engine.volume_create(&volume_create("three", 3, Some("shared"))).expect("created");
     let three = mount(&rig.engine, "three");
     put(&three, "file", &pattern(1, 30_000)).expect("written");
     rig.engine.flush().expect("flushed");

@@ -21,7 +21,7 @@ use holdfast_store::engine::Engine;
 use holdfast_store::error::Kind;
 use rig::player::{Plan, Player, mount, options};
 use rig::tree::walk;
-use rig::{ROOT, Rings, foundation, manifest};
+use rig::{ROOT, Rings, counter, foundation, manifest};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -225,11 +225,6 @@ impl Base {
         let first: Vec<&String> = failed.iter().take(5).collect();
         assert!(failed.is_empty(), "{} of {} flips: {first:#?}", failed.len(), flips.len());
     }
-}
-
-fn counter(engine: &Engine, name: &str) -> u64 {
-    let counters = engine.status().expect("status").counters;
-    counters.into_iter().find(|(found, _)| found == name).expect("a counter").1
 }
 
 fn sample(mut flips: Vec<Flip>, count: usize, rng: &mut Rng) -> Vec<Flip> {

@@ -5,7 +5,7 @@ mod rig;
 use holdfast_device::Clock;
 use holdfast_device::sim::{Fault, FaultKind, SimDrive, Trigger};
 use rig::load::Load;
-use rig::{Rig, options};
+use rig::{Rig, counter, options};
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
@@ -25,11 +25,6 @@ fn seconds(rig: &Rig, count: usize) {
 fn state(rig: &Rig, at: usize) -> (String, String) {
     let drive = rig.engine.status().expect("status").drives.swap_remove(at);
     (drive.state, drive.reason)
-}
-
-fn counter(rig: &Rig, name: &str) -> u64 {
-    let counters = rig.engine.status().expect("status").counters;
-    counters.iter().find(|(other, _)| other == name).map_or(0, |(_, value)| *value)
 }
 
 fn free_bytes(rig: &Rig, at: usize) -> u64 {
@@ -60,7 +55,7 @@ fn reads_of_a_slow_drive_are_hedged_and_stay_quick() {
     let began = clock.boottime_ns();
     load.verify("one drive answers after two seconds");
     let hedged = clock.boottime_ns() - began;
-    assert!(counter(&rig, "reads_hedged") > 0 && counter(&rig, "hedges_won") > 0);
+    assert!(counter(&rig.engine, "reads_hedged") > 0 && counter(&rig.engine, "hedges_won") > 0);
     // One read in a while finds out that the drive is still late; all others ask another copy first.
     assert!(hedged < healthy + 100 * MS, "{hedged} ns against {healthy} ns");
 }
@@ -89,11 +84,11 @@ fn a_drive_that_stays_slow_is_spared_within_ten_seconds_and_used_again_later() {
     assert!(status.warnings.iter().any(|warning| warning.contains("d1 is slow")), "{:?}", status.warnings);
     // The log leaves it, nothing new comes to it, its copies still count.
     rig.engine.heal().expect("logs moved");
-    let (free, copied) = (free_bytes(&rig, 1), counter(&rig, "copies_healed"));
+    let (free, copied) = (free_bytes(&rig, 1), counter(&rig.engine, "copies_healed"));
     load.run(60);
     rig.engine.settle().expect("settled");
     assert!(free_bytes(&rig, 1) >= free, "nothing new came to it");
-    assert_eq!(counter(&rig, "copies_healed"), copied, "its copies count");
+    assert_eq!(counter(&rig.engine, "copies_healed"), copied, "its copies count");
     load.verify("spared");
     let began = rig.world.clock().boottime_ns();
     load.run(20);
@@ -148,7 +143,7 @@ fn repeated_read_errors_make_a_drive_failing_and_its_content_is_copied_elsewhere
     load.run(20);
     rig.engine.heal().expect("copied elsewhere");
     assert!(rig.engine.pool().heal_progress().stuck.is_empty());
-    assert!(counter(&rig, "copies_healed") > 0);
+    assert!(counter(&rig.engine, "copies_healed") > 0);
     load.verify("copied elsewhere");
     // It and one more go: everything is on the other three twice.
     drive.add_fault(Fault::always(FaultKind::Vanished { errno: 19 }));
@@ -159,12 +154,12 @@ fn repeated_read_errors_make_a_drive_failing_and_its_content_is_copied_elsewhere
 #[test]
 fn one_bad_sector_is_written_again_and_no_reason_to_give_up_a_drive() {
     let (rig, load) = filled(6, 3);
-    let repairs = counter(&rig, "repairs");
+    let repairs = counter(&rig.engine, "repairs");
     for drive in rig.world.drives() {
         drive.add_fault(Fault::nth(FaultKind::ReadError, 3));
     }
     load.verify("a bad sector on each");
-    assert!(counter(&rig, "repairs") > repairs, "mended where it was found");
+    assert!(counter(&rig.engine, "repairs") > repairs, "mended where it was found");
     seconds(&rig, 5);
     assert!((0..3).all(|at| state(&rig, at).0 == "active"));
 }

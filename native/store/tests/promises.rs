@@ -5,21 +5,17 @@ mod rig;
 use holdfast_device::sim::{Fault, FaultKind};
 use holdfast_format::DomainLevel;
 use holdfast_store::api::{FileSystem, WriteFlags};
-use holdfast_store::engine::{Engine, VolumeChange, VolumeCreate, VolumePolicy};
+use holdfast_store::engine::{Engine, VolumeChange, VolumePolicy};
 use holdfast_store::error::Kind;
 use holdfast_store::ledger::Ledger;
 use holdfast_store::placement::PoolDrive;
 use holdfast_store::volume::{Volume, VolumeOptions};
 use rig::load::Load;
-use rig::{DRIVE_BYTES, ROOT, Rig, foundation, options};
+use rig::{DRIVE_BYTES, ROOT, Rig, foundation, options, volume_create};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 const ENODEV: i32 = 19;
-
-fn create(name: &str, rf: u8) -> VolumeCreate {
-    VolumeCreate { name: name.to_owned(), rf, group: None, ack_write: false, quota_bytes: 0, owner: (0, 0) }
-}
 
 fn new_drive(rig: &Rig, name: &str, domain: &str) -> PoolDrive {
     let drive = rig.world.add_drive(name, DRIVE_BYTES * 2);
@@ -97,7 +93,7 @@ fn below_min_write_copies_fsync_waits_and_goes_on_with_a_new_drive() {
 fn below_min_write_copies_writes_fail_where_that_is_the_policy() {
     let rig = Rig::create(2, 2, options());
     let policy = VolumePolicy { min_copies: 2, fail_below: true, domain: DomainLevel::Drive };
-    rig.engine.volume_create_with(&create("v", 2), policy).expect("a volume");
+    rig.engine.volume_create_with(&volume_create("v", 2, None), policy).expect("a volume");
     let volume = rig.mount("v");
     let ino = volume.create(&ROOT, holdfast_format::ROOT_INO, b"f", 0o644).expect("created").ino;
     volume.write(&ROOT, ino, 0, b"before", WriteFlags::default()).expect("written");
@@ -170,7 +166,7 @@ fn without_a_drive_to_take_the_lost_copy_nothing_thinner_is_acknowledged() {
 fn impossible_promises_are_refused_with_what_would_make_them_possible() {
     let rig = labelled(5, &["a/1/1/1", "a/1/1/2", "b/1/1/3"]);
     let refused = |rf: u8, policy: VolumePolicy| {
-        let error = rig.engine.volume_create_with(&create("x", rf), policy).expect_err("refused");
+        let error = rig.engine.volume_create_with(&volume_create("x", rf, None), policy).expect_err("refused");
         assert_eq!(error.kind, Kind::Invalid);
         error.message
     };
@@ -179,7 +175,7 @@ fn impossible_promises_are_refused_with_what_would_make_them_possible() {
     assert!(refused(3, racks).contains("add one in another rack"));
     let many = VolumePolicy { min_copies: 3, ..Default::default() };
     assert!(refused(2, many).contains("raise the RF"));
-    rig.engine.volume_create_with(&create("v", 2), racks).expect("two racks");
+    rig.engine.volume_create_with(&volume_create("v", 2, None), racks).expect("two racks");
     let change = VolumeChange { rf: Some(3), ..Default::default() };
     let error = rig.engine.volume_set("v", &change).expect_err("two racks, three copies");
     assert!(error.message.contains("another rack"), "{error}");
@@ -208,7 +204,7 @@ fn misplaced(rig: &Rig) -> u64 {
 fn copies_lie_in_different_domains_and_move_apart_after_a_new_label() {
     let rig = labelled(6, &["a/1/1/1", "a/1/2/2", "b/1/3/3", "b/1/4/4"]);
     let racks = VolumePolicy { domain: DomainLevel::Rack, ..Default::default() };
-    rig.engine.volume_create_with(&create("v", 2), racks).expect("a volume");
+    rig.engine.volume_create_with(&volume_create("v", 2, None), racks).expect("a volume");
     let mut load = Load { volume: rig.mount("v"), files: Default::default(), rng: holdfast_device::Rng::from_seed(6) };
     load.run(120);
     rig.engine.settle().expect("settled");
@@ -227,7 +223,7 @@ fn copies_lie_in_different_domains_and_move_apart_after_a_new_label() {
 fn a_domain_that_is_lost_degrades_the_promise_and_a_new_one_restores_it() {
     let rig = labelled(7, &["a/1/1/1", "a/1/1/2", "b/1/1/3"]);
     let racks = VolumePolicy { domain: DomainLevel::Rack, ..Default::default() };
-    rig.engine.volume_create_with(&create("v", 2), racks).expect("a volume");
+    rig.engine.volume_create_with(&volume_create("v", 2, None), racks).expect("a volume");
     let mut load = Load { volume: rig.mount("v"), files: Default::default(), rng: holdfast_device::Rng::from_seed(7) };
     load.run(60);
     rig.engine.settle().expect("settled");
@@ -288,8 +284,7 @@ fn rf_goes_up_and_down_on_a_mounted_volume_under_load() {
 fn the_rf_of_one_volume_of_a_group_is_its_own() {
     let rig = Rig::create(60, 4, options());
     let mut one = Load::new(&rig, "one", 2, 60);
-    let joined = VolumeCreate { group: Some("one".to_owned()), ..create("two", 2) };
-    rig.engine.volume_create(&joined).expect("a volume");
+    rig.engine.volume_create(&volume_create("two", 2, Some("one"))).expect("a volume");
     let mut two = Load { volume: rig.mount("two"), files: Default::default(), rng: holdfast_device::Rng::from_seed(61) };
     for _ in 0..3 {
         one.run(20);
@@ -314,9 +309,9 @@ fn the_rf_of_one_volume_of_a_group_is_its_own() {
 /// Volumes of RF 3, 1 and 1 in one group: "z", "x" and "y".
 fn mixed(seed: u64) -> (Rig, [Load; 3]) {
     let rig = Rig::create(seed, 4, options());
-    rig.engine.volume_create(&create("z", 3)).expect("a volume");
+    rig.engine.volume_create(&volume_create("z", 3, None)).expect("a volume");
     for name in ["x", "y"] {
-        rig.engine.volume_create(&VolumeCreate { group: Some("z".to_owned()), ..create(name, 1) }).expect("a volume");
+        rig.engine.volume_create(&volume_create(name, 1, Some("z"))).expect("a volume");
     }
     let load = |name: &str, seed| {
         let (files, rng) = (Default::default(), holdfast_device::Rng::from_seed(seed));

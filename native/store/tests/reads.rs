@@ -7,14 +7,9 @@ use holdfast_format::{Ino, ROOT_INO};
 use holdfast_store::api::{FileSystem, WriteFlags};
 use holdfast_store::engine::EngineOptions;
 use holdfast_store::volume::Volume;
-use rig::{ROOT, Rig, options};
+use rig::{ROOT, Rig, counter, options};
 
 const BLOCK: usize = 4096;
-
-fn counter(rig: &Rig, name: &str) -> u64 {
-    let status = rig.engine.status().expect("a status");
-    status.counters.into_iter().find(|(found, _)| found == name).expect("a counter").1
-}
 
 fn content(seed: u64, block: usize) -> Vec<u8> {
     let mut rng = Rng::from_seed(seed ^ (block as u64) << 20);
@@ -63,9 +58,9 @@ fn a_cold_random_block_costs_two_pages_of_a_drive() {
     }
     let (mut sum, mut worst) = (0, 0);
     for block in &order[200..] {
-        let before = counter(&rig, "drive_bytes_read");
+        let before = counter(&rig.engine, "drive_bytes_read");
         assert!(read_block(&volume, file, *block) == content(1, *block), "block {block}");
-        let cost = counter(&rig, "drive_bytes_read") - before;
+        let cost = counter(&rig.engine, "drive_bytes_read") - before;
         (sum, worst) = (sum + cost, worst.max(cost));
     }
     let mean = sum as f64 / (BLOCKS - 200) as f64;
@@ -85,16 +80,16 @@ fn a_page_that_was_read_costs_the_drives_nothing_until_it_is_driven_out() {
     }
     rig.engine.settle().expect("settled");
     let reads = |blocks: std::ops::Range<usize>| {
-        let before = counter(&rig, "drive_bytes_read");
+        let before = counter(&rig.engine, "drive_bytes_read");
         blocks.for_each(|block| drop(read_block(&volume, file, block)));
-        counter(&rig, "drive_bytes_read") - before
+        counter(&rig.engine, "drive_bytes_read") - before
     };
     assert!(reads(0..100) >= 100 * BLOCK as u64);
-    let hits = counter(&rig, "data_cache_hits");
+    let hits = counter(&rig.engine, "data_cache_hits");
     assert_eq!(reads(0..100), 0);
-    assert_eq!(counter(&rig, "data_cache_hits"), hits + 100);
+    assert_eq!(counter(&rig.engine, "data_cache_hits"), hits + 100);
     reads(0..2000);
-    assert!(counter(&rig, "data_cache_bytes") <= 2 << 20, "within its budget");
+    assert!(counter(&rig.engine, "data_cache_bytes") <= 2 << 20, "within its budget");
     assert!(reads(0..2000) > 1000 * BLOCK as u64, "it is smaller than the file");
 }
 
@@ -108,15 +103,15 @@ fn what_was_just_written_is_read_from_memory() {
         write_block(&volume, file, block, 3);
     }
     rig.engine.flush().expect("flushed");
-    let before = counter(&rig, "drive_bytes_read");
+    let before = counter(&rig.engine, "drive_bytes_read");
     for block in 800..1200 {
         assert!(read_block(&volume, file, block) == content(3, block), "block {block}");
     }
-    assert_eq!(counter(&rig, "drive_bytes_read"), before, "all of it was in the ring");
+    assert_eq!(counter(&rig.engine, "drive_bytes_read"), before, "all of it was in the ring");
     for block in 0..200 {
         assert!(read_block(&volume, file, block) == content(3, block), "block {block}");
     }
-    assert!(counter(&rig, "drive_bytes_read") > before, "the ring is smaller");
+    assert!(counter(&rig.engine, "drive_bytes_read") > before, "the ring is smaller");
 }
 
 /// Slots are reused under the cache all the time: overwrites, drains, cleaning. Every read is right.
@@ -143,6 +138,6 @@ fn reused_slots_are_never_taken_for_what_lay_there() {
             }
         }
     }
-    assert!(counter(&rig, "data_cache_hits") > 1000, "the cache took part");
-    assert!(counter(&rig, "egroups_freed") > 10, "slots were reused");
+    assert!(counter(&rig.engine, "data_cache_hits") > 1000, "the cache took part");
+    assert!(counter(&rig.engine, "egroups_freed") > 10, "slots were reused");
 }

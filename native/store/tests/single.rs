@@ -7,10 +7,10 @@ use holdfast_device::sim::{Fault, FaultKind, SimDrive};
 use holdfast_device::{Drive, Rng, SimWorld};
 use holdfast_format::{Ino, ROOT_INO};
 use holdfast_store::api::{FileSystem, FsError};
-use holdfast_store::engine::{Engine, VolumeCreate};
+use holdfast_store::engine::Engine;
 use holdfast_store::volume::Volume;
 use rig::load::Load;
-use rig::{ROOT, Rig, Rings, foundation, options};
+use rig::{ROOT, Rig, Rings, foundation, options, volume_create};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -26,15 +26,7 @@ struct Mixed {
 }
 
 fn join(rig: &Rig, name: &str, rf: u8, seed: u64) -> Load {
-    let create = VolumeCreate {
-        name: name.to_owned(),
-        rf,
-        group: Some("shared".to_owned()),
-        ack_write: false,
-        quota_bytes: 0,
-        owner: (0, 0),
-    };
-    rig.engine.volume_create(&create).expect("a volume");
+    rig.engine.volume_create(&volume_create(name, rf, Some("shared"))).expect("a volume");
     Load { volume: rig.mount(name), files: BTreeMap::new(), rng: Rng::from_seed(seed) }
 }
 

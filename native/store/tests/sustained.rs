@@ -10,7 +10,7 @@ use holdfast_store::api::{FileSystem, FsError, WriteFlags};
 use holdfast_store::engine::{Engine, EngineOptions};
 use holdfast_store::placement::PoolDrive;
 use holdfast_store::volume::Volume;
-use rig::{ROOT, Rig, Rings, foundation, options};
+use rig::{ROOT, Rig, Rings, counter, foundation, options};
 use std::sync::Arc;
 
 const DRIVES: usize = 4;
@@ -50,11 +50,6 @@ struct Bench {
     volume: Arc<Volume>,
     ino: Ino,
     load: Load,
-}
-
-fn counter(engine: &Engine, name: &str) -> u64 {
-    let status = engine.status().expect("status");
-    status.counters.iter().find(|pair| pair.0 == name).map(|pair| pair.1).unwrap_or_else(|| panic!("no counter {name}"))
 }
 
 impl Bench {

@@ -155,12 +155,8 @@ fn prepare<'a>(
     } else {
         vectors(write.slices)
     };
-    let settled = drive.flush_domain.is_some() && is_settled(drive, &file, write.offset, total)?;
+    let settled = drive.flush_domain.is_some() && drive.is_settled(&file, write.offset, total as u64)?;
     Ok(Prepared { index, write, drive, file, total, settled, shared: false, vectors })
-}
-
-fn is_settled(drive: &RealDrive, file: &DriveFile, offset: u64, total: usize) -> io::Result<bool> {
-    file.is_settled(offset, total as u64).inspect_err(|_| drive.flush_failed.store(true, Ordering::Release))
 }
 
 /// `None`: there is no ring on this thread and nothing was written.

@@ -1,6 +1,7 @@
 //! Reads from several copies: the first one is asked, and when it is late the next one, too.
 //!
-//! - Aligned ranges are read directly. Of others, what is in the page cache is copied from there by one system call: no ring, no clock, no other memory.
+//! - Aligned ranges are read directly. Of others, what is in the page cache is copied from there by one system call: no
+//!   ring, no clock, no other memory.
 //! - Else the thread's own ring reads into memory of the ring, waiting (one system call) for the answer or for the end
 //!   of the patience. So a read that is given up goes on without anybody's buffer: its memory is the ring's until the
 //!   kernel is done with it. No thread is woken or handed anything.

@@ -21,11 +21,7 @@ impl Forecast for Groups {
     fn outlook(&self, pages: &[(PageName, Birth)]) -> Result<Vec<Outlook>> {
         let mut outlooks = vec![Outlook::Present; pages.len()];
         for group in &self.0 {
-            let own: Vec<usize> = (0..pages.len()).filter(|at| pages[*at].1.group == group.id).collect();
-            let asked: Vec<(PageName, Birth)> = own.iter().map(|at| pages[*at]).collect();
-            for (at, outlook) in own.into_iter().zip(group.outlook(&asked)?) {
-                outlooks[at] = outlook;
-            }
+            group.tell_outlooks(pages, &mut outlooks)?;
         }
         Ok(outlooks)
     }

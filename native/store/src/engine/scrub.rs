@@ -103,8 +103,8 @@ impl Engine {
 
     /// Bytes a second that a pass may read.
     fn scrub_rate(&self) -> u64 {
-        let space = self.pool.space();
-        ((space.total - space.free) / SCRUB_PASS_S_MAX).max(SCRUB_BYTES_PER_S_MIN)
+        let room = self.pool.room();
+        ((room.total_bytes - room.free_bytes) / SCRUB_PASS_S_MAX).max(SCRUB_BYTES_PER_S_MIN)
     }
 
     /// What is left of the pass, from its cursor on: tables and what they name, in proportion to all of them.
@@ -118,8 +118,8 @@ impl Engine {
             left += if cursor.phase == ScrubPhase::Tables && ahead { bytes } else { 0 };
             at = (desc.owner, TableId(desc.id.0 + 1));
         }
-        let space = self.pool.space();
-        let bytes = (space.total - space.free) as u128 * left / all;
+        let room = self.pool.room();
+        let bytes = (room.total_bytes - room.free_bytes) as u128 * left / all;
         (bytes / self.scrub_rate() as u128) as u64 + 1
     }
 

@@ -370,7 +370,7 @@ impl Group {
 
     fn reclaim_once(&self) -> Result<bool> {
         self.counters.reclaims.fetch_add(1, Ordering::Relaxed);
-        let before = self.pool.space().free;
+        let before = self.pool.room().free_bytes;
         // What is dead already comes first: no kept second goes for it. Merges that are due tell of more, and take less room
         // than what they merge.
         for _ in 0..RECLAIM_STEPS_MAX {
@@ -406,7 +406,7 @@ impl Group {
                 break;
             }
         }
-        Ok(dropped || self.pool.space().free > before)
+        Ok(dropped || self.pool.room().free_bytes > before)
     }
 
     /// Merges what hides older versions with what it hides, due or not.

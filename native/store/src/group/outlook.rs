@@ -36,6 +36,16 @@ fn levels_of(view: &View, (branch, ino): (BranchId, Ino)) -> Result<Option<u16>>
 }
 
 impl Group {
+    /// Fills in the outlooks of those of the pages that are this group's.
+    pub(crate) fn tell_outlooks(&self, pages: &[(PageName, Birth)], outlooks: &mut [Outlook]) -> Result<()> {
+        let own: Vec<usize> = (0..pages.len()).filter(|at| pages[*at].1.group == self.id).collect();
+        let asked: Vec<(PageName, Birth)> = own.iter().map(|at| pages[*at]).collect();
+        for (at, outlook) in own.into_iter().zip(self.outlook_of(&asked)?) {
+            outlooks[at] = outlook;
+        }
+        Ok(())
+    }
+
     /// Outlooks of pages of this group, in their order.
     fn outlook_of(&self, pages: &[(PageName, Birth)]) -> Result<Vec<Outlook>> {
         let _hold = self.pool.hold();
@@ -74,11 +84,7 @@ impl Group {
 impl Forecast for Group {
     fn outlook(&self, pages: &[(PageName, Birth)]) -> Result<Vec<Outlook>> {
         let mut outlooks = vec![Outlook::Present; pages.len()];
-        let own: Vec<usize> = (0..pages.len()).filter(|at| pages[*at].1.group == self.id).collect();
-        let asked: Vec<(PageName, Birth)> = own.iter().map(|at| pages[*at]).collect();
-        for (at, outlook) in own.into_iter().zip(self.outlook_of(&asked)?) {
-            outlooks[at] = outlook;
-        }
+        self.tell_outlooks(pages, &mut outlooks)?;
         Ok(outlooks)
     }
 }

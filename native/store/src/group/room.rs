@@ -22,7 +22,7 @@ struct Payload {
 impl Group {
     pub(super) fn space_for(&self, copies: u8) -> Result<Space> {
         let capacity = self.pool.capacity(self.id, copies, self.forgotten_pages());
-        let inodes_free = (self.pool.space().free / BLOCK_BYTES as u64).max(1);
+        let inodes_free = (self.pool.room().free_bytes / BLOCK_BYTES as u64).max(1);
         let (total, free, available) = (capacity.total, capacity.free, capacity.available);
         Ok(Space { total, free, available, inodes_free })
     }

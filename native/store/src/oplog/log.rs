@@ -329,7 +329,7 @@ impl Log {
 
     /// Segments to take at a time: one manifest write for many, without hoarding a small pool.
     fn batch(&self) -> usize {
-        (self.pool.space().total / self.slot_pages as u64 / BLOCK_BYTES as u64 / 128).clamp(1, 16) as usize
+        (self.pool.room().total_bytes / self.slot_pages as u64 / BLOCK_BYTES as u64 / 128).clamp(1, 16) as usize
     }
 
     /// Whether less than one batch is left in stock.
@@ -350,10 +350,6 @@ impl Log {
         } else {
             waiters.by_lsn.entry(lsn).or_default().push(done);
         }
-    }
-
-    pub fn has_waiters(&self) -> bool {
-        !self.waiters.lock().by_lsn.is_empty()
     }
 
     /// What the newest frame that was written says to be durable.

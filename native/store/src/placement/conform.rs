@@ -103,15 +103,22 @@ impl Pool {
     /// Whether one of the egroups, wherever its pages lie now, gives less than is asked for.
     pub fn any_weaker(&self, asked: &BTreeMap<EgroupId, Protection>) -> Result<bool> {
         for (id, asked) in asked {
-            let Some(record) = self.egroup(*id)? else { continue };
-            let targets: Vec<EgroupId> = match record.state {
-                EgroupState::Moved => record.parts.iter().map(|part| part.target).collect(),
-                EgroupState::Data | EgroupState::Log => vec![*id],
-            };
-            for id in targets {
-                if self.egroup(id)?.is_some_and(|record| is_weaker(record.protection(), *asked)) {
-                    return Ok(true);
-                }
+            if self.lies_weaker(*id, *asked)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn lies_weaker(&self, id: EgroupId, asked: Protection) -> Result<bool> {
+        let Some(record) = self.egroup(id)? else { return Ok(false) };
+        let targets: Vec<EgroupId> = match record.state {
+            EgroupState::Moved => record.parts.iter().map(|part| part.target).collect(),
+            EgroupState::Data | EgroupState::Log => vec![id],
+        };
+        for id in targets {
+            if self.egroup(id)?.is_some_and(|record| is_weaker(record.protection(), asked)) {
+                return Ok(true);
             }
         }
         Ok(false)
@@ -121,7 +128,7 @@ impl Pool {
     pub fn check_protection(&self, asked: &BTreeMap<EgroupId, Protection>) -> Result<Vec<String>> {
         let mut problems = Vec::new();
         for (id, wanted) in asked {
-            if self.any_weaker(&BTreeMap::from([(*id, *wanted)]))? {
+            if self.lies_weaker(*id, *wanted)? {
                 let record = self.egroup(*id)?;
                 let now = record.map(|record| (record.state, record.rf, record.domain));
                 problems.push(format!("egroup {id} is kept as {now:?}, its volumes ask for {wanted:?}"));

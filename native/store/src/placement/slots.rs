@@ -134,16 +134,7 @@ impl Pool {
         if fresh.is_empty() {
             return Err(Error::no_space(format!("pool {}: no drive has room for a log segment", self.name)));
         }
-        let named = (|| {
-            let mut journal = self.journal.lock();
-            let mut change = Change::new(self);
-            change.move_segment(group, segment.egroup, &fresh)?;
-            self.commit(&mut journal, change, &|| {})
-        })();
-        if let Err(error) = named {
-            self.give_back(&fresh);
-            return Err(error);
-        }
+        self.name_segment(group, segment, &fresh).inspect_err(|_| self.give_back(&fresh))?;
         Ok(fresh)
     }
 
@@ -192,18 +183,20 @@ impl Pool {
             if done.len() < fresh.len() {
                 return Err(Error::new(Kind::Unavailable, "another drive failed"));
             }
-            let mut journal = self.journal.lock();
-            let mut change = Change::new(self);
-            change.move_segment(group, segment.egroup, &after)?;
-            self.commit(&mut journal, change, &|| {})
+            self.name_segment(group, segment, &after)
         });
-        if let Err(error) = published {
-            self.give_back(&fresh);
-            return Err(error);
-        }
+        published.inspect_err(|_| self.give_back(&fresh))?;
         count(&self.counters.copies_healed, fresh.len() as u64);
         count(&self.counters.bytes_healed, fresh.len() as u64 * content.len() as u64);
         Ok(after.len())
+    }
+
+    /// One edit: the segment lies in these slots from now on.
+    fn name_segment(&self, group: GroupId, segment: &Segment, copies: &[SlotAddress]) -> Result<()> {
+        let mut journal = self.journal.lock();
+        let mut change = Change::new(self);
+        change.move_segment(group, segment.egroup, copies)?;
+        self.commit(&mut journal, change, &|| {})
     }
 
     /// Makes a part of a segment, which holds nothing yet, cheap to write on all its copies.

@@ -50,6 +50,19 @@ fn ring_memory(rings: &Rings) -> RingMemory {
     })
 }
 
+/// An ordinary volume, alone in its group or in the one that is named.
+pub fn volume_create(name: &str, rf: u8, group: Option<&str>) -> VolumeCreate {
+    let (name, group) = (name.to_owned(), group.map(str::to_owned));
+    VolumeCreate { name, rf, group, ack_write: false, quota_bytes: 0, owner: (0, 0) }
+}
+
+/// One of the pool's counters.
+pub fn counter(engine: &Engine, name: &str) -> u64 {
+    let counters = engine.status().expect("a status").counters;
+    let found = counters.into_iter().find(|(other, _)| other == name);
+    found.unwrap_or_else(|| panic!("no counter {name}")).1
+}
+
 pub fn foundation(world: &SimWorld, rings: &Rings, seed: u64) -> Foundation {
     Foundation {
         clock: Arc::new(world.clock()),
@@ -90,15 +103,7 @@ impl Rig {
     }
 
     pub fn volume(&self, name: &str, rf: u8) -> Arc<Volume> {
-        let create = VolumeCreate {
-            name: name.to_owned(),
-            rf,
-            group: None,
-            ack_write: false,
-            quota_bytes: 0,
-            owner: (0, 0),
-        };
-        self.engine.volume_create(&create).expect("a volume");
+        self.engine.volume_create(&volume_create(name, rf, None)).expect("a volume");
         self.mount(name)
     }
 

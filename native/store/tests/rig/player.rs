@@ -584,14 +584,9 @@ impl Player {
         let number = self.next_volume;
         self.next_volume += 1;
         let name = format!("v{number}");
-        let create = VolumeCreate {
-            name: name.clone(),
-            rf: self.plan.rfs[number as usize % self.plan.rfs.len()],
-            group: self.plan.shared.then(|| "shared".to_owned()),
-            ack_write: false,
-            quota_bytes: 0,
-            owner: (number, 0),
-        };
+        let rf = self.plan.rfs[number as usize % self.plan.rfs.len()];
+        let group = self.plan.shared.then_some("shared");
+        let create = VolumeCreate { owner: (number, 0), ..super::volume_create(&name, rf, group) };
         self.told(format!("create volume {name}"));
         self.engine().volume_create(&create).expect("a volume");
         let volume = mount(&self.engine(), &name);

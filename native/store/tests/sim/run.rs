@@ -4,7 +4,7 @@ use super::coverage::Coverage;
 use super::faults::{Exchange, FaultName, Member};
 use super::model::{GroupModel, State};
 use super::rig::player::mount;
-use super::rig::{DRIVE_BYTES, Rings, foundation};
+use super::rig::{DRIVE_BYTES, Rings, foundation, volume_create};
 use super::shape::Shape;
 use super::step::StepName;
 use super::violation::{Check, Verdict, Violation};
@@ -12,7 +12,7 @@ use holdfast_device::sim::CrashKind;
 use holdfast_device::{Rng, SharedMemory, SimWorld};
 use holdfast_format::GroupId;
 use holdfast_store::api::FsError;
-use holdfast_store::engine::{Engine, EngineOptions, VolumeCreate};
+use holdfast_store::engine::{Engine, EngineOptions};
 use holdfast_store::error::{Error, Kind};
 use holdfast_store::group::Group;
 use holdfast_store::placement::PoolDrive;
@@ -127,16 +127,8 @@ impl Run {
         self.watch_rings();
         let volumes: Vec<_> = self.shape.volumes().collect();
         for (group, name, rf) in volumes {
-            let create = VolumeCreate {
-                name: name.clone(),
-                rf,
-                group: Some(group.clone()),
-                ack_write: false,
-                quota_bytes: 0,
-                owner: (0, 0),
-            };
             engine
-                .volume_create(&create)
+                .volume_create(&volume_create(&name, rf, Some(&group)))
                 .map_err(|error| Violation::new(Check::RefusedCall, format!("creating {name}: {error}")))?;
             let volume = mount(&engine, &name);
             self.volumes.insert(name.clone(), Mounted { volume: Some(volume), group: group.clone(), rf });
