@@ -1,13 +1,16 @@
 // A writer that a kill -9 of the daemon interrupts: run as a program of its own, it reports on standard output what was
 // acknowledged, and what was flushed, one line each, in order. Lines are complete: a report is one write to a pipe.
 //
-//   node load.js MOUNT PREFIX WORKER      acked NAME HASH | synced NAME HASH | stop CODE
+//   node load.js MOUNT PREFIX WORKER [KEPT]      acked NAME HASH | synced NAME HASH | goes NAME | stop CODE
+//
+// With KEPT it removes all but its newest files, and says so before.
 
 import { createHash, randomBytes } from "node:crypto";
-import { closeSync, fsyncSync, mkdirSync, openSync, renameSync, writeSync } from "node:fs";
+import { closeSync, fsyncSync, mkdirSync, openSync, renameSync, unlinkSync, writeSync } from "node:fs";
 import { join } from "node:path";
 
-const [mount = "", prefix = "", worker = "0"] = process.argv.slice(2);
+const [mount = "", prefix = "", worker = "0", limit] = process.argv.slice(2);
+const KEPT = limit === undefined ? Number.POSITIVE_INFINITY : Number(limit);
 const BYTES_MAX = 256 * 1024;
 /** Every n-th file is flushed. */
 const SYNC_EVERY = 4;
@@ -38,7 +41,13 @@ function writeOne(number: number): void {
 
 try {
   mkdirSync(join(mount, "load"), { recursive: true });
-  for (let number = 0; ; number += 1) writeOne(number);
+  for (let number = 0; ; number += 1) {
+    writeOne(number);
+    if (number < KEPT) continue;
+    const old = `${prefix}-${worker}-${number - KEPT}`;
+    report(`goes ${old}`);
+    unlinkSync(join(mount, "load", old));
+  }
 } catch (error) {
   report(`stop ${(error as NodeJS.ErrnoException).code ?? "UNKNOWN"}`);
 }
