@@ -526,6 +526,46 @@ fn drives_that_do_not_belong_together_are_refused() {
     refuse(vec![drive(&one, 0), drive(&one, 1), Arc::new(foreign)], "somebody's directory");
 }
 
+/// A copy of a drive that was only left behind is left out; one that was used apart has changes that are nowhere else, and
+/// which of the two histories goes is for the operator to say.
+#[test]
+fn a_drive_and_its_copy_that_were_used_apart_are_refused_together() {
+    let rig = Rig::create(19, 2, options());
+    put(&volume(&rig, "v", 2), "both", &pattern(1, 9000)).expect("written");
+    rig.engine.close().expect("closed");
+    let world = rig.world.clone();
+    // Every start has chance of its own.
+    let change = |world: &SimWorld, file: &str| {
+        let foundation = rig::foundation(world, &Rings::default(), file.len() as u64);
+        let engine = Engine::open_on(vec![Arc::new(world.drives().remove(0))], options(), foundation).expect("opens");
+        put(&mount(&engine, "v"), file, &pattern(7, 20_000)).expect("written");
+        engine.close().expect("closed");
+    };
+    let only = |world: &SimWorld, seed: u64| {
+        let one = SimWorld::new(seed);
+        one.add_drive("d0", rig::DRIVE_BYTES * 2).restore(&world.drives()[0].image());
+        one
+    };
+    let (here, there) = (only(&world, 1), only(&world, 2));
+    let both = || {
+        let drives = [&there, &here].map(|world| Arc::new(world.drives().remove(0)) as Arc<dyn Drive>);
+        Engine::open_on(drives.into(), options(), rig::foundation(&here, &Rings::default(), 3))
+    };
+    change(&here, "here");
+    let engine = both().expect("the older copy is left out");
+    assert!(engine.pool().warnings().iter().any(|warning| warning.contains("older copy")));
+    drop(engine);
+    change(&there, "there");
+    let before = (hashes(&here), hashes(&there));
+    let Err(error) = both() else { panic!("opened") };
+    assert_eq!(error.kind, Kind::Conflict);
+    assert!(error.message.contains("used apart"), "{error}");
+    assert_eq!((hashes(&here), hashes(&there)), before, "drives were changed");
+    for (world, file) in [(&here, "here"), (&there, "there")] {
+        assert!(text_of(&open(world).expect("opens").engine, "v").contains(file));
+    }
+}
+
 /// A volume of a higher RF joins a group whose log has much that is not flushed yet: the headers' RF rises under it.
 #[test]
 fn a_volume_with_more_copies_joins_a_busy_group() {

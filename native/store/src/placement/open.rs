@@ -29,11 +29,19 @@ struct Member {
     next_superblock: u8,
 }
 
+/// What the superblocks say.
+#[derive(Default)]
+struct Members {
+    members: Vec<Member>,
+    /// Older copies of some of them.
+    copies: Vec<Member>,
+    warnings: Vec<String>,
+}
+
 /// Reads all superblocks and refuses drives that do not belong together. Damaged ones are left out, with a
 /// warning.
-fn members(drives: Vec<Arc<dyn Drive>>) -> Result<(Vec<Member>, Vec<String>)> {
-    let mut members: Vec<Member> = Vec::new();
-    let mut warnings = Vec::new();
+fn members(drives: Vec<Arc<dyn Drive>>) -> Result<Members> {
+    let Members { mut members, mut copies, mut warnings } = Members::default();
     let mut strangers = Vec::new();
     for drive in drives {
         let path = drive.name();
@@ -71,7 +79,13 @@ fn members(drives: Vec<Arc<dyn Drive>>) -> Result<(Vec<Member>, Vec<String>)> {
         }
         let member = Member { drive, block, next_superblock };
         match members.iter().position(|other| other.block.drive == member.block.drive) {
-            Some(at) => warnings.push(choose_twin(&mut members[at], member)?),
+            Some(at) => {
+                let old = choose_twin(&mut members[at], member)?;
+                let (old_path, new_path) = (old.drive.name(), members[at].drive.name());
+                let why = format!("it is an older copy of {new_path}; empty the directory to use it");
+                warnings.push(format!("drive {old_path} is left out: {why}"));
+                copies.push(old);
+            }
             None => members.push(member),
         }
     }
@@ -84,12 +98,12 @@ fn members(drives: Vec<Arc<dyn Drive>>) -> Result<(Vec<Member>, Vec<String>)> {
         let why = if warnings.is_empty() { "no drive was named".to_owned() } else { warnings.join("; ") };
         return Err(Error::invalid(format!("no pool to open: {why}")));
     }
-    Ok((members, warnings))
+    Ok(Members { members, copies, warnings })
 }
 
-/// Of two drives that say they are the same one, keeps the one that was written later: the other is an old copy of it.
-/// Errors: `Invalid` when neither is older.
-fn choose_twin(kept: &mut Member, mut other: Member) -> Result<String> {
+/// Of two drives that say they are the same one, keeps the one that was written later and gives the other: it is an old
+/// copy of it. Errors: `Invalid` when neither is older.
+fn choose_twin(kept: &mut Member, mut other: Member) -> Result<Member> {
     let age = |member: &Member| (member.block.own, member.block.writes);
     if age(kept) == age(&other) {
         return Err(Error::invalid(format!(
@@ -102,8 +116,35 @@ fn choose_twin(kept: &mut Member, mut other: Member) -> Result<String> {
     if age(kept) < age(&other) {
         std::mem::swap(kept, &mut other);
     }
-    let (old, new) = (other.drive.name(), kept.drive.name());
-    Ok(format!("drive {old} is left out: it is an older copy of {new}; empty the directory to use it"))
+    Ok(other)
+}
+
+/// A copy that is only older has no epoch row that the pool does not have. One that was used apart has rows of its own, and
+/// what was acknowledged under them is nowhere else: whose changes are given up is not for a program to choose.
+fn refuse_forks(copies: &[Member], recovered: &Recovered, area_bytes: u64) -> Result<()> {
+    for copy in copies {
+        let file = copy.drive.open(MANIFEST_FILE).ok().flatten();
+        let alone = file.and_then(|file| {
+            recover(&[Copy { drive: &*copy.drive, file }], copy.block.pool, area_bytes, Mark::default()).ok()
+        });
+        let Some(alone) = alone else { continue };
+        let forked = alone.image.groups.values().any(|group| {
+            let known = recovered.image.groups.get(&group.id).map(|known| &known.history);
+            known.is_some_and(|known| !known.starts_with(&group.history))
+        });
+        if forked {
+            let path = copy.drive.name();
+            return Err(Error::new(
+                Kind::Conflict,
+                format!(
+                    "drive {path} is a copy of drive {} that was used apart from it: leave out the one whose changes are \
+                     to be given up",
+                    copy.block.drive
+                ),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// What the other drives know of each.
@@ -221,13 +262,14 @@ fn disks(
 /// the
 /// superblocks; a crash between leaves the old area in charge.
 pub(super) fn open(drives: Vec<Arc<dyn Drive>>, options: PoolOptions) -> Result<Arc<Pool>> {
-    let (members, mut warnings) = members(drives)?;
+    let Members { members, copies, mut warnings } = members(drives)?;
     let drives: Vec<_> = members.iter().map(|member| (&*member.drive, &member.block)).collect();
     await_silence(&drives, options.boot_id, &*options.clock)?;
     let known = known_marks(&members);
     let mut recovered = read_manifest(&members, &known)?;
     let block = &members[0].block;
     let (uuid, slot_bytes, area_bytes) = (block.pool, block.slot_bytes, block.area_bytes);
+    refuse_forks(&copies, &recovered, area_bytes)?;
     recovered.journal.writes = members.iter().map(|member| member.block.writes).max().unwrap_or(0);
     recovered.journal.known = known.clone();
     for member in &members {

@@ -145,7 +145,7 @@ impl Run {
         let result = act(mounted.mounted());
         let next = self.models[&mounted.group].now.with(name, change);
         if self.world.ended().is_some() {
-            self.leave_in_flight(&mounted.group, next);
+            self.model(&mounted.group).leave_in_flight(next);
             return Ok(true);
         }
         let after = group.newest();
@@ -280,14 +280,14 @@ impl Run {
             }
         };
         let group = self.volumes[name].group.clone();
-        self.model(&group).copy_in_flight = Some((name.to_owned(), to.clone()));
-        let before = self.models[&group].acknowledged;
+        self.model(&group).copying(Some((name.to_owned(), to.clone())));
+        let before = self.models[&group].acknowledged();
         let what = format!("copy {file} at {from} to {to} at {at}, {wanted} bytes");
         let done = self.apply(name, what, act, change)?;
         if self.world.ended().is_none() {
             let model = self.model(&group);
-            model.copy_in_flight = None;
-            if model.acknowledged > before {
+            model.copying(None);
+            if model.acknowledged() > before {
                 model.went_on_by_blocks(name, &to);
             }
         }

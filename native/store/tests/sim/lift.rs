@@ -334,7 +334,7 @@ impl Run {
         let engine = self.engine();
         self.must("flushing", engine.flush())?;
         for name in self.models.keys().cloned().collect::<Vec<_>>() {
-            let acknowledged = self.models[&name].acknowledged;
+            let acknowledged = self.models[&name].acknowledged();
             self.promised(&name, acknowledged);
         }
         Ok(())

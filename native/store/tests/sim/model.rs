@@ -27,21 +27,33 @@ impl State {
     }
 }
 
+/// LSNs that an operation under way and the group's own records may have taken behind what was acknowledged.
+const BEHIND_END_MAX: u64 = 32;
+
+/// One history of a group: what its starts that followed each other have done.
+#[derive(Clone, Default)]
+struct Lineage {
+    /// States by the LSN at which they began; those below the durable LSN are forgotten unless `keep_all`.
+    states: BTreeMap<u64, State>,
+    acknowledged: u64,
+    /// Operations of several ops: the LSN that they ended at, volume and file that they changed block by block, in order.
+    copies: BTreeMap<u64, (String, String)>,
+    /// As `copies`, of the operation under way when the run ended.
+    copy_in_flight: Option<(String, String)>,
+    /// The state that the operation under way would have made when the run ended.
+    in_flight: Option<State>,
+}
+
 /// One group.
 #[derive(Default)]
 pub struct GroupModel {
     /// What was acknowledged.
     pub now: State,
-    /// States by the LSN at which they began; those below the durable LSN are forgotten unless `keep_all`.
-    states: BTreeMap<u64, State>,
-    pub acknowledged: u64,
+    line: Lineage,
+    /// Histories that a recovery has left: where more drives are struck than any promise covers, an old image of a drive may
+    /// be all that is there for a while, and goes on from what it knows. What it left behind is no lie when it is back.
+    left: Vec<Lineage>,
     pub durable: u64,
-    /// Operations of several ops: the LSN that they ended at, volume and file that they changed block by block, in order.
-    copies: BTreeMap<u64, (String, String)>,
-    /// As `copies`, of the operation under way when the run ended.
-    pub copy_in_flight: Option<(String, String)>,
-    /// The state that the operation under way would have made when the run ended.
-    pub in_flight: Option<State>,
     pub keep_all: bool,
 }
 
@@ -50,21 +62,39 @@ impl GroupModel {
         Self { keep_all, ..Self::default() }
     }
 
+    pub fn acknowledged(&self) -> u64 {
+        self.line.acknowledged
+    }
+
     /// An operation was acknowledged; the group is at `lsn`.
     pub fn acknowledge(&mut self, lsn: u64, state: State) {
         self.now = state.clone();
-        self.states.insert(lsn, state);
-        self.acknowledged = lsn;
+        self.line.states.insert(lsn, state);
+        self.line.acknowledged = lsn;
+    }
+
+    /// An operation that changes a file block by block begins or has ended.
+    pub fn copying(&mut self, copy: Option<(String, String)>) {
+        self.line.copy_in_flight = copy;
     }
 
     /// What was acknowledged last went on block by block.
     pub fn went_on_by_blocks(&mut self, volume: &str, file: &str) {
-        self.copies.insert(self.acknowledged, (volume.to_owned(), file.to_owned()));
+        self.line.copies.insert(self.line.acknowledged, (volume.to_owned(), file.to_owned()));
+    }
+
+    /// The operation under way when the run ended would have made this state.
+    pub fn leave_in_flight(&mut self, state: State) {
+        self.line.in_flight = Some(state);
+    }
+
+    pub fn is_in_flight(&self) -> bool {
+        self.line.in_flight.is_some()
     }
 
     /// The group's own records moved the LSN; nobody sees them.
     pub fn pass(&mut self, lsn: u64) {
-        self.acknowledged = self.acknowledged.max(lsn);
+        self.line.acknowledged = self.line.acknowledged.max(lsn);
     }
 
     /// Everything up to `lsn` was promised to be durable.
@@ -73,14 +103,37 @@ impl GroupModel {
         if self.keep_all {
             return;
         }
-        if let Some((begin, _)) = self.states.range(..=self.durable).next_back() {
-            self.states = self.states.split_off(&begin.clone());
+        if let Some((begin, _)) = self.line.states.range(..=self.durable).next_back() {
+            self.line.states = self.line.states.split_off(&begin.clone());
         }
     }
 
     /// States that the group may be in when a recovery has found LSN `found`; more than one while an operation of
-    /// several ops is between them.
+    /// several ops is between them, and where there are several histories.
     pub fn candidates(&self, found: u64) -> Vec<State> {
+        let mut all = self.line.candidates(found);
+        let left = self.left.iter().filter(|line| found <= line.acknowledged + BEHIND_END_MAX);
+        left.for_each(|line| all.extend(line.candidates(found)));
+        all
+    }
+
+    /// A recovery ended in this state.
+    pub fn recovered(&mut self, found: u64, state: State) {
+        let line = std::mem::take(&mut self.line);
+        if self.keep_all {
+            self.line.states = line.states.clone();
+            drop(self.line.states.split_off(&found));
+            self.left.push(line);
+        }
+        self.line.states.insert(found, state.clone());
+        self.line.acknowledged = found;
+        self.now = state;
+        self.durable = found;
+    }
+}
+
+impl Lineage {
+    fn candidates(&self, found: u64) -> Vec<State> {
         let below = self.states.range(..=found).next_back().map(|(_, state)| state.clone());
         let mut all: Vec<State> = below.into_iter().collect();
         let exact = self.states.contains_key(&found);
@@ -98,21 +151,6 @@ impl GroupModel {
         }
         all.extend(next);
         all
-    }
-
-    /// A recovery ended in this state.
-    pub fn recovered(&mut self, found: u64, state: State) {
-        let later = self.states.split_off(&found);
-        drop(later);
-        if !self.keep_all {
-            self.states.clear();
-        }
-        self.states.insert(found, state.clone());
-        self.now = state;
-        self.acknowledged = found;
-        self.durable = found;
-        (self.in_flight, self.copy_in_flight) = (None, None);
-        self.copies.clear();
     }
 }
 

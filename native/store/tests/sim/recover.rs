@@ -139,6 +139,7 @@ impl Run {
             self.coverage.road("pool beyond promise opened");
         }
         self.check_members()?;
+        self.tell_drives();
         let names: Vec<String> = self.models.keys().cloned().collect();
         let closed = names.iter().find(|name| self.open_group(name).is_none());
         if let Some(closed) = closed {
@@ -190,19 +191,29 @@ impl Run {
         Ok(())
     }
 
+    /// For the story: who counts.
+    fn tell_drives(&mut self) {
+        let drives = self.engine().status().map(|status| status.drives).unwrap_or_default();
+        let told: Vec<String> = drives.iter().map(|drive| format!("{} {}", drive.path, drive.state)).collect();
+        self.say(format!("   open: {}", told.join(", ")));
+    }
+
     fn judge_group(&mut self, name: &str, kind: CrashKind) -> Verdict {
         let group = self.group(name);
         let found = group.newest().0;
         let model = &self.models[name];
-        let promised = if kind == CrashKind::Kill { model.acknowledged } else { model.durable };
+        let promised = if kind == CrashKind::Kill { model.acknowledged() } else { model.durable };
+        let told = format!("   {name} at LSN {found}: acknowledged {}, durable {}", model.acknowledged(), model.durable);
+        self.say(told);
+        let model = &self.models[name];
         let damaged = self.is_damaged(name);
         if found < promised && !damaged {
             let check = if found < model.durable { Check::LostDurable } else { Check::LostAcknowledged };
             return Err(Violation::new(check, format!("{name} is at LSN {found}, {promised} was promised")));
         }
-        if found > model.acknowledged {
+        if found > model.acknowledged() {
             self.coverage.road("an operation under way was kept");
-        } else if self.models[name].in_flight.is_some() {
+        } else if self.models[name].is_in_flight() {
             self.coverage.road("an operation under way was dropped");
         }
         if kind == CrashKind::Kill && found > self.models[name].durable {

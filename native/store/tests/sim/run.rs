@@ -2,7 +2,7 @@
 
 use super::coverage::Coverage;
 use super::faults::{Exchange, FaultName, Member};
-use super::model::{GroupModel, State};
+use super::model::GroupModel;
 use super::rig::player::mount;
 use super::rig::{DRIVE_BYTES, Rings, foundation, volume_create};
 use super::shape::Shape;
@@ -325,10 +325,5 @@ impl Run {
             // The model chose a name that is not there, or the like: it never does.
             other => Err(Violation::new(Check::WrongBytes, format!("{what}: {other:?}"))),
         }
-    }
-
-    /// The operation under way when the run ended would have made this state.
-    pub fn leave_in_flight(&mut self, group: &str, state: State) {
-        self.model(group).in_flight = Some(state);
     }
 }

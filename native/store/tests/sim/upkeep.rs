@@ -40,7 +40,7 @@ impl Run {
 
     /// Everything that is acknowledged in a group is durable.
     fn promised_all(&mut self, group: &str) {
-        let acknowledged = self.models[group].acknowledged;
+        let acknowledged = self.models[group].acknowledged();
         self.promised(group, acknowledged);
     }
 
@@ -196,7 +196,7 @@ impl Run {
         match result {
             Ok(()) => {
                 for name in self.group_names() {
-                    let acknowledged = self.models[&name].acknowledged;
+                    let acknowledged = self.models[&name].acknowledged();
                     self.model(&name).promise(acknowledged);
                 }
                 self.coverage.road("opened after a clean end");
