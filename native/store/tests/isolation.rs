@@ -42,7 +42,7 @@ fn filled(seed: u64, drives: usize) -> (Rig, Load) {
 }
 
 #[test]
-fn reads_of_a_slow_drive_are_hedged_and_stay_quick() {
+fn row_16_reads_of_a_slow_drive_are_hedged_and_stay_quick() {
     let (rig, load) = filled(1, 3);
     load.verify("before");
     let clock = rig.world.clock();
@@ -61,7 +61,7 @@ fn reads_of_a_slow_drive_are_hedged_and_stay_quick() {
 }
 
 #[test]
-fn a_drive_that_stays_slow_is_spared_within_ten_seconds_and_used_again_later() {
+fn row_16_a_drive_that_stays_slow_is_spared_within_ten_seconds_and_used_again_later() {
     let (rig, mut load) = filled(2, 4);
     seconds(&rig, 3);
     assert_eq!(state(&rig, 1).0, "active");
@@ -104,7 +104,7 @@ fn a_drive_that_stays_slow_is_spared_within_ten_seconds_and_used_again_later() {
 }
 
 #[test]
-fn with_too_few_others_a_slow_drive_still_takes_its_copies() {
+fn row_16_with_too_few_others_a_slow_drive_still_takes_its_copies() {
     let (rig, mut load) = filled(3, 2);
     slow(&rig.world.drives()[1], 300 * MS);
     seconds(&rig, 8);

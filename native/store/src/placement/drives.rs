@@ -103,8 +103,12 @@ impl Pool {
             let absent_since = entry.absent_since.max(1);
             change.items.push(Item::Drive(DriveEntry { draining: true, out: true, absent_since, ..entry }));
         }
-        self.commit(&mut journal, change, &|| {})?;
-        self.disks.push(disk);
+        // Known here in the moment in which it is in the image: another drive may fail in this very commit, and then all that
+        // the image names are gone through.
+        let joining = std::cell::Cell::new(Some(disk));
+        self.commit(&mut journal, change, &|| {
+            joining.take().map(|disk| self.disks.push(disk));
+        })?;
         let failed = self.next_membership(&mut journal)?;
         self.put_out_locked(&mut journal, failed)?;
         Ok(index)

@@ -1,6 +1,7 @@
 //! An engine on simulated drives, without threads: the same calls give the same trace.
 #![allow(dead_code)]
 
+pub mod care;
 pub mod judge;
 pub mod load;
 pub mod manifest;
