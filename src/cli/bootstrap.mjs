@@ -122,6 +122,8 @@ async function testLong() {
     "holdfast-store",
     "--test",
     "flips",
+    "--test",
+    "space",
     "--locked",
     "--",
     "--ignored",

@@ -94,6 +94,9 @@ pub const DATA_CACHE_BYTES_DEFAULT: usize = 256 << 20;
 pub const LEVELS_MAX: usize = 8;
 /// Each level below the first may hold this many times more bytes than the one above.
 pub const LEVEL_FANOUT: u64 = 8;
+/// Tables of the next level that a table of level 1 or deeper is merged with at a time: more than it meets where levels
+/// have their sizes.
+pub const MERGE_TARGETS_MAX: usize = 12;
 /// Overlapping runs on level 0 before they are merged.
 pub const LEVEL0_RUNS_MAX: usize = 4;
 /// Deletions and holes that make a merge due, when they are more than half of the records.
@@ -123,6 +126,7 @@ const _: () = assert!(SLOT_BYTES_MIN.is_power_of_two() && SLOT_BYTES_MAX.is_powe
 const _: () = assert!(WRITE_BYTES_MAX as usize <= SLOT_BYTES_MAX as usize / 4, "an op's payload leaves room");
 const _: () = assert!(MANIFEST_COPIES_MAX <= DRIVES_PER_POOL_MAX && DRIVES_PER_POOL_MAX <= u16::MAX as usize);
 const _: () = assert!(LEVELS_MAX <= u8::MAX as usize && LEVEL0_RUNS_MAX > 1 && THEN_FANIN > 1);
+const _: () = assert!(MERGE_TARGETS_MAX as u64 > LEVEL_FANOUT + 1);
 const _: () = assert!(CELL_LEVEL_DATA_MAX < CELL_LEVEL_MAX && (CELL_LEVEL_MAX as u32) < u16::BITS, "inode.levels");
 const _: () = assert!(UNFLUSHED_BYTES_MAX >= RING_BYTES_DEFAULT);
 const _: () = assert!(RING_BYTES_DEFAULT >= 4 * WRITE_BYTES_MAX as usize);

@@ -103,3 +103,68 @@ fn rewriting_goes_on_for_ever() {
     assert!(amplification < 4.0, "{amplification}");
     assert_eq!(rig.engine.fsck().expect("checked").problems, Vec::<String>::new());
 }
+
+/// A second of an engine's threads, which put off what there is no room for.
+fn second(rig: &Rig) {
+    rig.world.clock().advance(1_000_000_000);
+    rig.engine.groups().iter().for_each(|group| group.second_now().expect("a second"));
+    while let Ok(true) = rig.engine.housekeep_now(true) {}
+    while let Ok(true) = rig.engine.clean_now() {}
+}
+
+/// Files of so many bytes until nothing fits; their names. Metadata is a large part of the pool then.
+fn fill_with_files(rig: &Rig, volume: &Volume, bytes: usize) -> Vec<String> {
+    let mut names = Vec::new();
+    loop {
+        let name = format!("f{}", names.len());
+        let written = volume.create(&ROOT, ROOT_INO, name.as_bytes(), 0o644).and_then(|attr| {
+            volume.forget(attr.ino, 1);
+            names.push(name);
+            if bytes == 0 { Ok(()) } else { volume.write(&ROOT, attr.ino, 0, &vec![7; bytes], WriteFlags::default()) }
+        });
+        match written {
+            Ok(()) => {}
+            Err(FsError::NoSpace) => return names,
+            Err(error) => panic!("file {}: {error:?}", names.len()),
+        }
+        if names.len() % 100 == 0 {
+            second(rig);
+        }
+    }
+}
+
+fn can_be_emptied(seed: u64, drives: usize, rf: u8, bytes: usize) {
+    let rig = Rig::create(seed, drives, options());
+    let volume = rig.volume("v", rf);
+    let mut names = fill_with_files(&rig, &volume, bytes);
+    let filled = format!("{} files of {bytes} bytes, RF {rf} on {drives} drives", names.len());
+    let mut rng = holdfast_device::Rng::from_seed(seed);
+    for at in (1..names.len()).rev() {
+        names.swap(at, rng.below(at as u64 + 1) as usize);
+    }
+    for (at, name) in names.iter().enumerate() {
+        if at % 100 == 99 {
+            second(&rig);
+        }
+        let removed = volume.unlink(&ROOT, ROOT_INO, name.as_bytes());
+        removed.unwrap_or_else(|error| panic!("{filled}: {name} stays, the {at}th: {error:?}"));
+    }
+    let again = fill_with_files(&rig, &volume, bytes).len();
+    assert!(again * 10 > names.len() * 9, "{filled}, but {again} afterwards");
+    assert_eq!(rig.engine.fsck().expect("checked").problems, Vec::<String>::new());
+}
+
+/// Each deletion is somewhere else, and merges need room, too.
+#[test]
+fn a_pool_full_of_small_files_can_be_emptied() {
+    can_be_emptied(31, 1, 1, 1000);
+    can_be_emptied(32, 2, 2, 1000);
+}
+
+#[test]
+#[ignore = "minutes: npm run test:long"]
+fn a_pool_full_of_tiny_files_can_be_emptied() {
+    can_be_emptied(33, 3, 2, 1);
+    can_be_emptied(34, 2, 2, 0);
+    can_be_emptied(35, 3, 3, 300);
+}

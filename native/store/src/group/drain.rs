@@ -396,8 +396,11 @@ impl Group {
             other => other?,
         }
         for _ in 0..RECLAIM_STEPS_MAX {
-            if !self.expire_step()? && !self.compact_for_space()? {
-                break;
+            match self.expire_step().and_then(|expired| Ok(expired || self.compact_for_space()?)) {
+                Ok(true) => {}
+                // What there was no room for gives nothing back; what came before it may be enough.
+                Err(error) if error.kind != Kind::NoSpace => return Err(error),
+                _ => break,
             }
         }
         // Only as much as is needed: a writer waits, and the cleaner goes on.

@@ -14,7 +14,7 @@ use crate::placement::{Draw, Edit, EpochRow, GroupChange, GroupRecord, Pool};
 use holdfast_device::{Rng, SharedMemory};
 use holdfast_format::checksum::checksum;
 use holdfast_format::inode::VolumeRecord;
-use holdfast_format::limits::BLOCK_BYTES;
+use holdfast_format::limits::{BLOCK_BYTES, MERGE_TARGETS_MAX};
 use holdfast_format::op::{Effect, Op, OpKind, each_effect};
 use holdfast_format::wire::Take;
 use holdfast_format::{BranchId, GroupId, Lsn, Row, Stamp, Uuid, key};
@@ -100,6 +100,7 @@ impl Group {
             kind: TreeSet::Group,
             level1_bytes: options.memtable_bytes as u64 * LEVEL1_MEMTABLES,
             level0_payload_bytes: share_of_pool(pool, LEVEL0_PAYLOAD_SHARE),
+            targets_max: MERGE_TARGETS_MAX,
         };
         let io: Arc<dyn TableIo> = pool.clone();
         let tree = Tree::open(io, cache.clone(), tree_options, pool.group_tables(record.id))?;
@@ -173,7 +174,7 @@ impl Group {
     /// The trees of a group whose log may be unreadable.
     pub fn tables_of(pool: &Arc<Pool>, group: GroupId, cache: &Arc<BlockCache>) -> Result<Tree> {
         // A budget for compactions, of which there will be none.
-        let options = TreeOptions { owner: group, kind: TreeSet::Group, level1_bytes: u64::MAX, level0_payload_bytes: u64::MAX };
+        let options = TreeOptions { owner: group, kind: TreeSet::Group, level1_bytes: u64::MAX, level0_payload_bytes: u64::MAX, targets_max: MERGE_TARGETS_MAX };
         let io: Arc<dyn TableIo> = pool.clone();
         Tree::open(io, cache.clone(), options, pool.group_tables(group))
     }

@@ -3,7 +3,7 @@
 //! Level 0 is merged whole into level 1. Of a deeper level one table goes down, with every table of its level
 //! whose holes reach over it: a hole must never stay above a newer cell, or what the cell meets below would
 //! not learn of the hole. Tables of the target level take part when the covers (`[first, cover_until)`)
-//! overlap. A level is due when it holds more than its share; a table is due when most of its records are
+//! overlap, as many as one merge may take (`cut.rs`). A level is due when it holds more than its share; a table is due when most of its records are
 //! deletions or holes, until it comes to where nothing lies below and they vanish.
 
 use super::io::{Points, TableIo, TreeEdit};
@@ -13,7 +13,7 @@ use super::output::Output;
 use super::resolve::{Below, Origin, Resolver};
 use super::table::{Access, Merge, RunCursor, Table};
 use super::writer::TableName;
-use super::{cells, levels};
+use super::{cells, cut, levels};
 use crate::error::Result;
 use holdfast_format::block::Entry;
 use holdfast_format::key;
@@ -196,35 +196,62 @@ fn ids<'a>(tables: impl Iterator<Item = &'a Arc<Table>>) -> Vec<TableId> {
 
 pub(crate) fn run(
     io: &dyn TableIo,
-    owner: GroupId,
+    options: &TreeOptions,
     now: TreeKind,
     job: &Compaction,
     points: &Points,
 ) -> Result<TreeEdit> {
-    let mut edit = match &job.work {
-        Work::Then { tables } => merge_then(io, owner, tables, points)?,
-        Work::Now { view, sources, targets, level } => {
-            let taken = |table: &Arc<Table>| targets.iter().any(|target| target.desc.id == table.desc.id);
-            let beside = view.levels.get(*level as usize - 1).into_iter().flatten();
-            let guards = beside.filter(|table| !taken(table)).map(|table| table.desc.first.clone()).collect();
-            let below =
-                Below { tree: now, runs: view.levels.iter().skip(*level as usize).cloned().collect() };
-            let out = Output::new(io, TableName { owner, tree: now, level: *level }, guards, points);
-            let mut resolver = Resolver::new(points, below, Origin::Tables, out);
-            let mut sorted = sources.clone();
-            sorted.sort_by(|left, right| left.desc.first.cmp(&right.desc.first));
-            let runs = levels::runs_of(&sorted).into_iter().chain([targets.clone()]);
-            let cursors = runs.map(|run| RunCursor::new(run, Access::Bulk, &[], None)).collect();
-            let mut merge = Merge::new(cursors)?;
-            while let Some(head) = merge.head() {
-                resolver.push(head.key(), head.stamp(), head.value())?;
-                merge.advance()?;
-            }
-            resolver.finish()?
+    match &job.work {
+        Work::Then { tables } => {
+            let mut edit = merge_then(io, options.owner, tables, points)?;
+            edit.removed = ids(tables.iter());
+            Ok(edit)
         }
-    };
-    edit.removed = ids(job.inputs());
-    Ok(edit)
+        Work::Now { view, sources, targets, level } => {
+            let mut sources = sources.clone();
+            sources.sort_by(|left, right| left.desc.first.cmp(&right.desc.first));
+            let name = TableName { owner: options.owner, tree: now, level: *level };
+            // Level 0 is merged whole: level 1 is small.
+            let stop = if *level > 1 { cut::place(now, &sources, targets, options.targets_max)? } else { None };
+            let taken = |table: &&Arc<Table>| stop.as_ref().is_none_or(|stop| table.desc.first < *stop);
+            let sources: Vec<_> = sources.iter().filter(taken).cloned().collect();
+            let targets: Vec<_> = targets.iter().filter(taken).cloned().collect();
+            let rest = match &stop {
+                Some(stop) => cut::rest(io, TableName { level: level - 1, ..name }, &sources, stop)?,
+                None => TreeEdit::default(),
+            };
+            let merged = merge_now(io, name, view, (&sources, &targets), stop.as_deref(), points);
+            let mut edit = merged.inspect_err(|_| super::output::discard(io, &rest.added))?;
+            edit.added.extend(rest.added);
+            edit.removed = ids(sources.iter().chain(&targets));
+            Ok(edit)
+        }
+    }
+}
+
+/// The merged records up to `stop`, as tables of the level that `name` says.
+fn merge_now(
+    io: &dyn TableIo,
+    name: TableName,
+    view: &Levels,
+    (sources, targets): (&[Arc<Table>], &[Arc<Table>]),
+    stop: Option<&[u8]>,
+    points: &Points,
+) -> Result<TreeEdit> {
+    let taken = |table: &Arc<Table>| targets.iter().any(|target| target.desc.id == table.desc.id);
+    let beside = view.levels.get(name.level as usize - 1).into_iter().flatten();
+    let guards = beside.filter(|table| !taken(table)).map(|table| table.desc.first.clone()).collect();
+    let below = Below { tree: name.tree, runs: view.levels.iter().skip(name.level as usize).cloned().collect() };
+    let mut resolver = Resolver::new(points, below, Origin::Tables, Output::new(io, name, guards, points));
+    // No target reaches to where the merge stops: the next one begins there.
+    let runs = levels::runs_of(sources).into_iter().chain([targets.to_vec()]);
+    let cursors = runs.map(|run| RunCursor::new(run, Access::Bulk, &[], stop)).collect();
+    let mut merge = Merge::new(cursors)?;
+    while let Some(head) = merge.head() {
+        resolver.push(head.key(), head.stamp(), head.value())?;
+        merge.advance()?;
+    }
+    resolver.finish()
 }
 
 /// Rewrites tables of THEN without what no point sees any more.

@@ -3,6 +3,7 @@
 pub mod cache;
 mod cells;
 mod compact;
+mod cut;
 mod dissolve;
 pub mod io;
 mod levels;

@@ -42,6 +42,8 @@ pub struct TreeOptions {
     pub level1_bytes: u64,
     /// Payload that level 0 may name before it is merged: what it hides below is dead and not yet released.
     pub level0_payload_bytes: u64,
+    /// Tables of the next level that a table of level 1 or deeper is merged with at a time.
+    pub targets_max: usize,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -190,6 +192,7 @@ impl Tree {
             for table in &levels[0] {
                 let first = levels[1].partition_point(|other| other.desc.last < table.desc.first);
                 let met = levels[1][first..].iter().take_while(|other| other.desc.first < table.desc.cover_until);
+                let met = met.take(self.options.targets_max);
                 most = most.max(table.desc.bytes as u64 + met.map(|other| other.desc.bytes as u64).sum::<u64>());
             }
         }
@@ -202,7 +205,7 @@ impl Tree {
         if !job.inputs().all(|table| present.contains(&table.desc.id)) {
             return Ok(TreeEdit::default());
         }
-        compact::run(&*self.io, self.options.owner, self.now(), job, points)
+        compact::run(&*self.io, &self.options, self.now(), job, points)
     }
 
     /// Drops the THEN tables that no point sees any more, and thins those that only an old point sees. NOW is

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::metadata::io::{Placed, Points, TableIo, TreeEdit, Version};
 use crate::metadata::tree::{Tree, TreeOptions, TreeSet};
 use holdfast_format::egroup::{self, EgroupRecord};
+use holdfast_format::limits::MERGE_TARGETS_MAX;
 use holdfast_format::manifest::Item;
 use holdfast_format::table::TableDesc;
 use holdfast_format::{EgroupId, GroupId, Lsn, Row, Stamp};
@@ -81,6 +82,7 @@ impl Pool {
             kind: TreeSet::Pool,
             level1_bytes,
             level0_payload_bytes: u64::MAX,
+            targets_max: MERGE_TARGETS_MAX,
         };
         let tree = Tree::open(io, self.cache.clone(), options, tables)?;
         Ok(self.tree.get_or_init(|| tree))

@@ -144,7 +144,7 @@ struct World {
 }
 
 fn options(kind: TreeSet, level1_bytes: u64) -> TreeOptions {
-    TreeOptions { owner: OWNER, kind, level1_bytes, level0_payload_bytes: u64::MAX }
+    TreeOptions { owner: OWNER, kind, level1_bytes, level0_payload_bytes: u64::MAX, targets_max: 2 }
 }
 
 fn memtable_versions(memtable: &Memtable) -> Vec<Version> {
@@ -419,15 +419,27 @@ impl World {
             self.publish(&edit);
         }
         for level in 0..5 {
-            let view = self.tree.snapshot();
-            let sources = if level == 0 { Some(&view.newest) } else { view.levels.get(level - 1) }
-                .cloned()
-                .unwrap_or_default();
-            let job = into_next(&view, sources, level as u8 + 1);
-            drop(view);
-            let edit = self.tree.compact(&job, &Points::default()).unwrap();
-            drop(job);
-            self.publish(&edit);
+            // A merge may stop before the end, but not before it has moved something.
+            for merges in 0.. {
+                let view = self.tree.snapshot();
+                let sources = if level == 0 { Some(&view.newest) } else { view.levels.get(level - 1) };
+                let sources = sources.cloned().unwrap_or_default();
+                if sources.is_empty() {
+                    break;
+                }
+                let left: u32 = sources.iter().map(|table| table.desc.records).sum();
+                assert!(merges <= left, "seed {}", self.seed);
+                let job = into_next(&view, sources, level as u8 + 1);
+                drop(view);
+                let edit = self.tree.compact(&job, &Points::default()).unwrap();
+                drop(job);
+                self.publish(&edit);
+                let stays = edit.added.iter().filter(|table| table.level as usize == level && level > 0);
+                assert!(stays.map(|table| table.records).sum::<u32>() < left, "seed {}", self.seed);
+                if merges % 8 == 0 {
+                    self.check(10);
+                }
+            }
         }
         self.check(200);
         let stats = self.tree.stats();
