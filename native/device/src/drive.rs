@@ -202,6 +202,14 @@ pub fn read_at_once(reads: Vec<Read<'_>>) -> Vec<io::Result<()>> {
     if simulated { jobs.map(|mut job| job()).collect() } else { crate::threads::run_parallel("read", jobs.collect()) }
 }
 
+/// Flushes all at once; one result per drive, in order. Costs a thread a drive.
+pub fn flush_all(drives: &[&dyn Drive]) -> Vec<io::Result<()>> {
+    let jobs = drives.iter().map(|drive| move || drive.flush());
+    // As for reads: one after the other where every event has its number.
+    let simulated = drives.iter().all(|drive| drive.as_sim().is_some());
+    if simulated { jobs.map(|job| job()).collect() } else { crate::threads::run_parallel("flush", jobs.collect()) }
+}
+
 /// Writes all in parallel, each durable when the call returns; one result per write, in order.
 pub fn write_durable(writes: &[Write<'_>]) -> Vec<io::Result<()>> {
     let simulated = writes.iter().all(|write| write.drive.as_sim().is_some());

@@ -52,14 +52,17 @@ pub const RESERVE_SLOTS_MIN: u64 = 12;
 
 /// A drive that was not there when the pool was opened is waited for this long before its copies are made anew.
 pub const MISSING_GRACE_S: u64 = 300;
-/// Slots that one step of healing copies: one manifest edit for all of them.
+/// Copies that one step of healing makes: one flush of each drive and one manifest edit for all of them. Many while nobody
+/// else wants the drives, a few where each step is a call of its own; none is begun after so many nanoseconds.
 pub const HEAL_SLOTS_PER_STEP: usize = 4;
+pub const HEAL_SLOTS_PER_STEP_MAX: usize = 64;
+pub const HEAL_STEP_NS: u64 = 1_000_000_000;
 /// Things whose places one edit of healing changes at most.
-pub const HEAL_THINGS_PER_STEP: usize = 64;
+pub const HEAL_THINGS_PER_STEP: usize = 256;
 /// Copies under way at once while nobody else wants the drives.
 pub const HEAL_WORKERS: usize = 4;
-/// Healing beside a foreground that writes or reads, and balancing: bytes a second, and the least that can be asked for.
-/// Alone, healing is as fast as the drives are.
+/// Healing and balancing beside a foreground that writes or reads: bytes a second, and the least that can be asked for.
+/// Alone they are as fast as the drives are.
 pub const HEAL_BYTES_PER_S_DEFAULT: u64 = 32 << 20;
 pub const HEAL_BYTES_PER_S_MIN: u64 = 1 << 20;
 /// A pass of the scrub begins this long after the one before it began, and takes at most `SCRUB_PASS_S_MAX` as long as

@@ -9,6 +9,7 @@ mod damaged;
 mod heal;
 mod housekeeping;
 mod options;
+mod pacing;
 mod policy;
 mod protect;
 mod scrub;
@@ -81,6 +82,7 @@ pub struct Engine {
     unprotected: AtomicBool,
     /// Boot time before which no walk is tried.
     walk_again_ns: AtomicU64,
+    pacing: pacing::Pacing,
     scrubbing: Mutex<Option<scrub::Scrubbing>>,
     /// And of cleaning.
     clean_trouble: Mutex<Option<Error>>,
@@ -223,6 +225,7 @@ impl Engine {
             trouble: Mutex::new(None),
             unprotected: AtomicBool::new(true),
             walk_again_ns: AtomicU64::new(0),
+            pacing: pacing::Pacing::default(),
             scrubbing: Mutex::new(None),
             clean_trouble: Mutex::new(None),
             heal_trouble: Mutex::new(None),

@@ -158,3 +158,21 @@ fn a_directory_whose_names_were_all_removed_is_listed_like_an_empty_one() {
     assert_eq!(names, 2, "`.` and `..`");
     assert!(stepped <= 600, "{stepped} keys stepped over for no name");
 }
+
+#[test]
+fn only_what_comes_through_a_mount_counts_as_somebodys_work() {
+    let rig = Rig::create(8, 3, options());
+    let volume = rig.volume("v", 2);
+    let file = volume.create(&ROOT, ROOT_INO, b"f", 0o644).expect("created").ino;
+    write_all(&volume, file, 0, &pattern(8, 10_000));
+    let before = volume.requests();
+    rig.engine.status().expect("status");
+    rig.engine.volumes().expect("looked up");
+    rig.engine.settle().expect("settled");
+    rig.engine.heal().expect("nothing to do");
+    rig.engine.scrub(None).expect("scrubbed");
+    assert_eq!(volume.requests(), before, "the daemon's own work is nobody's");
+    volume.getattr(file).expect("there");
+    volume.read(&ROOT, file, 0, &mut [0; 100]).expect("read");
+    assert_eq!(volume.requests(), before + 2);
+}

@@ -2,6 +2,7 @@
 
 mod rig;
 
+use holdfast_device::sim::{Fault, FaultKind};
 use rig::care::{assert_healed, notice, restart, rot, states, vanish};
 use rig::load::Load;
 use rig::{Rig, counter, options};
@@ -36,6 +37,28 @@ fn healing_goes_on_after_a_kill() {
     assert_healed(&rig, "after the kill");
     vanish(&rig.world.drives()[2]);
     load.verify("one more lost");
+}
+
+/// Nothing of a step is named before its flush: whatever the drive kept of it does not count (I-8).
+#[test]
+fn a_drive_that_fails_the_flush_of_new_copies_is_out_and_they_are_made_elsewhere() {
+    let rig = Rig::create(55, 5, options());
+    let mut load = Load::new(&rig, "v", 2, 55);
+    load.run(200);
+    rig.engine.settle().expect("settled");
+    let drives = rig.world.drives();
+    vanish(&drives[1]);
+    notice(&rig);
+    // No manifest lies on it: what it flushes are copies.
+    let fault = drives[4].add_fault(Fault::nth(FaultKind::FlushError, 1));
+    while drives[4].fault_hits(fault) == 0 {
+        assert!(rig.engine.heal_step().expect("a step"), "some copies come to every drive");
+    }
+    assert_eq!(states(&rig)[4], "out");
+    assert_healed(&rig, "elsewhere");
+    load.verify("two drives less");
+    vanish(&drives[3]);
+    load.verify("and one more");
 }
 
 #[test]

@@ -41,7 +41,7 @@ pub struct Options {
     pub seed: u64,
     /// Empty the kernel's caches before reads and look-ups; needs root.
     pub drop_caches: bool,
-    /// Keep the big files of reads and overwrites for the next run, and use those of the last one.
+    /// Keep the big files of warm reads and overwrites for the next run, and use those of the last one.
     pub reuse: bool,
     /// Written, flushed and removed before cold reads, which use files of their own: a file system may still have what was
     /// just written, or read before, in memory that no one can drop.
@@ -62,6 +62,8 @@ enum Act {
     Read {
         warm: bool,
     },
+    /// Cold reads and overwrites by turns, of different blocks.
+    Mix,
     CreateFsync,
     Files,
 }
@@ -91,6 +93,7 @@ pub const WORKS: &[Work] = &[
     work("random-read", Act::Read { warm: false }, true, BLOCK_BYTES),
     work("cached-read", Act::Read { warm: true }, true, BLOCK_BYTES),
     work("sequential-read", Act::Read { warm: false }, false, STREAM_BYTES),
+    work("mix", Act::Mix, true, BLOCK_BYTES),
     work("create-fsync", Act::CreateFsync, false, BLOCK_BYTES),
     work("files", Act::Files, false, BLOCK_BYTES),
 ];
@@ -208,6 +211,10 @@ fn run_in(work: &Work, options: &Options, directory: &Path, block_bytes: usize) 
             cool_down(options, &jobs, warm)?;
             phase(work.name, &mut jobs, |job| read(job, work.random))
         }
+        Act::Mix => {
+            cool_down(options, &jobs, false)?;
+            phase(work.name, &mut jobs, mix)
+        }
         Act::CreateFsync => phase(work.name, &mut jobs, files::create_fsync),
         Act::Files => return files::run(&mut jobs, options),
     };
@@ -230,6 +237,7 @@ fn make_job<'a>(
         Act::Files | Act::CreateFsync => None,
         Act::Stream => Some(fresh(&own.join("stream"))?),
         Act::Read { warm: false } => Some(filled(&own, &format!("read-{number}"), options)?),
+        Act::Mix => Some(filled(folder, &format!("mix-{number}-{}", options.mib), options)?),
         Act::Read { warm: true } => Some(filled(folder, &format!("read-{number}-{}", options.mib), options)?),
         Act::Write { .. } => Some(filled(folder, &format!("write-{number}-{}", options.mib), options)?),
     };
@@ -365,6 +373,29 @@ fn read(job: &mut Job<'_>, random: bool) -> io::Result<()> {
             done = true;
             Err(io::Error::from(io::ErrorKind::UnexpectedEof))
         }
+    })
+    .or_else(|error| if done { Ok(()) } else { Err(error) })
+}
+
+/// Reads each block of the even ones once at most, and overwrites any of the odd ones after each read.
+fn mix(job: &mut Job<'_>) -> io::Result<()> {
+    let block_bytes = job.block_bytes;
+    let pairs = (job.blocks() / 2).max(1);
+    let mut order = job.shuffled(pairs).into_iter();
+    let data = fill::bytes(job.options.seed | 1, block_bytes);
+    let mut buffer = vec![0; block_bytes];
+    let mut done = false;
+    job.repeat(|job, turn| {
+        if turn % 2 == 1 {
+            let block = 2 * job.rng.below(pairs as u64) + 1;
+            return job.time(block_bytes, |job| job.file()?.write_all_at(&data, block * block_bytes as u64));
+        }
+        let Some(pair) = order.next() else {
+            done = true;
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+        };
+        let offset = (2 * pair * block_bytes) as u64;
+        job.time(block_bytes, |job| job.file()?.read_exact_at(&mut buffer, offset))
     })
     .or_else(|error| if done { Ok(()) } else { Err(error) })
 }

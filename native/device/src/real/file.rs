@@ -154,7 +154,13 @@ impl DriveFile {
         self.check_range(offset, total as u64)?;
         match durability {
             Durability::Cached => {
-                let result = write_all(self.buffered.as_raw_fd(), offset, slices, 0);
+                // Aligned memory goes past the page cache here, too: what is large and not read again soon would only
+                // drive out what is.
+                let descriptor = match self.needs_copy(slices) {
+                    true => self.buffered.as_raw_fd(),
+                    false => self.descriptor_for(offset, total),
+                };
+                let result = write_all(descriptor, offset, slices, 0);
                 // After the write, also a failed one, so that the next flush cannot miss what it left behind.
                 self.dirty.store(true, Ordering::Release);
                 result

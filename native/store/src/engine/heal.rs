@@ -5,11 +5,12 @@ use super::Engine;
 use super::check::named_pages;
 use super::housekeeping::started;
 use super::options::{DriveSpec, open_drive};
+use super::pacing::Paced;
 use crate::error::{Error, Kind, Result};
-use crate::placement::{Named, PoolDrive};
+use crate::placement::{Effort, Named, PoolDrive};
 use holdfast_device::threads::spawn;
 use holdfast_format::cell::Cell;
-use holdfast_format::limits::HEAL_WORKERS;
+use holdfast_format::limits::{HEAL_SLOTS_PER_STEP_MAX, HEAL_WORKERS};
 use holdfast_format::{EgroupId, key};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,32 +25,32 @@ pub(super) fn start_healer(engine: &Arc<Engine>) -> Result<()> {
     let (bell, clock) = (engine.healer.clone(), engine.clock.clone());
     let weak = Arc::downgrade(engine);
     let run = move || {
-        let mut seen = 0;
         loop {
             let Some(engine) = weak.upgrade() else { return };
             if engine.closed.load(Ordering::Acquire) {
                 return;
             }
             let began_ns = clock.boottime_ns();
-            let foreground = engine.foreground();
-            let busy = std::mem::replace(&mut seen, foreground) != foreground;
-            let paced = engine.care_step(busy);
-            let paced = match paced {
-                Ok(paced) => {
+            let done = match engine.care_step() {
+                Ok(done) => {
                     *engine.heal_trouble.lock() = None;
-                    paced
+                    done
                 }
                 Err(error) => {
                     *engine.heal_trouble.lock() = Some(error).filter(|error| error.kind != Kind::Closed);
-                    None
+                    Care::Nothing
                 }
             };
             drop(engine);
             let spent_ns = clock.boottime_ns().saturating_sub(began_ns);
-            let pause = paced.map_or(SECOND, |(bytes, rate)| {
-                let due_ns = bytes as u128 * SECOND.as_nanos() / rate as u128;
-                Duration::from_nanos((due_ns as u64).saturating_sub(spent_ns))
-            });
+            let pause = match done {
+                Care::Copied => Duration::ZERO,
+                Care::Nothing => SECOND,
+                Care::Scrubbed(bytes, rate) => {
+                    let due_ns = bytes as u128 * SECOND.as_nanos() / rate as u128;
+                    Duration::from_nanos((due_ns as u64).saturating_sub(spent_ns))
+                }
+            };
             if !pause.is_zero() {
                 bell.await_ring(pause);
             }
@@ -58,38 +59,35 @@ pub(super) fn start_healer(engine: &Arc<Engine>) -> Result<()> {
     started(spawn("holdfast-heal", run), engine)
 }
 
-impl Engine {
-    /// One step of the healer: healing, then balance, then scrub. Returns the bytes that were copied or read, and the rate
-    /// that they may have; `None`: there was nothing to do.
-    fn care_step(&self, busy: bool) -> Result<Option<(u64, u64)>> {
-        let copied = self.pool.counters().bytes_healed;
-        let (workers, rate) = if busy { (1, self.options.heal_bytes_per_s) } else { (HEAL_WORKERS, u64::MAX) };
-        if self.heal_step_with(workers)? {
-            return Ok(Some((self.pool.counters().bytes_healed - copied, rate)));
-        }
-        if self.balance_step()? {
-            return Ok(Some((self.pool.counters().bytes_healed - copied, self.options.heal_bytes_per_s)));
-        }
-        self.scrub_background_step()
-    }
+/// What a step of the healer did.
+enum Care {
+    /// Healing or balancing, at their own pace.
+    Copied,
+    /// Bytes that were read, and how many a second may be.
+    Scrubbed(u64, u64),
+    Nothing,
+}
 
-    /// Grows with every op and every look-up of users.
-    fn foreground(&self) -> u64 {
-        let of = |group: &Arc<crate::group::Group>| {
-            group.counters.ops.load(Ordering::Relaxed) + group.tree().stats().lookups
-        };
-        self.groups().iter().map(of).sum()
+impl Engine {
+    /// One step of the healer: healing, then balance, then scrub.
+    fn care_step(&self) -> Result<Care> {
+        let pace = Paced { engine: self, bytes_per_s: self.options.heal_bytes_per_s };
+        let effort = Effort { workers: HEAL_WORKERS, slots: HEAL_SLOTS_PER_STEP_MAX, pace: &pace };
+        if self.heal_step_with(effort)? || self.balance_step_with(effort)? {
+            return Ok(Care::Copied);
+        }
+        let scrubbed = self.scrub_background_step()?;
+        Ok(scrubbed.map_or(Care::Nothing, |(bytes, rate)| Care::Scrubbed(bytes, rate)))
     }
 
     /// Makes some copies that were lost anew; false when nothing is left to do now. Reads and writes go on.
     ///
     /// Errors: `Unavailable`, `Closed`. What cannot be healed is no error, but in [`Engine::status`].
     pub fn heal_step(&self) -> Result<bool> {
-        self.heal_step_with(1)
+        self.heal_step_with(Effort::small())
     }
 
-    /// As [`Engine::heal_step`], with several copies under way at once.
-    fn heal_step_with(&self, workers: usize) -> Result<bool> {
+    fn heal_step_with(&self, effort: Effort<'_>) -> Result<bool> {
         self.ensure_open()?;
         self.pool.set_rf_max(self.groups().iter().map(|group| group.log().header_rf()).max().unwrap_or(1));
         let mut stuck = None;
@@ -104,7 +102,7 @@ impl Engine {
             }
         }
         // A log that cannot move for want of drives must not keep drives from coming back.
-        let healed = self.pool.heal_step(&|egroup| self.names_of(egroup), workers)? || self.pool.retire_step()?;
+        let healed = self.pool.heal_step(&|egroup| self.names_of(egroup), effort)? || self.pool.retire_step()?;
         match stuck.filter(|_| !healed && !protected) {
             Some(error) => Err(error),
             None => Ok(healed || protected),
@@ -115,8 +113,12 @@ impl Engine {
     ///
     /// Errors: `Unavailable`, `Closed`.
     pub fn balance_step(&self) -> Result<bool> {
+        self.balance_step_with(Effort::small())
+    }
+
+    fn balance_step_with(&self, effort: Effort<'_>) -> Result<bool> {
         self.ensure_open()?;
-        self.pool.balance_step(&|egroup| self.names_of(egroup))
+        self.pool.balance_step(&|egroup| self.names_of(egroup), effort)
     }
 
     /// Adds a drive to the pool; see [`crate::placement::Pool::add_drive`]. Copies that are short come to it in the

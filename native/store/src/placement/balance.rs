@@ -5,19 +5,28 @@
 
 use super::Pool;
 use super::disk::Disk;
-use super::heal::{Healed, Standing, Thing};
+use super::copying::{Desk, Effort, Healed};
+use super::heal::{Standing, Thing};
 use super::heal_content::NamesOf;
 use crate::error::Result;
 use holdfast_format::EgroupId;
 use holdfast_format::egroup::{EgroupRecord, EgroupState};
 use holdfast_format::table::SlotAddress;
+use parking_lot::Mutex;
 use std::sync::atomic::Ordering;
 
 const BEGIN_PERCENT: u64 = 10;
 const END_PERCENT: u64 = 3;
-/// Records that one step looks at, and things that it moves.
+/// Records that one step looks at.
 const SCAN_RECORDS_MAX: usize = 4096;
-const MOVES_PER_STEP: usize = 4;
+
+/// A look through all egroups.
+#[derive(Default)]
+pub(super) struct Round {
+    at: EgroupId,
+    /// Something was moved in it.
+    moved: bool,
+}
 
 /// Fill of the drives that take part, in parts of a thousand of their slots.
 struct Fills {
@@ -48,8 +57,9 @@ impl Pool {
     }
 
     /// Moves a few copies from full drives to emptier ones; false when drives are filled evenly, or nothing can move.
-    pub fn balance_step(&self, names: NamesOf<'_>) -> Result<bool> {
+    pub fn balance_step(&self, names: NamesOf<'_>, effort: Effort<'_>) -> Result<bool> {
         self.check_writable()?;
+        let _one_at_a_time = self.healer.lock();
         let standings = self.standings();
         let fills = self.fills(&standings);
         let low = fills.of.iter().map(|(_, fill)| *fill).min().unwrap_or(0);
@@ -62,16 +72,22 @@ impl Pool {
             self.bytes_unbalanced.store(0, Ordering::Relaxed);
             return Ok(false);
         }
-        self.balancing.store(true, Ordering::Relaxed);
-        self.note_unbalanced(&fills);
-        let (moves, at_end) = self.movable(&fills)?;
-        let mut done = Vec::new();
-        for (id, record) in &moves {
-            done.extend(self.move_copy(*id, record, &fills, names)?);
+        if !begun {
+            *self.balance_round.lock() = Round::default();
         }
-        let some = !done.is_empty();
-        self.publish_healed(done)?;
-        if !some && at_end {
+        self.balancing.store(true, Ordering::Relaxed);
+        let lacking = self.note_unbalanced(&fills);
+        let (moves, at_end) = self.movable(&fills, effort.slots.min(lacking).max(1))?;
+        let queue = Mutex::new(moves.into_iter());
+        let take = || queue.lock().next();
+        // One that cannot be read or moved now is left where it is: the next round comes by again.
+        let make = |(id, record): (EgroupId, EgroupRecord), desk: &mut Desk<'_>| {
+            self.move_copy(id, &record, &fills, (names, desk)).ok().flatten()
+        };
+        let some = self.make_copies(effort, &take, &make)? > 0;
+        let mut round = self.balance_round.lock();
+        round.moved |= some;
+        if at_end && !std::mem::take(&mut round.moved) {
             // A whole round without a move: until the drives change there is nothing to gain.
             self.balancing.store(false, Ordering::Relaxed);
             return Ok(false);
@@ -79,22 +95,23 @@ impl Pool {
         Ok(true)
     }
 
-    fn note_unbalanced(&self, fills: &Fills) {
+    /// Slots that the emptier drives lack to the mean.
+    fn note_unbalanced(&self, fills: &Fills) -> usize {
         let lacking = |(drive, fill): &(u16, u64)| {
             let total = self.disks[*drive as usize].total_slots() as u64;
             fills.mean.saturating_sub(*fill) * total / 1000
         };
         let slots: u64 = fills.of.iter().map(lacking).sum();
         self.bytes_unbalanced.store(slots * self.slot_bytes as u64, Ordering::Relaxed);
+        slots as usize
     }
 
     /// The next egroups with a copy on a drive that is too full, and whether the look came to the end of all.
-    fn movable(&self, fills: &Fills) -> Result<(Vec<(EgroupId, EgroupRecord)>, bool)> {
-        let mut cursor = self.balance_cursor.lock();
+    fn movable(&self, fills: &Fills, count: usize) -> Result<(Vec<(EgroupId, EgroupRecord)>, bool)> {
+        let mut round = self.balance_round.lock();
         let (mut found, mut seen, mut next) = (Vec::new(), 0, None);
-        let began = *cursor;
-        self.scan_egroups(began, &mut |id, record| {
-            if seen == SCAN_RECORDS_MAX || found.len() == MOVES_PER_STEP {
+        self.scan_egroups(round.at, &mut |id, record| {
+            if seen == SCAN_RECORDS_MAX || found.len() == count {
                 next = Some(id);
                 return Ok(false);
             }
@@ -105,8 +122,8 @@ impl Pool {
             }
             Ok(true)
         })?;
-        *cursor = next.unwrap_or(EgroupId(0));
-        Ok((found, next.is_none() && began == EgroupId(0)))
+        round.at = next.unwrap_or(EgroupId(0));
+        Ok((found, next.is_none()))
     }
 
     /// Copies one thing's copy from its fullest drive to one that is emptier than the mean.
@@ -115,7 +132,7 @@ impl Pool {
         id: EgroupId,
         record: &EgroupRecord,
         fills: &Fills,
-        names: NamesOf<'_>,
+        (names, desk): (NamesOf<'_>, &mut Desk<'_>),
     ) -> Result<Option<Healed>> {
         let _hold = self.hold();
         let from = record.copies.iter().max_by_key(|copy| fills.of(copy.drive)).copied();
@@ -131,34 +148,18 @@ impl Pool {
         after.push(slot);
         let closer = self.shares_domain(&drives(&after), record.domain)
             && !self.shares_domain(&drives(&record.copies), record.domain);
-        let written = if closer { Ok(None) } else { self.write_copy_of(id, record, slot, names) };
-        match written {
-            Ok(Some(bytes)) => Ok(Some(Healed {
-                thing: Thing::Egroup(id),
-                before: record.copies.clone(),
-                after,
-                fresh: vec![slot],
-                bytes,
-            })),
-            other => {
-                self.give_back(&[slot]);
-                other.map(|_| None)
-            }
-        }
-    }
-
-    /// The egroup's right content, written into a slot; `None` when it is not right everywhere, or the drive failed.
-    fn write_copy_of(
-        &self,
-        id: EgroupId,
-        record: &EgroupRecord,
-        slot: SlotAddress,
-        names: NamesOf<'_>,
-    ) -> Result<Option<u64>> {
-        let content = self.egroup_content(id, record, names)?;
-        if !content.bad_pages.is_empty() {
+        if closer {
+            self.give_back(&[slot]);
             return Ok(None);
         }
-        Ok(self.write_content(&[slot], &content)?.then_some((content.bytes.len() + content.footer.len()) as u64))
+        let content = self.egroup_content(id, record, names, desk);
+        let Some(content) = content.ok().filter(|content| content.bad_pages.is_empty()) else {
+            // Not right everywhere: not to be moved.
+            self.give_back(&[slot]);
+            return Ok(None);
+        };
+        let written = self.write_fresh(&[slot], &content, desk)?;
+        let (before, fresh, bytes) = (record.copies.clone(), vec![slot], content.bytes());
+        Ok(written.then_some(Healed { thing: Thing::Egroup(id), before, after, fresh, bytes }))
     }
 }

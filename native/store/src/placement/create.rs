@@ -14,7 +14,7 @@ use holdfast_format::limits::{
     MANIFEST_AREA_BYTES_MAX, MANIFEST_AREA_BYTES_MIN, MANIFEST_COPIES_MAX, slot_bytes_for,
 };
 use holdfast_format::manifest::DriveEntry;
-use holdfast_format::{EgroupId, Uuid};
+use holdfast_format::Uuid;
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
@@ -87,10 +87,11 @@ pub(super) fn assemble(assembly: Assembly, mut options: PoolOptions) -> Arc<Pool
         late_seen: AtomicBool::new(false),
         events: Mutex::default(),
         relocated: RwLock::default(),
+        healer: Mutex::default(),
         healing: Mutex::default(),
         unprotected: AtomicBool::new(false),
         balancing: AtomicBool::new(false),
-        balance_cursor: Mutex::new(EgroupId(0)),
+        balance_round: Mutex::default(),
         bytes_unbalanced: AtomicU64::new(0),
         opened_ns,
         counters: Counters::default(),

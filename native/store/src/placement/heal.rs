@@ -10,18 +10,18 @@
 //!   by a drain ([`Pool::logs_degraded`]).
 
 use super::Pool;
+use super::copying::{Desk, Effort, Healed};
 use super::heal_content::{Content, NamesOf};
-use super::publish::Change;
 use super::records::POOL_OWNER;
-use super::report::count;
 use super::health::Health;
 use super::types::DriveCondition;
 use crate::error::Result;
 use holdfast_format::egroup::EgroupState;
-use holdfast_format::limits::{COPIES_MAX, HEAL_REPORTS_MAX, HEAL_SLOTS_PER_STEP, HEAL_THINGS_PER_STEP, MISSING_GRACE_S};
-use holdfast_format::manifest::{GroupRecord, Item, Segment};
+use holdfast_format::limits::{COPIES_MAX, HEAL_REPORTS_MAX, HEAL_STEP_NS, HEAL_THINGS_PER_STEP, MISSING_GRACE_S};
+use holdfast_format::manifest::{GroupRecord, Segment};
 use holdfast_format::table::{SlotAddress, TableDesc};
 use holdfast_format::{DomainLevel, EgroupId, GroupId, Protection, TableId};
+use parking_lot::Mutex;
 use std::collections::{BTreeSet, VecDeque};
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -105,15 +105,6 @@ pub struct HealProgress {
     pub bytes_unbalanced: u64,
     /// What cannot be healed, and why: at most `HEAL_REPORTS_MAX` sentences.
     pub stuck: Vec<String>,
-}
-
-/// One thing with its new copies written, not published yet.
-pub(super) struct Healed {
-    pub thing: Thing,
-    pub before: Vec<SlotAddress>,
-    pub after: Vec<SlotAddress>,
-    pub fresh: Vec<SlotAddress>,
-    pub bytes: u64,
 }
 
 impl Healing {
@@ -241,46 +232,49 @@ impl Pool {
         progress
     }
 
-    /// Copies a few things that lack copies, `workers` at a time; false when there is nothing (more) to do now. `names` is
-    /// asked only where copies differ and nothing beside them says which is right.
-    pub fn heal_step(&self, names: NamesOf<'_>, workers: usize) -> Result<bool> {
+    /// Copies some things that lack copies; false when there is nothing (more) to do now. `names` is asked only where copies
+    /// differ and nothing beside them says which is right. Others may look at the progress meanwhile.
+    pub fn heal_step(&self, names: NamesOf<'_>, effort: Effort<'_>) -> Result<bool> {
         self.check_writable()?;
-        let mut healing = self.healing.lock();
-        if healing.queue.is_empty() && !self.look(&mut healing)? {
-            return Ok(false);
-        }
-        let mut done: Vec<Healed> = Vec::new();
-        let mut slots = 0;
-        while slots < HEAL_SLOTS_PER_STEP * workers && done.len() < HEAL_THINGS_PER_STEP {
-            let round: Vec<Task> = (0..workers).map_while(|_| healing.queue.pop_front()).collect();
-            if round.is_empty() {
-                break;
-            }
-            round.iter().for_each(|task| healing.took(task));
-            let things: Vec<Thing> = round.iter().map(|task| task.thing).collect();
-            let jobs = things.iter().map(|thing| {
-                move || {
-                    let mut reports = Vec::new();
-                    let healed = self.heal_thing(*thing, names, &mut reports);
-                    (healed, reports)
-                }
-            });
-            let results = holdfast_device::threads::run_parallel("holdfast-copy", jobs.collect());
-            for (thing, (healed, reports)) in things.iter().zip(results) {
-                reports.into_iter().for_each(|what| healing.report(what));
-                match healed {
-                    Ok(Some(healed)) => {
-                        slots += healed.fresh.len();
-                        done.push(healed);
-                    }
-                    Ok(None) => {}
-                    Err(error) => healing.report(format!("{thing}: {error}")),
-                }
+        let _one_at_a_time = self.healer.lock();
+        {
+            let mut healing = self.healing.lock();
+            if healing.queue.is_empty() && !self.look(&mut healing)? {
+                return Ok(false);
             }
         }
-        healing.progressed |= !done.is_empty();
-        let bytes = self.publish_healed(done)?;
-        healing.progress.bytes_done += bytes;
+        let until_ns = self.clock.boottime_ns() + HEAL_STEP_NS;
+        let budget = Mutex::new((effort.slots, HEAL_THINGS_PER_STEP));
+        let take = || {
+            let mut budget = budget.lock();
+            let begun = budget.1 < HEAL_THINGS_PER_STEP;
+            if begun && self.clock.boottime_ns() >= until_ns || budget.0 == 0 || budget.1 == 0 {
+                return None;
+            }
+            let mut healing = self.healing.lock();
+            let task = healing.queue.pop_front()?;
+            healing.took(&task);
+            *budget = (budget.0 - (task.bytes > 0) as usize, budget.1 - 1);
+            Some(task)
+        };
+        let make = |task: Task, desk: &mut Desk<'_>| {
+            let mut reports = Vec::new();
+            let healed = self.heal_thing(task.thing, names, desk, &mut reports);
+            let mut healing = self.healing.lock();
+            reports.into_iter().for_each(|what| healing.report(what));
+            match healed {
+                Ok(healed) => {
+                    healing.progress.bytes_done += healed.as_ref().map_or(0, |healed| healed.bytes);
+                    healed
+                }
+                Err(error) => {
+                    healing.report(format!("{}: {error}", task.thing));
+                    None
+                }
+            }
+        };
+        let done = self.make_copies(effort, &take, &make)?;
+        self.healing.lock().progressed |= done > 0;
         Ok(true)
     }
 
@@ -364,6 +358,7 @@ impl Pool {
         &self,
         thing: Thing,
         names: NamesOf<'_>,
+        desk: &mut Desk<'_>,
         reports: &mut Vec<String>,
     ) -> Result<Option<Healed>> {
         let _hold = self.hold();
@@ -380,7 +375,7 @@ impl Pool {
                 if enough(&desc.copies, protection) {
                     return Ok(self.without_superfluous(thing, desc.copies, protection));
                 }
-                let content = self.table_content(&desc)?;
+                let content = self.table_content(&desc, desk)?;
                 (desc.copies, protection, content)
             }
             Thing::Egroup(id) => {
@@ -392,7 +387,7 @@ impl Pool {
                     let protection = record.protection();
                     return Ok(self.without_superfluous(thing, record.copies, protection));
                 }
-                let content = self.egroup_content(id, &record, names)?;
+                let content = self.egroup_content(id, &record, names, desk)?;
                 let protection = record.protection();
                 (record.copies, protection, content)
             }
@@ -407,7 +402,7 @@ impl Pool {
                 return Ok(None);
             }
         }
-        self.copy_to_fresh(thing, before, protection, &content)
+        self.copy_to_fresh((thing, before, protection), &content, desk)
     }
 
     /// Takes one copy out that shares a domain with another.
@@ -458,17 +453,16 @@ impl Pool {
         Some(Healed { thing, before, after, fresh: Vec::new(), bytes: 0 })
     }
 
-    fn table(&self, owner: GroupId, id: TableId) -> Option<TableDesc> {
+    pub(super) fn table(&self, owner: GroupId, id: TableId) -> Option<TableDesc> {
         self.image.read().tables.get(&owner)?.get(&id).cloned()
     }
 
     /// Writes as many new copies as are wanted; `None` when a drive failed on the way (the next look tries again).
     fn copy_to_fresh(
         &self,
-        thing: Thing,
-        before: Vec<SlotAddress>,
-        protection: Protection,
+        (thing, before, protection): (Thing, Vec<SlotAddress>, Protection),
         content: &Content,
+        desk: &mut Desk<'_>,
     ) -> Result<Option<Healed>> {
         let standings = self.standings();
         let mut after: Vec<SlotAddress> = before
@@ -504,84 +498,8 @@ impl Pool {
                 "no other drive has room for a new copy: delete something or add a drive",
             ));
         }
-        let written = self.write_content(&fresh, content);
-        if matches!(written, Ok(true)) {
-            let bytes = (content.bytes.len() + content.footer.len()) as u64 * fresh.len() as u64;
-            return Ok(Some(Healed { thing, before, after, fresh, bytes }));
-        }
-        self.give_back(&fresh);
-        written.map(|_| None)
-    }
-
-    /// Writes content into fresh slots, durably; false when a drive failed.
-    pub(super) fn write_content(&self, fresh: &[SlotAddress], content: &Content) -> Result<bool> {
-        let (bytes, footer) = ([content.bytes.as_slice()], [content.footer.as_slice()]);
-        let mut pieces: Vec<super::slots::Piece<'_>> = vec![(0, &bytes)];
-        if !content.footer.is_empty() {
-            pieces.push((self.slot_bytes - content.footer.len() as u32, &footer));
-        }
-        Ok(self.write_copies(fresh, &pieces)?.len() == fresh.len())
-    }
-
-    /// One edit for all: location changes only. What was changed or removed meanwhile stays as it is. Returns the
-    /// bytes of new copies.
-    pub(super) fn publish_healed(&self, done: Vec<Healed>) -> Result<u64> {
-        if done.is_empty() {
-            return Ok(0);
-        }
-        let mut journal = self.journal.lock();
-        let mut change = Change::new(self);
-        let (mut taken, mut bytes) = (Vec::new(), 0);
-        let mut tables = Vec::new();
-        for healed in &done {
-            if !change.relocate(healed, &mut tables)? {
-                continue;
-            }
-            let dropped = healed.before.iter().filter(|copy| !healed.after.contains(copy));
-            change.freed.extend(dropped);
-            taken.extend(&healed.fresh);
-            bytes += healed.bytes;
-        }
-        let result = self.commit(&mut journal, change, &|| {
-            let mut relocated = self.relocated.write();
-            if self.oldest_hold() == u64::MAX {
-                let image = self.image.read();
-                relocated.retain(|id, _| image.tables.values().any(|tables| tables.contains_key(id)));
-            }
-            relocated.extend(tables.iter().cloned());
-        });
-        for healed in &done {
-            let unused = healed.fresh.iter().copied().filter(|slot| result.is_err() || !taken.contains(slot));
-            self.give_back(&unused.collect::<Vec<_>>());
-        }
-        result?;
-        count(&self.counters.copies_healed, taken.len() as u64);
-        count(&self.counters.bytes_healed, bytes);
-        Ok(bytes)
-    }
-}
-
-impl Change<'_> {
-    /// Names the new copies; false when the thing is gone or lies elsewhere by now.
-    fn relocate(&mut self, healed: &Healed, tables: &mut Vec<(TableId, Vec<SlotAddress>)>) -> Result<bool> {
-        match healed.thing {
-            Thing::Table(owner, id) => {
-                let Some(mut desc) = self.pool.table(owner, id).filter(|desc| desc.copies == healed.before)
-                else {
-                    return Ok(false);
-                };
-                desc.copies = healed.after.clone();
-                tables.push((id, desc.copies.clone()));
-                self.items.push(Item::Table(desc));
-            }
-            Thing::Egroup(id) => {
-                let same = |record: &&mut holdfast_format::egroup::EgroupRecord| {
-                    record.state == EgroupState::Data && record.copies == healed.before
-                };
-                let Some(record) = self.egroup(id)?.filter(same) else { return Ok(false) };
-                record.copies = healed.after.clone();
-            }
-        }
-        Ok(true)
+        let written = self.write_fresh(&fresh, content, desk)?;
+        let bytes = content.bytes() * fresh.len() as u64;
+        Ok(written.then_some(Healed { thing, before, after, fresh, bytes }))
     }
 }

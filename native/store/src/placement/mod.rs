@@ -13,7 +13,7 @@
 //!
 //! Lock order: `cleaning` → `maintenance` → `journal` (the publish lock) → `unpublished` → `pins` → `holds` → `emptied` →
 //! `image`
-//! → a disk's slots → its slabs. `healing` and `looking`
+//! → a disk's slots → its slabs. `healer`, then `healing`, and `looking`
 //! come before all of them.
 
 mod balance;
@@ -21,6 +21,7 @@ mod check;
 mod capacity;
 mod clean;
 mod conform;
+mod copying;
 mod counting;
 mod create;
 mod domains;
@@ -53,6 +54,7 @@ pub use capacity::Capacity;
 pub use check::PageCounts;
 pub use clean::{Forecast, NoForecast, Outlook, PAST_CLASSES};
 pub use conform::stronger;
+pub use copying::{Effort, Pace, Unpaced};
 pub use heal::HealProgress;
 pub use health::{Health, Latency};
 pub use heal_content::{Named, NamesOf};
@@ -157,12 +159,14 @@ pub struct Pool {
     events: Mutex<report::Events>,
     /// Where tables lie that were given new copies since the pool was opened: trees name them as they were.
     relocated: RwLock<BTreeMap<TableId, Vec<SlotAddress>>>,
+    /// One step of healing at a time.
+    healer: Mutex<()>,
     healing: Mutex<heal::Healing>,
     /// A drain found something named that is protected less than its volume asks.
     unprotected: AtomicBool,
     /// Copies move between drives, until those are filled evenly.
     balancing: AtomicBool,
-    balance_cursor: Mutex<EgroupId>,
+    balance_round: Mutex<balance::Round>,
     bytes_unbalanced: AtomicU64,
     opened_ns: u64,
     counters: report::Counters,

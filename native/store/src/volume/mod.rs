@@ -28,6 +28,7 @@ mod policy;
 mod ranges;
 mod references;
 mod rename;
+mod requests;
 #[cfg(test)]
 mod tests;
 mod xattr;
@@ -61,6 +62,7 @@ pub struct Volume {
     durability: durability::Durability,
     /// Held by a rename that gives a directory another parent, so that two of them cannot make a loop.
     directory_moves: Mutex<()>,
+    requests: requests::Requests,
 }
 
 /// An engine error out of a file system's: only the log can fail here.
@@ -141,6 +143,7 @@ impl Volume {
             policy: policy::Policy::new(&record),
             durability,
             directory_moves: Mutex::new(()),
+            requests: requests::Requests::default(),
         });
         volume.start_quota().map_err(engine_error)?;
         volume.reap_all().map_err(engine_error)?;
@@ -159,54 +162,74 @@ impl Volume {
     pub fn branch(&self) -> BranchId {
         self.branch
     }
+
+    /// What was asked of it through [`FileSystem`] since it was opened.
+    pub fn requests(&self) -> u64 {
+        self.requests.count()
+    }
 }
 
-/// Converts and forwards; the meaning is in the files named by theme.
+/// Counts, converts and forwards; the meaning is in the files named by theme. What the kernel asks on its own behalf
+/// (`forget`), and `statfs`, are nobody's load.
 impl FileSystem for Volume {
     fn lookup(&self, dir: Ino, name: &[u8]) -> FsResult<Attr> {
+        self.requests.note();
         self.look_up(dir, name)
     }
     fn forget(&self, ino: Ino, count: u64) {
         self.give_back(ino, count);
     }
     fn getattr(&self, ino: Ino) -> FsResult<Attr> {
+        self.requests.note();
         Ok(attributes::attr(ino, &self.load(ino)?))
     }
     fn setattr(&self, caller: &Caller, ino: Ino, set: &SetAttr) -> FsResult<Attr> {
+        self.requests.note();
         self.set_attributes(caller, ino, set)
     }
     fn readlink(&self, ino: Ino) -> FsResult<Vec<u8>> {
+        self.requests.note();
         let record = self.load(ino)?;
         if mode::is_symlink(record.mode) { Ok(record.target) } else { Err(FsError::Invalid) }
     }
     fn create(&self, caller: &Caller, dir: Ino, name: &[u8], mode: u32) -> FsResult<Attr> {
+        self.requests.note();
         self.make(caller, dir, name, names::Make::file(mode))
     }
     fn mknod(&self, caller: &Caller, dir: Ino, name: &[u8], mode: u32, rdev: u32) -> FsResult<Attr> {
+        self.requests.note();
         self.make(caller, dir, name, names::Make::node(mode, rdev)?)
     }
     fn mkdir(&self, caller: &Caller, dir: Ino, name: &[u8], mode: u32) -> FsResult<Attr> {
+        self.requests.note();
         self.make(caller, dir, name, names::Make::directory(mode))
     }
     fn symlink(&self, caller: &Caller, dir: Ino, name: &[u8], target: &[u8]) -> FsResult<Attr> {
+        self.requests.note();
         self.make(caller, dir, name, names::Make::symlink(target)?)
     }
     fn link(&self, caller: &Caller, ino: Ino, dir: Ino, name: &[u8]) -> FsResult<Attr> {
+        self.requests.note();
         self.add_link(caller, ino, dir, name)
     }
     fn tmpfile(&self, caller: &Caller, dir: Ino, mode: u32) -> FsResult<Attr> {
+        self.requests.note();
         self.make_nameless(caller, dir, mode)
     }
     fn unlink(&self, caller: &Caller, dir: Ino, name: &[u8]) -> FsResult<()> {
+        self.requests.note();
         self.remove_name(caller, dir, name, OpKind::Unlink)
     }
     fn rmdir(&self, caller: &Caller, dir: Ino, name: &[u8]) -> FsResult<()> {
+        self.requests.note();
         self.remove_name(caller, dir, name, OpKind::Rmdir)
     }
     fn rename(&self, caller: &Caller, from: (Ino, &[u8]), to: (Ino, &[u8]), flags: u32) -> FsResult<()> {
+        self.requests.note();
         self.move_name(caller, from, to, flags)
     }
     fn read(&self, caller: &Caller, ino: Ino, offset: u64, into: &mut [u8]) -> FsResult<usize> {
+        self.requests.note();
         self.read_file(caller, ino, offset, into)
     }
     fn write(
@@ -217,9 +240,11 @@ impl FileSystem for Volume {
         data: &[u8],
         flags: WriteFlags,
     ) -> FsResult<()> {
+        self.requests.note();
         self.write_file(caller, ino, offset, data, flags)
     }
     fn fallocate(&self, caller: &Caller, ino: Ino, offset: u64, length: u64, mode: u32) -> FsResult<()> {
+        self.requests.note();
         self.allocate(caller, ino, (offset, length), mode)
     }
     fn copy_file_range(
@@ -229,12 +254,15 @@ impl FileSystem for Volume {
         to: (Ino, u64),
         length: u64,
     ) -> FsResult<u64> {
+        self.requests.note();
         self.copy_range(caller, from, to, length)
     }
     fn lseek(&self, ino: Ino, offset: u64, whence: Whence) -> FsResult<u64> {
+        self.requests.note();
         self.seek(ino, offset, whence)
     }
     fn fsync(&self, caller: &Caller, ino: Ino, done: FlushDone) {
+        self.requests.note();
         self.sync(caller, ino, done);
     }
     fn readdir(
@@ -245,9 +273,11 @@ impl FileSystem for Volume {
         plus: bool,
         visit: &mut dyn FnMut(&DirEntry<'_>) -> bool,
     ) -> FsResult<()> {
+        self.requests.note();
         self.list(caller, dir, cookie, plus, visit)
     }
     fn getxattr(&self, ino: Ino, name: &[u8]) -> FsResult<Vec<u8>> {
+        self.requests.note();
         self.get_xattr(ino, name)
     }
     fn setxattr(
@@ -259,12 +289,15 @@ impl FileSystem for Volume {
         flags: u32,
         kill_sgid: bool,
     ) -> FsResult<()> {
+        self.requests.note();
         self.set_xattr(caller, ino, (name, value), flags, kill_sgid)
     }
     fn listxattr(&self, ino: Ino) -> FsResult<Vec<u8>> {
+        self.requests.note();
         self.list_xattrs(ino)
     }
     fn removexattr(&self, caller: &Caller, ino: Ino, name: &[u8]) -> FsResult<()> {
+        self.requests.note();
         self.remove_xattr(caller, ino, name)
     }
     fn statfs(&self) -> FsResult<StatFs> {

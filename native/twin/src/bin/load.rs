@@ -15,12 +15,13 @@ holdfast-load WORK --dir DIR [options]
   random-read             random 4 KiB reads, cold, no block twice, for --seconds at most
   cached-read             the same of a file that was just read whole; only its own pages are dropped before
   sequential-read         reads of 1 MiB in order, cold, for --seconds at most
+  mix                     random 4 KiB reads, cold, and overwrites of other blocks by turns, for --seconds at most
   create-fsync            new files of 4 KiB, fsync each, for --seconds
   files                   --files files a job: create with 4 KiB, readdir, stat, open+read+close, rename, unlink
   --jobs N (1)  --seconds S (2)  --mib N (128)  --files N (2000)  --seed N (1)  --drop-caches (as root)
   --block-kib N     another size of reads and writes
   --rate N          N ops a second, all jobs together; latency counts from when an op was due
-  --reuse           keep the big files in DIR/load-files, use those that are there; not for cold reads
+  --reuse           keep the big files in DIR/load-files, use those that are there; not for random-read, sequential-read
   --ballast-mib N (128)  written and removed before cold reads, to sink what was just written";
 
 fn main() {

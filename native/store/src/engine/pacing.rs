@@ -1,0 +1,113 @@
+//! How work in the background makes room for users: at full speed while nobody asks anything of a volume, else a limited
+//! number of bytes a second, in small pieces that are spread evenly.
+//!
+//! A piece is small so that no request of a user waits long behind it, and pieces do not come in bursts, so that few
+//! requests meet one.
+
+use super::Engine;
+use crate::placement::Pace;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// After a request of a user it stays busy for so long: longer than a user who is at work takes between two.
+const CALM_NS: u64 = 200_000_000;
+/// Read or written by one call while it is busy.
+const PIECE_BYTES: usize = 128 << 10;
+const SECOND_NS: u128 = 1_000_000_000;
+/// No wait is longer: what was booked ahead of it is let go.
+const WAIT_NS_MAX: u64 = 1_000_000_000;
+
+/// What was seen of the users, and what is booked.
+#[derive(Default)]
+pub(super) struct Pacing {
+    /// Their requests so far.
+    requests: AtomicU64,
+    /// Boot time of the newest look that found more of them.
+    changed_ns: AtomicU64,
+    /// When the next piece may begin.
+    next_ns: AtomicU64,
+}
+
+impl Pacing {
+    /// Books a piece of so many bytes; nanoseconds until it may begin.
+    fn book(&self, now_ns: u64, bytes: usize, bytes_per_s: u64) -> u64 {
+        let cost_ns = (bytes as u128 * SECOND_NS / bytes_per_s.max(1) as u128) as u64;
+        let mut start_ns = now_ns;
+        let booked = self.next_ns.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |next_ns| {
+            start_ns = next_ns.clamp(now_ns, now_ns + WAIT_NS_MAX);
+            Some(start_ns + cost_ns)
+        });
+        debug_assert!(booked.is_ok());
+        start_ns - now_ns
+    }
+}
+
+/// The pace of one kind of work.
+pub(super) struct Paced<'a> {
+    pub engine: &'a Engine,
+    /// While somebody works.
+    pub bytes_per_s: u64,
+}
+
+impl Pace for Paced<'_> {
+    fn is_calm(&self) -> bool {
+        !self.engine.is_busy()
+    }
+
+    fn admit(&self, bytes: usize) -> usize {
+        let engine = self.engine;
+        if self.is_calm() {
+            return bytes;
+        }
+        let piece = bytes.min(PIECE_BYTES);
+        let wait_ns = engine.pacing.book(engine.clock.boottime_ns(), piece, self.bytes_per_s);
+        if wait_ns > 0 && !engine.closed.load(Ordering::Acquire) {
+            engine.healer.await_ring(Duration::from_nanos(wait_ns));
+        }
+        piece
+    }
+}
+
+impl Engine {
+    /// Grows with everything that is asked of the volumes that are mounted.
+    fn requests(&self) -> u64 {
+        let volumes = self.volumes.lock();
+        volumes.values().filter_map(|entry| entry.mounted.upgrade()).map(|volume| volume.requests()).sum()
+    }
+
+    /// Whether users have asked for something lately. Only those who look again and again find out.
+    pub(super) fn is_busy(&self) -> bool {
+        let (requests, now_ns) = (self.requests(), self.clock.boottime_ns());
+        let pacing = &self.pacing;
+        if pacing.requests.swap(requests, Ordering::AcqRel) != requests {
+            pacing.changed_ns.store(now_ns, Ordering::Release);
+        }
+        let changed_ns = pacing.changed_ns.load(Ordering::Acquire);
+        changed_ns != 0 && now_ns.saturating_sub(changed_ns) < CALM_NS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_spread_evenly_and_nothing_is_saved_up() {
+        let pacing = Pacing::default();
+        let piece = 1 << 20;
+        // Ten a second.
+        let rate = 10 << 20;
+        assert_eq!(pacing.book(5_000_000_000, piece, rate), 0);
+        assert_eq!(pacing.book(5_000_000_000, piece, rate), 100_000_000);
+        assert_eq!(pacing.book(5_100_000_000, piece, rate), 100_000_000);
+        // After a rest it begins anew: no burst makes up for it.
+        assert_eq!(pacing.book(60_000_000_000, piece, rate), 0);
+        assert_eq!(pacing.book(60_000_000_000, piece, rate), 100_000_000);
+    }
+
+    #[test]
+    fn no_wait_is_long_however_low_the_rate() {
+        let pacing = Pacing::default();
+        (0..100).for_each(|_| assert!(pacing.book(1, 128 << 10, 1) <= WAIT_NS_MAX));
+    }
+}
