@@ -13,6 +13,9 @@
 //! `place` of the frame's own RF names the pages behind the header; that of another RF names pages in a segment of that
 //! RF's series. Ops consume the pages of their `payload_rf` in order. `durable_lsn` is the highest LSN that was
 //! durable when the frame was built: the floor that recovery may not go below.
+//!
+//! In a segment of another RF the pages have a head of their own: the same header with the magic "HPAY", chained to nothing, and
+//! only the ops whose pages follow. It says what the pages are once the frame is gone; recovery does not know it.
 
 use crate::checksum::{checksum, checksum_bound};
 use crate::ids::{EgroupId, GroupId, Lsn, Row};
@@ -20,6 +23,7 @@ use crate::limits::{BLOCK_BYTES, EGROUP_PAGES_MAX, SLOT_BYTES_MAX};
 use crate::wire::{DecodeError, Put, Take};
 
 pub const FRAME_MAGIC: u32 = u32::from_le_bytes(*b"HFRM");
+pub const PAYLOAD_MAGIC: u32 = u32::from_le_bytes(*b"HPAY");
 pub const FRAME_VERSION: u16 = 1;
 pub const FRAME_HEADER_BYTES: usize = 160;
 
@@ -33,6 +37,8 @@ pub struct FramePlace {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FrameHeader {
+    /// The head of payload beside its frame.
+    pub payload_only: bool,
     pub op_count: u16,
     pub group: GroupId,
     pub row: Row,
@@ -69,7 +75,7 @@ impl FrameHeader {
 
     fn encode_fields(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(FRAME_HEADER_BYTES);
-        out.put_u32(FRAME_MAGIC);
+        out.put_u32(if self.payload_only { PAYLOAD_MAGIC } else { FRAME_MAGIC });
         out.put_u16(FRAME_VERSION);
         out.put_u16(self.op_count);
         out.put_u32(self.group.0);
@@ -109,13 +115,23 @@ impl FrameHeader {
         out.resize(self.head_bytes(), 0);
     }
 
-    /// Decodes and verifies a header at the front of `bytes`. The ops are verified by [`FrameHeader::ops`].
+    /// Decodes and verifies a frame's header at the front of `bytes`. The ops are verified by [`FrameHeader::ops`].
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        Self::decode_any(bytes).and_then(|header| match header.payload_only {
+            false => Ok(header),
+            true => Err(DecodeError::Invalid("frame magic")),
+        })
+    }
+
+    /// As [`FrameHeader::decode`], or the head of payload beside its frame.
+    pub fn decode_any(bytes: &[u8]) -> Result<Self, DecodeError> {
         let head = bytes.get(..FRAME_HEADER_BYTES).ok_or(DecodeError::Truncated)?;
         let mut take = Take::new(head);
-        if take.u32()? != FRAME_MAGIC {
-            return Err(DecodeError::Invalid("frame magic"));
-        }
+        let payload_only = match take.u32()? {
+            FRAME_MAGIC => false,
+            PAYLOAD_MAGIC => true,
+            _ => return Err(DecodeError::Invalid("frame magic")),
+        };
         let version = take.u16()?;
         if version != FRAME_VERSION {
             return Err(DecodeError::Unsupported(version as u64));
@@ -156,6 +172,7 @@ impl FrameHeader {
             return Err(DecodeError::Invalid("frame header"));
         }
         Ok(Self {
+            payload_only,
             op_count,
             group,
             row,
@@ -191,6 +208,7 @@ mod tests {
 
     fn example() -> FrameHeader {
         FrameHeader {
+            payload_only: false,
             op_count: 1,
             group: GroupId(7),
             row: Row(2),
@@ -228,5 +246,14 @@ mod tests {
             let noticed = FrameHeader::decode(&bad).and_then(|head| head.ops(&bad).map(|_| ())).is_err();
             assert!(noticed, "byte {at}");
         }
+    }
+
+    #[test]
+    fn the_head_of_payload_is_no_frame() {
+        let mut header = FrameHeader { payload_only: true, ..example() };
+        let mut bytes = Vec::new();
+        header.seal(b"hello", &mut bytes);
+        assert_eq!(FrameHeader::decode(&bytes), Err(DecodeError::Invalid("frame magic")));
+        assert_eq!(FrameHeader::decode_any(&bytes), Ok(header));
     }
 }

@@ -111,6 +111,7 @@ fn batch_encode() -> Part {
     let mut ops = Vec::new();
     (1..=u64::from(FRAME_OPS)).for_each(|lsn| write_op(lsn, &payload, &mut ops));
     let mut header = FrameHeader {
+        payload_only: false,
         op_count: FRAME_OPS,
         group: GroupId(1),
         row: Row(1),

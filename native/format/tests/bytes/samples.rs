@@ -277,8 +277,17 @@ fn seal_op(bytes: &mut [u8]) {
 }
 
 fn frame() -> Vec<u8> {
+    frame_or_head(false)
+}
+
+fn payload_head() -> Vec<u8> {
+    frame_or_head(true)
+}
+
+fn frame_or_head(payload_only: bool) -> Vec<u8> {
     let op = op();
     let mut header = FrameHeader {
+        payload_only,
         op_count: 1,
         group: GroupId(7),
         row: Row(2),
@@ -295,7 +304,7 @@ fn frame() -> Vec<u8> {
             FramePlace::default(),
         ],
         ops_checksum: 0,
-        previous_chain: 0x1122_3344_5566_7788,
+        previous_chain: if payload_only { 0 } else { 0x1122_3344_5566_7788 },
         chain: 0,
     };
     let mut out = Vec::new();
@@ -304,7 +313,7 @@ fn frame() -> Vec<u8> {
 }
 
 fn again_frame(bytes: &[u8]) -> Option<Vec<u8>> {
-    let mut header = FrameHeader::decode(bytes).told()?;
+    let mut header = FrameHeader::decode_any(bytes).told()?;
     let ops = header.ops(bytes).told()?.to_vec();
     assert!(header.pages() * BLOCK_BYTES >= header.head_bytes());
     assert!(header.end_lsn() >= header.first_lsn);
@@ -342,6 +351,7 @@ fn log() -> Vec<Sample> {
         sample("effects", effects().as_bytes().to_vec(), |bytes| again_effects(BranchId(1), Lsn(41), bytes)),
         sealed("op", op, again_op, op_bytes, seal_op),
         sealed("frame", frame, again_frame, frame_covered, seal_frame),
+        sealed("payload-head", payload_head(), again_frame, frame_covered, seal_frame),
         sealed(
             "ring-header",
             ring.encode(),

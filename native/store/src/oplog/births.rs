@@ -30,13 +30,13 @@ pub fn segment_births(egroup: EgroupId, incarnation: u64, bytes: &[u8]) -> Vec<P
     births
 }
 
-/// Calls `visit` for every frame of a segment whose header and ops verify: first page, header, ops.
+/// Calls `visit` for every frame, and every head of payload, of a segment whose header and ops verify: first page, header, ops.
 pub fn each_frame(incarnation: u64, bytes: &[u8], visit: &mut dyn FnMut(usize, &FrameHeader, &[u8])) {
     let mut page = 0;
     let pages = bytes.len() / BLOCK_BYTES;
     while page < pages {
         let at = &bytes[page * BLOCK_BYTES..];
-        let header = FrameHeader::decode(at).ok().filter(|header| header.incarnation == incarnation || mutant!(NameWithoutStamp));
+        let header = FrameHeader::decode_any(at).ok().filter(|header| header.incarnation == incarnation || mutant!(NameWithoutStamp));
         let Some((header, ops)) = header.and_then(|header| header.ops(at).ok().map(|ops| (header.clone(), ops))) else {
             page += 1;
             continue;

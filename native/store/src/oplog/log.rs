@@ -6,6 +6,7 @@
 //! - The lock order is refilling, writer, flights; waiters and reservation come last.
 
 mod ahead;
+mod flight;
 mod frames;
 mod reservation;
 mod schedule;
@@ -17,7 +18,7 @@ use crate::ledger::Durable;
 use crate::oplog::place::Place;
 use crate::oplog::ring::Ring;
 use crate::placement::{Draw, Edit, Pool, Segment};
-use frames::{Flights, Writer, head_pages};
+use flight::{Flights, Writer, head_pages};
 use holdfast_device::SharedMemory;
 use holdfast_format::limits::BLOCK_BYTES;
 use holdfast_format::op::OP_HEADER_BYTES;
@@ -236,7 +237,7 @@ impl Log {
     pub fn leave_classes(&self, used: &[u8]) -> Result<()> {
         let mut writer = self.writer.lock();
         let header_rf = self.header_rf();
-        frames::follow_header_rf(&mut writer, header_rf);
+        flight::follow_header_rf(&mut writer, header_rf);
         let mut unused = Vec::new();
         for class in (0..3usize).filter(|class| !used.contains(&(*class as u8 + 1)) && *class as u8 + 1 != header_rf) {
             if let Some(open) = writer.open[class].take() {
@@ -264,7 +265,7 @@ impl Log {
         let mut writer = self.writer.lock();
         let mut ended = false;
         for class in 0..3 {
-            let ends = |open: &mut frames::Open| open.next_page > 0 && segments.contains(&open.used.egroup);
+            let ends = |open: &mut flight::Open| open.next_page > 0 && segments.contains(&open.used.egroup);
             if let Some(open) = writer.open[class].take_if(ends) {
                 writer.done.push(open.used);
                 ended = true;

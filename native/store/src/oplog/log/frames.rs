@@ -8,137 +8,20 @@
 //!   before the break, and nobody was told otherwise;
 //! - after a frame has failed, none that follows counts any more.
 
+use super::flight::{
+    Batch, FLIGHTS_MAX, Flight, FlightWrite, Flying, Open, Part, Writer, advance, batch_heads, clear_ops, follow_header_rf, head_pages,
+    new_places, payload_head,
+};
 use super::{Log, Moved, UsedSegment};
 use crate::error::{Error, Kind, Result};
-use crate::oplog::place::Place;
-use crate::placement::{Draw, Segment};
+use crate::placement::Draw;
 use holdfast_device::SharedMemory;
-use holdfast_format::frame::{FRAME_HEADER_BYTES, FrameHeader, FramePlace};
+use holdfast_format::frame::{FrameHeader, FramePlace};
 use holdfast_format::limits::{BLOCK_BYTES, FRAME_OPS_MAX};
 use holdfast_format::op::Op;
 use holdfast_format::wire::Take;
-use holdfast_format::{EgroupId, Lsn};
-use std::collections::VecDeque;
+use holdfast_format::Lsn;
 use std::sync::atomic::Ordering;
-
-/// Frames in flight: more would only make each smaller.
-pub(super) const FLIGHTS_MAX: usize = 2;
-
-/// An open segment of one RF class.
-pub(super) struct Open {
-    pub segment: Segment,
-    pub next_page: u32,
-    pub used: UsedSegment,
-}
-
-pub(super) struct Writer {
-    pub open: [Option<Open>; 3],
-    /// Copies of the newest frame's header.
-    header_rf: u8,
-    /// Written segments in log order, without the open ones.
-    pub done: Vec<UsedSegment>,
-    pub chain: u64,
-    /// `durable_lsn` that the newest frame carries.
-    pub carried: Lsn,
-    /// Of the pool, when the segments were looked at for lost drives.
-    pub membership: u64,
-    /// Of the first op in the ring that no frame was begun for.
-    position: u64,
-    /// Number of the next frame.
-    next: u64,
-    /// Segment of the newest frame.
-    framed: EgroupId,
-    frame: Vec<u8>,
-    ops: Vec<u8>,
-}
-
-impl Writer {
-    pub fn new(header_rf: u8, done: Vec<UsedSegment>, tip: (Lsn, u64), membership: u64, position: u64) -> Self {
-        let (carried, chain) = tip;
-        let open = [None, None, None];
-        let (frame, ops) = (Vec::new(), Vec::new());
-        let framed = done.iter().filter(|used| used.has_frames).map(|used| used.egroup).max().unwrap_or_default();
-        Self { open, header_rf, done, chain, carried, membership, position, next: 0, framed, frame, ops }
-    }
-}
-
-/// A frame in flight, as the log remembers it.
-pub(super) struct Flying {
-    number: u64,
-    landed: bool,
-    last: Lsn,
-    /// What the ring may forget.
-    position: u64,
-    page_tail: u64,
-    places: Vec<(Lsn, Place)>,
-}
-
-/// Oldest first.
-pub(super) type Flights = VecDeque<Flying>;
-
-/// What is to be written for a frame.
-pub(super) struct Flight {
-    number: u64,
-    head: SharedMemory,
-    head_bytes: usize,
-    /// Where each RF class of payload goes; that of the frame itself stands in `frame_at`.
-    payload_at: [Option<(Segment, u32)>; 3],
-    frame_at: (Segment, u32),
-    batch: Batch,
-}
-
-/// One durable write of a frame in flight.
-#[derive(Clone, Copy)]
-pub(super) enum FlightWrite<'a> {
-    /// Payload of another RF class, from this page of its segment on.
-    Payload { class: usize, segment: &'a Segment, page: u32 },
-    /// The frame, with the payload of its own class.
-    Frame,
-}
-
-impl Flight {
-    pub fn number(&self) -> u64 {
-        self.number
-    }
-
-    /// In order; each is durable before the next one begins.
-    pub fn writes(&self) -> Vec<FlightWrite<'_>> {
-        let others = self.payload_at.iter().enumerate().filter_map(|(class, place)| {
-            place.as_ref().map(|(segment, page)| FlightWrite::Payload { class, segment, page: *page })
-        });
-        others.chain([FlightWrite::Frame]).collect()
-    }
-}
-
-/// What the flusher gathers from the ring for one frame.
-#[derive(Default)]
-struct Batch {
-    /// Copies of the frame's header. May be raised meanwhile, for later frames.
-    header_rf: u8,
-    first_lsn: Lsn,
-    count: usize,
-    position: u64,
-    page_tail: u64,
-    pages: [u32; 3],
-    /// (lsn, rf, page position, pages)
-    payloads: Vec<(Lsn, u8, u64, u32)>,
-}
-
-pub(super) fn head_pages(ops_bytes: usize) -> u32 {
-    (FRAME_HEADER_BYTES + ops_bytes).div_ceil(BLOCK_BYTES) as u32
-}
-
-/// The headers' RF was raised: every segment that was begun is ended. So a segment holds frames from its first page on,
-/// each with its payload, or payload only; recovery and the drain rely on it.
-pub(super) fn follow_header_rf(writer: &mut Writer, header_rf: u8) {
-    if writer.header_rf == header_rf {
-        return;
-    }
-    writer.header_rf = header_rf;
-    for open in &mut writer.open {
-        writer.done.extend(open.take_if(|open| open.next_page > 0).map(|ended| ended.used));
-    }
-}
 
 impl Log {
     /// Writes everything that is in the ring now; returns when it is durable. `moved` learns the new places before the ring
@@ -192,7 +75,7 @@ impl Log {
                 return Ok(());
             }
             let first_lsn = Lsn(self.durable().0 + 1);
-            writer.ops.clear();
+            clear_ops(&mut writer);
             let batch = Batch { header_rf, first_lsn, position: tail, ..Batch::default() };
             self.begin(&mut writer, batch).inspect_err(|error| self.fail(error.clone()))?
         };
@@ -230,7 +113,8 @@ impl Log {
     /// Steps 2 to 4.
     pub(super) fn fly(&self, flight: Flight, moved: Moved<'_>) -> Result<()> {
         let written = self.write(&flight);
-        self.heads.lock().push(flight.head);
+        let parts = flight.beside.into_iter().flatten().chain([flight.frame]);
+        self.heads.lock().extend(parts.map(|part| part.head));
         written.inspect_err(|error| self.fail(error.clone()))?;
         self.land(flight.number, moved);
         Ok(())
@@ -242,25 +126,23 @@ impl Log {
 
     /// Step 2 or 3.
     pub(super) fn write_part(&self, flight: &Flight, write: FlightWrite) -> Result<()> {
-        let batch = &flight.batch;
-        let (class, head, (segment, page)) = match write {
-            FlightWrite::Payload { class, segment, page } => (class, None, (segment, page)),
-            FlightWrite::Frame => {
-                let head = flight.head.read(0, flight.head_bytes);
-                (batch.header_rf as usize - 1, Some(head), (&flight.frame_at.0, flight.frame_at.1))
-            }
+        let own = flight.batch.header_rf as usize - 1;
+        let (class, part) = match write {
+            FlightWrite::Payload { class } => (class, flight.beside[class].as_ref()),
+            FlightWrite::Frame => (own, Some(&flight.frame)),
         };
-        let mut slices: Vec<&[u8]> = head.into_iter().collect();
-        slices.extend(self.payload_slices(batch, class as u8 + 1));
+        let Some(Part { segment, page, head, head_bytes }) = part else { return Ok(()) };
+        let mut slices = vec![head.read(0, *head_bytes)];
+        slices.extend(self.payload_slices(&flight.batch, class as u8 + 1));
         let offset = page * BLOCK_BYTES as u32;
-        let copies = match head {
-            Some(_) => self.pool.write_segment(segment, offset, &slices)?,
-            None => self.pool.write_payload(segment, offset, &slices)?,
+        let copies = match write {
+            FlightWrite::Frame => self.pool.write_segment(segment, offset, &slices)?,
+            FlightWrite::Payload { .. } => self.pool.write_payload(segment, offset, &slices)?,
         };
         let pages: usize = slices.iter().map(|slice| slice.len() / BLOCK_BYTES).sum();
         self.secure(segment, page + pages as u32, copies)?;
         self.count_bytes(&slices);
-        if head.is_some() {
+        if matches!(write, FlightWrite::Frame) {
             self.flushes.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
@@ -314,7 +196,7 @@ impl Log {
         let header_rf = self.header_rf();
         follow_header_rf(writer, header_rf);
         let mut batch = Batch { header_rf, position: writer.position, ..Batch::default() };
-        writer.ops.clear();
+        clear_ops(writer);
         while batch.position < end && batch.count < FRAME_OPS_MAX {
             let record = self.ring.record(batch.position)?;
             let op = Op::take(&mut Take::new(record.op)).map_err(|error| Error::decode("an op in the ring", error))?;
@@ -322,10 +204,10 @@ impl Log {
             let rf = if pages == 0 { header_rf } else { op.header.payload_rf };
             let mut wanted = batch.pages;
             wanted[rf as usize - 1] += pages;
-            let head = head_pages(writer.ops.len() + record.op.len());
-            let header_need = head + wanted[header_rf as usize - 1];
-            let header_fits = self.room(writer, header_rf) >= header_need;
-            let payload_fits = rf == header_rf || self.room(writer, rf) >= wanted[rf as usize - 1];
+            let need = |ops: &[u8], rf: u8| head_pages(ops.len() + record.op.len()) + wanted[rf as usize - 1];
+            let header_fits = self.room(writer, header_rf) >= need(&writer.ops, header_rf);
+            let beside = &writer.ops_beside[rf as usize - 1];
+            let payload_fits = rf == header_rf || self.room(writer, rf) >= need(beside, rf);
             if !(header_fits && payload_fits) {
                 if batch.count > 0 {
                     break;
@@ -346,6 +228,10 @@ impl Log {
                 batch.page_tail = record.page_position + (pages as usize * BLOCK_BYTES) as u64;
             }
             writer.ops.extend_from_slice(record.op);
+            if rf != header_rf {
+                writer.ops_beside[rf as usize - 1].extend_from_slice(record.op);
+                batch.beside[rf as usize - 1] += 1;
+            }
             batch.pages = wanted;
             batch.count += 1;
             batch.position = record.next;
@@ -395,25 +281,20 @@ impl Log {
         if writer.open[header_class].is_none() {
             self.open_next(writer, batch.header_rf)?;
         }
-        let head = head_pages(writer.ops.len());
+        let heads = batch_heads(writer, &batch);
         let mut places = [FramePlace::default(); 3];
-        let mut payload_at = [const { None }; 3];
         for class in 0..3 {
             let Some(open) = writer.open[class].as_ref().filter(|_| batch.pages[class] > 0) else { continue };
-            let first = open.next_page + if class == header_class { head } else { 0 };
-            let (egroup, pages) = (open.segment.egroup, batch.pages[class] as u16);
-            places[class] = FramePlace { egroup, first_page: first as u16, pages };
-            if class != header_class {
-                payload_at[class] = Some((open.segment.clone(), open.next_page));
-            }
+            let first_page = (open.next_page + heads[class]) as u16;
+            places[class] = FramePlace { egroup: open.segment.egroup, first_page, pages: batch.pages[class] as u16 };
         }
         let Some(open) = &writer.open[header_class] else {
             return Err(Error::new(Kind::Internal, "no open log segment"));
         };
-        self.make_ready(&open.segment, open.next_page, open.next_page + head + batch.pages[header_class]);
-        let frame_at = (open.segment.clone(), open.next_page);
+        self.make_ready(&open.segment, open.next_page, open.next_page + heads[header_class] + batch.pages[header_class]);
         let durable = self.durable();
-        let mut header = FrameHeader {
+        let header = FrameHeader {
+            payload_only: false,
             op_count: batch.count as u16,
             group: self.group,
             row: self.row,
@@ -421,7 +302,7 @@ impl Log {
             membership: self.pool.membership(),
             first_lsn: batch.first_lsn,
             durable_lsn: durable,
-            ops_bytes: writer.ops.len() as u32,
+            ops_bytes: 0,
             header_rf: batch.header_rf,
             wall_sec: self.wall_sec.load(Ordering::Relaxed),
             places,
@@ -429,15 +310,17 @@ impl Log {
             previous_chain: writer.chain,
             chain: 0,
         };
-        header.seal(&writer.ops, &mut writer.frame);
-        let unused = self.heads.lock().pop();
-        let memory = unused.unwrap_or_else(|| SharedMemory::heap(self.slot_pages as usize * BLOCK_BYTES));
-        memory.write(0, &writer.frame);
+        let beside = std::array::from_fn(|class| {
+            let open = writer.open[class].as_ref().filter(|_| batch.beside[class] > 0)?;
+            let head = payload_head(&header, class, batch.beside[class], open.segment.incarnation);
+            Some(self.part(open, head, &writer.ops_beside[class]).0)
+        });
         let last = Lsn(header.end_lsn().0 - 1);
-        let before = std::mem::replace(&mut writer.chain, header.chain);
+        let (frame, chain) = self.part(open, header, &writer.ops);
+        let before = std::mem::replace(&mut writer.chain, chain);
         writer.carried = durable;
-        advance(writer, (header_class, head), &batch, (before, last));
-        self.note_frame(head + batch.pages[header_class]);
+        advance(writer, heads, &batch, (before, last));
+        self.note_frame(heads[header_class] + batch.pages[header_class]);
         let number = writer.next;
         writer.next += 1;
         writer.position = batch.position;
@@ -447,7 +330,19 @@ impl Log {
         self.placed.fetch_max(last.0, Ordering::AcqRel);
         self.placed_pages.fetch_max(batch.page_tail, Ordering::AcqRel);
         self.settle(writer);
-        Ok(Flight { number, head: memory, head_bytes: writer.frame.len(), payload_at, frame_at, batch })
+        Ok(Flight { number, frame, beside, batch })
+    }
+
+    /// Header and ops for the next pages of an open segment, and their chain.
+    fn part(&self, open: &Open, mut header: FrameHeader, ops: &[u8]) -> (Part, u64) {
+        let unused = self.heads.lock().pop();
+        let head = unused.unwrap_or_else(|| SharedMemory::heap(self.slot_pages as usize * BLOCK_BYTES));
+        let mut bytes = Vec::with_capacity(head_pages(ops.len()) as usize * BLOCK_BYTES);
+        header.ops_bytes = ops.len() as u32;
+        header.seal(ops, &mut bytes);
+        head.write(0, &bytes);
+        let part = Part { segment: open.segment.clone(), page: open.next_page, head, head_bytes: bytes.len() };
+        (part, header.chain)
     }
 
     fn count_bytes(&self, slices: &[&[u8]]) {
@@ -481,34 +376,4 @@ impl Log {
         }
         reservation.rebuild(self.header_rf(), self.slot_pages);
     }
-}
-
-/// The open segments after a frame with `head` pages in `header_class`; `chain` goes before it, `last` is its newest op.
-fn advance(writer: &mut Writer, (header_class, head): (usize, u32), batch: &Batch, (chain, last): (u64, Lsn)) {
-    for class in 0..3 {
-        let is_header = class == header_class;
-        let touched = is_header || batch.pages[class] > 0;
-        let Some(open) = writer.open[class].as_mut().filter(|_| touched) else { continue };
-        if is_header && !open.used.has_frames {
-            // Numbers rise as segments are taken: recovery follows the chain in this order.
-            debug_assert!(open.segment.egroup > writer.framed, "frames go back to {}", open.segment.egroup);
-            writer.framed = open.segment.egroup;
-            open.used.chain_before = chain;
-            open.used.has_frames = true;
-        }
-        open.next_page += batch.pages[class] + if is_header { head } else { 0 };
-        open.used.last_lsn = last;
-    }
-}
-
-/// Where the ops of a frame will lie, when its payload begins at `bases`.
-fn new_places(batch: &Batch, bases: [FramePlace; 3]) -> Vec<(Lsn, Place)> {
-    let mut next = bases.map(|base| (base.egroup, base.first_page as u32));
-    let place = |(lsn, rf, _, pages): &(Lsn, u8, u64, u32)| {
-        let (egroup, page) = &mut next[*rf as usize - 1];
-        let place = Place::Egroup(*egroup, *page as u16);
-        *page += pages;
-        (*lsn, place)
-    };
-    batch.payloads.iter().map(place).collect()
 }

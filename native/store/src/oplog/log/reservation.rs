@@ -8,7 +8,7 @@ use crate::placement::Segment;
 use holdfast_format::Lsn;
 use std::collections::VecDeque;
 
-/// Pages that one op takes at most: in the frame's segment, and in the series of its payload.
+/// Pages that one op takes at most: in the frame's segment, and in the series of its payload, which has a head, too.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cost {
     pub lsn: Lsn,
@@ -49,9 +49,9 @@ impl Reservation {
             return take_pages(&mut self.lanes[header], cost.head_pages + cost.payload_pages);
         }
         let payload = cost.payload_rf as usize - 1;
-        let fits = self.lanes[payload].iter().any(|free| *free >= cost.payload_pages);
-        fits && take_pages(&mut self.lanes[header], cost.head_pages)
-            && take_pages(&mut self.lanes[payload], cost.payload_pages)
+        let pages = cost.head_pages + cost.payload_pages;
+        let fits = self.lanes[payload].iter().any(|free| *free >= pages);
+        fits && take_pages(&mut self.lanes[header], cost.head_pages) && take_pages(&mut self.lanes[payload], pages)
     }
 
     /// Starts again from what is really free, and packs what has no place yet.

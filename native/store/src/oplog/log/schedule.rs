@@ -1,7 +1,7 @@
 //! What several flushers do, in an order that the caller chooses: frames in flight together without threads, so that the
 //! same choices give the same writes. Crash tests play it on simulated drives.
 
-use super::frames::{FLIGHTS_MAX, Flight};
+use super::flight::{FLIGHTS_MAX, Flight};
 use super::{Log, Moved};
 use crate::error::Result;
 use std::collections::VecDeque;

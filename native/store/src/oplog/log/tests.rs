@@ -1,10 +1,12 @@
 //! Frames in flight together.
 
 use super::*;
+use crate::oplog::births::segment_births;
 use crate::oplog::scan::scan;
 use crate::placement::tests::{GROUP, fresh, reopen, world};
 use crate::placement::{GroupChange, GroupRecord};
 use holdfast_device::sim::SimDrive;
+use holdfast_format::frame::FrameHeader;
 use holdfast_format::inode::Time;
 use holdfast_format::op::{Actor, Effects, OpHeader, OpKind, encode_op};
 use holdfast_format::{BranchId, Ino};
@@ -30,12 +32,16 @@ fn log_on(drives: &[SimDrive]) -> Log {
 
 /// Acknowledges an op with one page of payload.
 fn append(log: &Log, lsn: u64) {
+    append_at(log, lsn, 2);
+}
+
+fn append_at(log: &Log, lsn: u64, rf: u8) {
     let header = OpHeader {
         lsn: Lsn(lsn),
         row: Row(0),
         branch: BranchId(1),
         kind: OpKind::Write,
-        payload_rf: 2,
+        payload_rf: rf,
         payload_pages: 1,
         actor: Actor::default(),
         time: Time::default(),
@@ -48,8 +54,8 @@ fn append(log: &Log, lsn: u64) {
     effects.pages(Ino(2), lsn as u32, 0, &[holdfast_format::checksum::checksum(&page)]);
     let mut op = Vec::new();
     encode_op(&mut op, &header, effects.as_bytes());
-    while !log.admit(Lsn(lsn), op.len(), page.len(), 2) {
-        log.refill(2, Draw::Ordinary).unwrap();
+    while !log.admit(Lsn(lsn), op.len(), page.len(), rf) {
+        log.refill(rf, Draw::Ordinary).unwrap();
     }
     log.ring.append(&op, &page).expect("room in the ring");
 }
@@ -122,4 +128,42 @@ fn after_a_failed_frame_the_next_one_never_counts() {
     assert_eq!((log.durable(), refused.load(Ordering::Relaxed)), (Lsn(0), 1));
     assert!(log.flush(&nothing).is_err());
     log.await_all_landed();
+}
+
+/// Once the frames are gone, nothing else says what the payload beside them is.
+#[test]
+fn payload_beside_its_frame_says_what_it_is() {
+    let (_world, drives) = world(2);
+    let log = log_on(&drives);
+    let told = Mutex::new(BTreeMap::new());
+    let moved = |places: &[(Lsn, Place)]| told.lock().extend(places.iter().map(|(lsn, place)| (lsn.0, *place)));
+    // Two frames with both kinds of payload, so many ops that a head takes more than a page, and one without.
+    let rf_of = |lsn: u64| if lsn.is_multiple_of(3) { 2 } else { 1 };
+    for lsn in 1..=50 {
+        append_at(&log, lsn, rf_of(lsn));
+        if [1, 45].contains(&lsn) {
+            log.flush(&moved).unwrap();
+        }
+    }
+    log.flush(&moved).unwrap();
+    assert_eq!(found(&drives), (1..=50).collect::<Vec<_>>());
+    let mut described = BTreeMap::new();
+    let record = log.pool.group(GROUP).unwrap();
+    for segment in record.segments.iter().filter(|segment| segment.rf == 1) {
+        let mut image = vec![0; log.pool.slot_bytes()];
+        log.pool.read_copy(segment.copies[0], 0, &mut image).unwrap();
+        for birth in segment_births(segment.egroup, segment.incarnation, &image) {
+            let page = &image[birth.page as usize * BLOCK_BYTES..][..BLOCK_BYTES];
+            let lsn = birth.birth.stamp.lsn.0;
+            assert_eq!((birth.checksum, page), (holdfast_format::checksum::checksum(page), &[lsn as u8; BLOCK_BYTES][..]));
+            assert_eq!((birth.birth.ino, birth.birth.block), (Ino(2), lsn as u32));
+            described.insert(lsn, Place::Egroup(segment.egroup, birth.page));
+        }
+        // To a recovery it is no frame.
+        let frames = image.chunks_exact(BLOCK_BYTES).filter(|page| FrameHeader::decode(page).is_ok());
+        assert_eq!(frames.count(), 0);
+    }
+    let beside = told.lock().iter().filter(|(lsn, _)| rf_of(**lsn) == 1).map(|(lsn, place)| (*lsn, *place)).collect();
+    assert_eq!(described, beside);
+    assert_eq!(described.len(), 34);
 }
