@@ -344,7 +344,7 @@ impl Engine {
 
     /// Makes the volume in its group, durably.
     fn format_volume(&self, group: &Arc<Group>, create: &VolumeCreate, policy: WritePolicy) -> Result<()> {
-        self.adopt_policies(group, Some((BranchId(u32::MAX), create.rf, policy)))?;
+        self.prepare_promise(group, (BranchId(u32::MAX), create.rf, policy))?;
         let branch = self.new_branch(group)?;
         let record = VolumeRecord {
             next_ino: 0,

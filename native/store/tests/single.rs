@@ -6,8 +6,8 @@ mod rig;
 use holdfast_device::sim::{Fault, FaultKind, SimDrive};
 use holdfast_device::{Drive, Rng, SimWorld};
 use holdfast_format::{Ino, ROOT_INO};
-use holdfast_store::api::{FileSystem, FsError};
-use holdfast_store::engine::Engine;
+use holdfast_store::api::{FileSystem, FsError, WriteFlags};
+use holdfast_store::engine::{Engine, VolumeChange};
 use holdfast_store::volume::Volume;
 use rig::load::Load;
 use rig::{ROOT, Rig, Rings, foundation, options, volume_create};
@@ -170,4 +170,50 @@ fn what_had_one_copy_comes_back_with_its_drive() {
     assert!(!seen.is_empty(), "no drive held anything of RF 1");
     // A block whose pieces lie on two drives is lost with either.
     assert!(seen.values().all(|count| *count <= 2), "{seen:?}");
+}
+
+/// Volumes join a group one after the other, each with more copies than those before, and what the first ones logged had
+/// fewer. Whoever joins keeps its promise from the first moment: no frame that a start needs has fewer copies than it asks for.
+#[test]
+fn who_joins_with_more_copies_does_not_depend_on_what_had_fewer() {
+    let rig = Rig::create(80, DRIVES, options());
+    let mut loads: Vec<(&str, Load)> = Vec::new();
+    for (rf, name) in [(1, "one"), (2, "two"), (3, "three")] {
+        let mut load = join(&rig, name, rf, rf as u64);
+        load.run(3);
+        rig.engine.flush().expect("flushed");
+        loads.push((name, load));
+        for lost in 0..DRIVES {
+            let world = rig.world.fork(lost as u64);
+            let engine = open_with(&world, Some(lost));
+            for (name, load) in loads.iter().filter(|_| rf > 1) {
+                let what = format!("drive {lost} lost after {name} of up to {rf} copies joined");
+                let seen = mounted(&engine, name, load);
+                let gone = lost_blocks(&seen.volume, &seen.files, &what);
+                assert!(gone.is_empty() || *name == "one", "{what}: {gone:?}");
+            }
+        }
+    }
+}
+
+/// The same for a volume that is alone and whose RF rises: what is written from then on needs nothing that has one copy.
+#[test]
+fn what_is_logged_after_the_rf_rose_does_not_depend_on_what_had_fewer_copies() {
+    let rig = Rig::create(81, DRIVES, options());
+    let mut before = join(&rig, "v", 1, 1);
+    before.run(3);
+    rig.engine.flush().expect("flushed");
+    rig.engine.volume_set("v", &VolumeChange { rf: Some(3), ..VolumeChange::default() }).expect("raised");
+    let ino = before.volume.create(&ROOT, ROOT_INO, b"after", 0o644).expect("created").ino;
+    before.volume.write(&ROOT, ino, 0, b"three copies", WriteFlags::default()).expect("written");
+    rig.engine.flush().expect("flushed");
+    for lost in 0..DRIVES {
+        let world = rig.world.fork(lost as u64);
+        let engine = open_with(&world, Some(lost));
+        let volume = rig::player::mount(&engine, "v");
+        let mut bytes = [0; 12];
+        volume.read(&ROOT, ino, 0, &mut bytes).expect("reads");
+        assert_eq!(&bytes, b"three copies", "drive {lost} lost");
+        lost_blocks(&volume, &before.files, "what had one copy");
+    }
 }

@@ -4,7 +4,7 @@ use super::Engine;
 use crate::error::{Error, Kind, Result};
 use crate::group::Group;
 use holdfast_format::inode::{VolumeRecord, WritePolicy};
-use holdfast_format::{BranchId, DomainLevel, Protection};
+use holdfast_format::{BranchId, DomainLevel, Lsn, Protection};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -81,8 +81,9 @@ impl Engine {
         // First in memory: a log that waits for more copies could not take the record that says how many are enough. Its
         // headers never get fewer copies than a volume's payload.
         let rf = record.rf.max(before.rf);
-        self.adopt_policies(&group, Some((branch, rf, record.policy)))?;
-        let changed = self.change_record(name, |record| change.apply(record));
+        let changed = self
+            .prepare_promise(&group, (branch, rf, record.policy))
+            .and_then(|()| self.change_record(name, |record| change.apply(record)));
         self.adopt_policies(&group, None)?;
         changed?;
         if (record.rf, record.policy.domain) != (before.rf, before.policy.domain) {
@@ -95,6 +96,28 @@ impl Engine {
 
     pub fn volume_set_quota(&self, name: &str, quota_bytes: u64) -> Result<()> {
         self.volume_set(name, &VolumeChange { quota_bytes: Some(quota_bytes), ..VolumeChange::default() })
+    }
+
+    /// Makes the group keep what one of its volumes is about to promise, before anybody is told of it.
+    ///
+    /// A log is replayed from its first frame that is not drained: one volume's newest frame is worth no more than the weakest
+    /// frame before it. So where the headers' RF or domain rises, what was logged with less is drained first.
+    pub(super) fn prepare_promise(
+        &self,
+        group: &Arc<Group>,
+        promise: (BranchId, u8, WritePolicy),
+    ) -> Result<()> {
+        let asked = || (group.log().header_rf(), self.pool.domain_of_group(group.id));
+        let before = asked();
+        self.adopt_policies(group, Some(promise))?;
+        let now = asked();
+        if now.0 <= before.0 && now.1 <= before.1 || group.newest() == Lsn(0) {
+            return Ok(());
+        }
+        group.flush_now()?;
+        // No class is given up, but every segment that was begun ends.
+        group.log().leave_classes(&[1, 2, 3])?;
+        group.relocate_log()
     }
 
     /// The group follows what its volumes ask for; `instead`: what one of them is about to ask for.

@@ -151,6 +151,9 @@ impl Run {
         let after = group.newest();
         if result.is_ok() || after > before {
             self.model(&mounted.group).acknowledge(after.0, next);
+        }
+        // A copy of nothing logs nothing, and an fsync of this volume then waits for nothing of the others.
+        if after > before {
             self.changed.insert(name.to_owned(), after.0);
         }
         match result {
