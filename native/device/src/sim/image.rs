@@ -79,12 +79,12 @@ pub(super) fn whole_blocks(offset: u64, content: &Content) -> Arc<[Option<Arc<Bl
     if !offset.is_multiple_of(BLOCK_BYTES as u64) {
         return Arc::from([]);
     }
-    bytes.as_chunks::<BLOCK_BYTES>().0.iter().map(|bytes| make_block(*bytes)).collect()
+    bytes.as_chunks::<BLOCK_BYTES>().0.iter().map(make_block).collect()
 }
 
-fn make_block(bytes: [u8; BLOCK_BYTES]) -> Option<Arc<Block>> {
+fn make_block(bytes: &[u8; BLOCK_BYTES]) -> Option<Arc<Block>> {
     let kept = bytes.iter().any(|byte| *byte != 0);
-    kept.then(|| Arc::new(Block { hash: hash_bytes(0, &bytes), bytes }))
+    kept.then(|| Arc::new(Block { hash: hash_bytes(0, bytes), bytes: *bytes }))
 }
 
 #[derive(Clone, Debug)]
@@ -126,7 +126,7 @@ impl FileImage {
             let mut bytes = self.block(index).map_or([0; BLOCK_BYTES], |block| block.bytes);
             let inside = (part.start - start) as usize..(part.end - start) as usize;
             change(&mut bytes[inside], part);
-            self.set_block(index, make_block(bytes));
+            self.set_block(index, make_block(&bytes));
         }
     }
 

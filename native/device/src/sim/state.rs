@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::clock::SimClock;
 use super::fault::{Call, FaultKind, Faults};
-use super::image::{BLOCK_BYTES, Content, DriveImage};
+use super::image::{BLOCK_BYTES, Content, DriveImage, whole_blocks};
 use super::trace::{DriveLabel, Landed};
 use crate::drive::FileId;
 use crate::rng::Rng;
@@ -137,6 +137,14 @@ impl DriveState {
             Err(error) => return (Err(error), None),
         };
         let whole = content.len();
+        if kinds.is_empty() {
+            // What both images hold is made once.
+            let blocks = whole_blocks(offset, &content);
+            self.pristine.write_shared(&name, offset, &content, &blocks, 0..whole);
+            self.actual.write_shared(&name, offset, &content, &blocks, 0..whole);
+            let landed = (whole > 0).then_some(Landed { drive, file: name, offset, content });
+            return (Ok(()), landed);
+        }
         let mut landed = Some((offset, content.clone()));
         let mut result = Ok(());
         // A fault set earlier wins over later ones.

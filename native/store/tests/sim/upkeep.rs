@@ -83,7 +83,8 @@ impl Run {
         let result = match step {
             // Below the copies that a volume asks for it waits, and there is nobody to end that here.
             S::Flush if self.shape.beyond || self.count_struck() > 1 => group.flush_now().map(|()| false),
-            S::Flush => engine.flush().map(|()| true),
+            // Not `Engine::flush`, which waits for drives to come back: when the run ends meanwhile nobody brings them.
+            S::Flush => engine.groups().iter().try_for_each(|group| group.flush_now()).map(|()| true),
             S::Second => group.second_now().map(|()| true),
             S::Drain => group.drain_now().map(|()| true),
             S::Compact => group.compact_step(),
