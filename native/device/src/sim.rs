@@ -199,8 +199,10 @@ impl SimDrive {
     pub fn restore(&self, image: &DriveImage) {
         self.world.with(self.index, |state, index| {
             assert!(state.trace.is_none(), "a trace cannot follow a drive that is exchanged");
-            state.drives[index].actual = image.clone();
-            state.drives[index].pristine = image.clone();
+            let drive = &mut state.drives[index];
+            drive.actual = image.clone();
+            drive.pristine = image.clone();
+            drive.forget(None);
         });
     }
 
@@ -403,6 +405,7 @@ impl Drive for SimDrive {
             }
             drive.actual.remove(file);
             drive.pristine.remove(file);
+            drive.forget(Some(file));
             for slot in drive.files.iter_mut().filter(|slot| slot.as_deref() == Some(file)) {
                 *slot = None;
             }

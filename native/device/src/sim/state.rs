@@ -23,7 +23,7 @@ pub(super) struct DriveState {
     pub(super) damage_hidden: bool,
     /// Number of the lock file.
     pub(super) lock: u64,
-    /// What durable writes that failed have overwritten: a power cut decides.
+    /// What durable writes that failed have overwritten, until it is durably written over: a power cut decides.
     undecided: Vec<(Arc<str>, u64, Vec<u8>)>,
 }
 
@@ -116,6 +116,29 @@ impl DriveState {
         }
     }
 
+    /// What is durably written now is what a power cut gives back, too.
+    fn settle(&mut self, file: &str, offset: u64, content: &Content) {
+        for (_, start, before) in self.undecided.iter_mut().filter(|(name, _, _)| **name == *file) {
+            let from = offset.max(*start);
+            let until = (offset + content.len()).min(*start + before.len() as u64);
+            if from >= until {
+                continue;
+            }
+            let into = &mut before[(from - *start) as usize..(until - *start) as usize];
+            match content {
+                Content::Bytes(bytes) => {
+                    into.copy_from_slice(&bytes[(from - offset) as usize..(until - offset) as usize]);
+                }
+                Content::Zeroes(_) => into.fill(0),
+            }
+        }
+    }
+
+    /// A file is gone, or all that was there.
+    pub(super) fn forget(&mut self, file: Option<&str>) {
+        self.undecided.retain(|(name, _, _)| file.is_some_and(|file| **name != *file));
+    }
+
     /// Writes, as the faults let it. Gives the answer to the caller and what reached the disk.
     pub(super) fn land(
         &mut self,
@@ -142,6 +165,9 @@ impl DriveState {
             let blocks = whole_blocks(offset, &content);
             self.pristine.write_shared(&name, offset, &content, &blocks, 0..whole);
             self.actual.write_shared(&name, offset, &content, &blocks, 0..whole);
+            if durable {
+                self.settle(&name, offset, &content);
+            }
             let landed = (whole > 0).then_some(Landed { drive, file: name, offset, content });
             return (Ok(()), landed);
         }
@@ -180,6 +206,9 @@ impl DriveState {
         }
         let landed = landed.filter(|(_, part)| !part.is_empty()).map(|(at, part)| {
             self.actual.write(&name, at, &part, 0..part.len());
+            if durable && result.is_ok() {
+                self.settle(&name, at, &part);
+            }
             Landed { drive, file: name, offset: at, content: part }
         });
         (result, landed)

@@ -456,6 +456,33 @@ fn a_failed_flush_is_never_made_good_by_a_later_one() {
 }
 
 #[test]
+fn a_power_cut_takes_nothing_back_that_was_durably_written_after_a_failed_flush() {
+    let mut taken_back = 0;
+    for seed in 0..8 {
+        let (world, drives, files) = world_with_files(seed as usize + 1, 1 << 20);
+        let (drive, file) = (&drives[seed as usize], files[seed as usize]);
+        drive.add_fault(Fault::nth(FaultKind::FlushError, 1));
+        drive.write(file, 0, &[&page(1), &page(2)], Durability::Durable).unwrap_err();
+        drive.write(file, 4096, &[&page(3)], Durability::Durable).unwrap();
+        world.end_now(CrashKind::Power);
+        world.restore_power();
+        let bytes = drive.read_raw("slab", 0, 2 * PAGE).unwrap();
+        assert!(bytes[..PAGE] == page(0) || bytes[..PAGE] == page(1));
+        taken_back += usize::from(bytes[..PAGE] == page(0));
+        assert_eq!(bytes[PAGE..], page(3));
+        // Nor what was made anew under the same name.
+        drive.add_fault(Fault::nth(FaultKind::FlushError, 1));
+        drive.write(file, 0, &[&page(4)], Durability::Durable).unwrap_err();
+        drive.remove("slab").unwrap();
+        drive.create("slab", 1 << 20).unwrap();
+        world.end_now(CrashKind::Power);
+        world.restore_power();
+        assert_eq!(drive.read_raw("slab", 0, PAGE).unwrap(), page(0));
+    }
+    assert!(taken_back > 0 && taken_back < 8, "{taken_back}");
+}
+
+#[test]
 fn sampled_positions_stay_within_their_bounds() {
     let (world, drives, files) = world_with_files(2, 1 << 20);
     world.start_trace();

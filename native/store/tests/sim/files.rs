@@ -358,7 +358,12 @@ impl Run {
             return Ok(());
         }
         let mismatch = match found {
-            Ok(found) => compare(name, &found, &expected, tainted),
+            Ok(found) => {
+                if tainted && found.values().any(Result::is_err) {
+                    self.coverage.road("a damaged volume gave EIO");
+                }
+                compare(name, &found, &expected, tainted)
+            }
             Err(_) if self.shape.beyond => None,
             Err(error) => Some(Mismatch::Unreadable(format!("{name}: {error:?}"))),
         };

@@ -261,7 +261,12 @@ impl Run {
                 Err(error) => return Err(Violation::new(Check::RefusedOpen, format!("{name}: {error}"))),
             };
             let content = match read_volume(&volume) {
-                Ok(content) => Some(content),
+                Ok(content) => {
+                    if content.values().any(Result::is_err) {
+                        self.coverage.road("a damaged volume gave EIO");
+                    }
+                    Some(content)
+                }
                 Err(_) if damaged => None,
                 Err(error) => return Err(Violation::new(Check::Unreadable, format!("{name}: {error:?}"))),
             };

@@ -269,13 +269,16 @@ impl Run {
     /// Who is who, after drives joined.
     pub fn learn_uuids(&mut self) {
         let Ok(status) = self.engine().status() else { return };
-        for member in &mut self.members {
-            let name = holdfast_device::Drive::name(&member.drive);
+        for at in 0..self.members.len() {
+            let name = holdfast_device::Drive::name(&self.members[at].drive);
             let here = |drive: &&holdfast_store::engine::DriveInfo| drive.path == name;
             let found = status.drives.iter().filter(here);
             let found = found.max_by_key(|drive| drive.reason.is_empty());
+            // The copy of a drive that cannot be read now is there in its place. It stays what it is: somebody's copy.
+            let another = found.is_some_and(|found| self.members.iter().any(|other| other.uuid == found.uuid));
+            let member = &mut self.members[at];
             if let Some(found) = found
-                && member.uuid != found.uuid
+                && !another
             {
                 member.uuid = found.uuid.clone();
                 member.missed = false;

@@ -9,7 +9,7 @@ const THREADS: usize = 2;
 const TWICE_EVERY: u64 = 100;
 const STORY_LINES: usize = 300;
 /// Seeds beyond the batch that failed once.
-const REGRESSIONS: [u64; 5] = [
+const REGRESSIONS: [u64; 7] = [
     // A drive failed in the very edit that let another one join: who is in the pool was gone through before the new one was.
     1678,
     // The copy of a drive was opened while the drive itself failed, both went on, and the pool then took the drive that was
@@ -21,6 +21,10 @@ const REGRESSIONS: [u64; 5] = [
     4984,
     // The run ended in a flush, all drives were out by that, and the flush waited for one to come back. (The simulation.)
     5725,
+    // What a failed flush had left open was given back into files that were made later, and written. (The simulated drive.)
+    5941,
+    // The copy of a drive was taken for the drive, while that could not be read. (The simulation.)
+    7983,
 ];
 
 fn fail(outcome: &Outcome, failed: &Mutex<Vec<u64>>) {
