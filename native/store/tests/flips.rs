@@ -1,5 +1,5 @@
 //! Every single byte of every stored structure of a small, cleanly stopped pool, flipped: superblocks, manifest, tables, data,
-//! footers, log segments. Never wrong bytes: at RF 2 all is right, a scrub mends the drive, and it then is a whole copy by
+//! footers, log segments, with at least one of every record kind among them (`rig/census.rs` counts them on the drives). Never wrong bytes: at RF 2 all is right, a scrub mends the drive, and it then is a whole copy by
 //! itself; at RF 1 a read is right, or fails with an error that says where.
 //!
 //! What lies in slots has a checksum of its own in each page at least, so byte n of every page of a drive is flipped at once;
@@ -10,18 +10,18 @@ mod rig;
 
 use holdfast_device::threads::run_parallel;
 use holdfast_device::{Drive, Rng, SimDrive, SimWorld};
-use holdfast_format::frame::FrameHeader;
 use holdfast_format::limits::BLOCK_BYTES;
 use holdfast_format::manifest::RECORD_HEADER_BYTES;
 use holdfast_format::superblock::SUPERBLOCK_BYTES;
-use holdfast_format::table::TreeKind;
-use holdfast_format::Ino;
-use holdfast_store::api::{FileSystem, FsError};
+use holdfast_format::table::{TableDesc, TreeKind};
+use holdfast_format::{Ino, ROOT_INO};
+use holdfast_store::api::{FileSystem, FsError, WriteFlags};
 use holdfast_store::engine::Engine;
 use holdfast_store::error::Kind;
+use rig::census::{Census, census, missing};
 use rig::player::{Plan, Player, mount, options};
 use rig::tree::walk;
-use rig::{ROOT, Rings, counter, foundation, manifest};
+use rig::{ROOT, Rings, foundation, manifest};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -30,6 +30,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 const DRIVES: usize = 2;
 const THREADS: usize = 2;
 const SEEDS_TRIED: u64 = 60;
+/// Payload of three slots.
+const LONG_WRITES: u64 = 12;
+const LONG_WRITE_BYTES: u64 = 64 << 10;
 const SAMPLE_SEED: u64 = 7;
 /// Page offsets, and single bytes of superblocks and manifest, in the sample.
 const SAMPLED_OFFSETS: usize = 40;
@@ -46,6 +49,8 @@ struct Base {
     singles: BTreeMap<String, Contents>,
     /// Pages of slabs that hold something, by drive.
     pages: Vec<Vec<(String, u64)>>,
+    /// What there is to be flipped.
+    census: Census,
 }
 
 /// What is flipped in one copy of the pool.
@@ -89,46 +94,75 @@ fn contents(engine: &Engine, name: &str) -> Contents {
     contents
 }
 
+/// A volume of a stopped pool, of which nothing is changed.
+fn with_volume<T>(world: &SimWorld, name: &str, look: impl Fn(&Engine, &str) -> T) -> T {
+    let engine = open(&world.fork(1), None).expect("opens");
+    look(&engine, name)
+}
+
+/// Runs of a tree in the group that has the most of them.
+fn runs(engine: &Engine, tree: TreeKind) -> usize {
+    let of = |tables: Vec<TableDesc>| tables.iter().filter(|table| table.tree == tree).count();
+    engine.groups().into_iter().map(|group| of(group.tree().tables())).max().unwrap_or(0)
+}
+
+fn text(engine: &Engine, name: &str) -> String {
+    walk(&mount(engine, name)).expect("reads").text
+}
+
 impl Base {
-    /// A pool that has met every operation: two runs of both trees, three log segments, an egroup that was moved. `None`:
-    /// this seed's has not.
-    fn of(seed: u64) -> Option<Self> {
+    /// A pool that has met every operation, and what of all that is to be flipped it lacks.
+    fn of(seed: u64) -> Result<Self, String> {
         let plan = Plan { seed, drives: DRIVES, rfs: &[2, 1], shared: false, before: 150, recorded: 20, wounded: false };
         let mut player = Player::new(plan);
         player.play();
         player.world.take_trace();
         let engine = player.engine();
-        engine.pool().clean_step().expect("cleaned");
-        let cleaned = counter(&engine, "egroups_cleaned");
         let world = player.world.clone();
         drop(player);
-        let runs = |tree: TreeKind| {
-            let all = engine.groups().into_iter().map(|group| group.tree().tables());
-            all.map(|tables| tables.iter().filter(|table| table.tree == tree).count()).max().unwrap_or(0)
-        };
-        let wanted = runs(TreeKind::Now) >= 2 && runs(TreeKind::Then) >= 2 && cleaned > 0;
         let volumes = engine.volumes().expect("volumes");
         let (twos, ones): (Vec<_>, Vec<_>) = volumes.into_iter().partition(|volume| volume.rf > 1);
-        if !wanted || twos.is_empty() || ones.is_empty() {
-            return None;
+        let Some(first) = twos.first().filter(|_| !ones.is_empty()) else {
+            return Err("a volume of each RF".to_owned());
+        };
+        // A file whose name is gone while somebody has it open, and a scrub that is under way.
+        let volume = mount(&engine, &first.name);
+        volume.create(&ROOT, ROOT_INO, b"orphan", 0o600).expect("created");
+        volume.unlink(&ROOT, ROOT_INO, b"orphan").expect("unlinked");
+        for group in engine.groups() {
+            group.drain_now().expect("drained");
         }
-        let texts = twos.iter().map(|volume| {
-            (volume.name.clone(), walk(&mount(&engine, &volume.name)).expect("reads").text)
-        });
-        let texts = texts.collect();
-        let singles = ones.iter().map(|volume| (volume.name.clone(), contents(&engine, &volume.name))).collect();
+        while engine.scrub_background_step().expect("scrubbed").is_some() {}
+        engine.pool().clean_step().expect("cleaned");
+        // Segments of the log that stay where they are.
+        let ino = volume.create(&ROOT, ROOT_INO, b"long", 0o600).expect("created").ino;
+        let mut rng = Rng::from_seed(seed);
+        for at in 0..LONG_WRITES {
+            let bytes: Vec<u8> = (0..LONG_WRITE_BYTES / 8).flat_map(|_| rng.next_u64().to_le_bytes()).collect();
+            volume.write(&ROOT, ino, at * LONG_WRITE_BYTES, &bytes, WriteFlags::default()).expect("written");
+        }
+        drop(volume);
+        let (now, then) = (runs(&engine, TreeKind::Now), runs(&engine, TreeKind::Then));
         engine.close().expect("closed");
         drop(engine);
-        let pages: Vec<Vec<(String, u64)>> = world.drives().iter().map(pages_of).collect();
-        let frames = pages[0].iter().filter(|(file, offset)| {
-            let page = world.drives()[0].read_raw(file, *offset, BLOCK_BYTES).expect("a page");
-            FrameHeader::decode(&page).is_ok_and(|header| header.op_count > 0) && offset % (256 << 10) == 0
-        });
-        (frames.count() >= 3).then_some(Self { world, texts, singles, pages })
+        let census = census(&world);
+        let segments = census.get("segment with frames").copied().unwrap_or(0);
+        let lacking = missing(&census);
+        if now < 2 || then < 2 || segments < 3 || !lacking.is_empty() {
+            return Err(format!("{now} runs of NOW, {then} of THEN, {segments} segments, without {lacking:?}"));
+        }
+        let texts = twos.iter().map(|volume| (volume.name.clone(), with_volume(&world, &volume.name, text))).collect();
+        let singles = ones.iter().map(|volume| (volume.name.clone(), with_volume(&world, &volume.name, contents))).collect();
+        let pages = world.drives().iter().map(pages_of).collect();
+        Ok(Self { world, texts, singles, pages, census })
     }
 
     fn first() -> Self {
-        (0..SEEDS_TRIED).find_map(Self::of).expect("a pool with everything that is to be flipped")
+        let mut lacking = Vec::new();
+        let found = (0..SEEDS_TRIED).find_map(|seed| Self::of(seed).map_err(|what| lacking.push(what)).ok());
+        let base = found.unwrap_or_else(|| panic!("no pool with everything that is to be flipped: {lacking:#?}"));
+        println!("{:#?}", base.census);
+        base
     }
 
     /// Bytes of superblocks, and of the heads and bodies of manifest records.

@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod care;
+pub mod census;
 pub mod judge;
 pub mod load;
 pub mod manifest;
