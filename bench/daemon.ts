@@ -2,7 +2,7 @@
 
 import { spawn } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, statfsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { Client } from "../src/cli/client.js";
@@ -49,7 +49,7 @@ export class Daemon {
     try {
       await until(READY_MS, "Holdfast is not mounted in time", () => {
         if (child.exitCode !== null) throw new Error(`npm start ended with ${child.exitCode}`);
-        return isMounted(daemon.mount);
+        return isMounted(daemon.mount) && answers(daemon.mount);
       });
     } catch (error) {
       await daemon.stop();
@@ -58,8 +58,18 @@ export class Daemon {
     return daemon;
   }
 
+  /** No orderly end: the daemon is killed, and `npm start`, which waits for it, ends. */
+  async kill(): Promise<void> {
+    process.kill((await this.status()).pid, "SIGKILL");
+    await this.#ended();
+  }
+
   async stop(): Promise<void> {
     this.child.kill("SIGINT");
+    await this.#ended();
+  }
+
+  async #ended(): Promise<void> {
     const ended = () => this.child.exitCode !== null || this.child.signalCode !== null;
     await until(STOP_MS, "Holdfast does not stop in time", ended);
   }
@@ -109,6 +119,16 @@ function isMounted(path: string): boolean {
   return readFileSync("/proc/self/mountinfo", "utf8")
     .split("\n")
     .some((line) => line.split(" ")[4] === path);
+}
+
+/** A mount whose daemon was killed is still in the table. */
+function answers(path: string): boolean {
+  try {
+    statfsSync(path);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 async function until(limitMs: number, words: string, holds: () => boolean): Promise<void> {

@@ -8,6 +8,7 @@ import { runMounts } from "./mounts.js";
 import { PAIRS, SYSTEMS } from "./plan.js";
 import type { Mode, SystemName } from "./plan.js";
 import { writeReadme } from "./readme.js";
+import { runScale } from "./scale.js";
 import { runSustained } from "./sustained.js";
 
 const USAGE = `npm run bench -- [options]
@@ -16,6 +17,7 @@ const USAGE = `npm run bench -- [options]
   --bars         what the bars need, at least ${PAIRS.bars} pairs; exit status 1 when a bar is missed
   --micro        micro benches of the engine's parts
   --sustained    random overwrites of a nearly full pool for minutes; options: --sustained --help
+  --scale        many files, names and overwrites, and what they cost afterwards; options: --scale --help
   --readme       writes the README's tables and the plots from the kept results
   --keep         writes the results where they are committed (bench/results/) instead of bench/results/local/
   --only WORK    only this work (write-fsync, write-fsync-4, stat, tree, …)
@@ -51,6 +53,7 @@ try {
 
 async function main(args: readonly string[]): Promise<number> {
   if (args[0] === "--sustained") return runSustained(ROOT, args.slice(1));
+  if (args[0] === "--scale") return runScale(ROOT, args.slice(1));
   const text = { type: "string" } as const;
   const flag = { type: "boolean", default: false } as const;
   const { values } = parseArgs({

@@ -7,6 +7,8 @@ import { existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync } from "node:fs
 import { join, resolve } from "node:path";
 import { createInterface } from "node:readline";
 import { parseArgs } from "node:util";
+import { check, printCheck } from "./checks.js";
+import type { Check } from "./checks.js";
 import { Progress } from "./progress.js";
 import { originOf, writeResults } from "./results.js";
 import type { Origin } from "./results.js";
@@ -50,13 +52,6 @@ interface Second {
   writes: number;
 }
 
-interface Check {
-  what: string;
-  measured: string;
-  bar: string;
-  met: boolean;
-}
-
 interface SustainedResults extends Origin {
   summary: Summary;
   checks: readonly Check[];
@@ -85,8 +80,7 @@ export async function runSustained(root: string, args: readonly string[]): Promi
   const seconds = Math.round(minutes * 60);
   const { summary, writesPerSecond } = await drive(root, disk, seconds, [String(poolMib), ...words]);
   const checks = checksOf(summary, kind);
-  for (const { what, measured, bar, met } of checks)
-    process.stdout.write(`${met ? "met   " : "MISSED"} ${what}: ${measured} (${bar})\n`);
+  checks.forEach(printCheck);
   process.stdout.write(`history held at the end: ${summary.window_s} s of ${summary.retention_s} s\n`);
   const results: SustainedResults = {
     ...originOf(root, ["--sustained", ...args]),
@@ -152,12 +146,6 @@ async function parsed(
 }
 
 function checksOf(summary: Summary, kind: "plain" | "fsync"): Check[] {
-  const check = (what: string, value: number, digits: number, sign: "≥" | "≤", bar: number): Check => ({
-    what,
-    measured: value.toFixed(digits),
-    bar: `${sign} ${bar}`,
-    met: sign === "≥" ? value >= bar : value <= bar,
-  });
   return [
     check("last minute over first", summary.last_over_first, 2, "≥", BARS.lastOverFirst),
     check("write amplification", summary.write_amplification, 2, "≤", BARS.amplification[kind]),
