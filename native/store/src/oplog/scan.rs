@@ -396,11 +396,15 @@ fn valid_header(bytes: &[u8], group: GroupId, incarnation: u64, record: &GroupRe
     (ours && header.ops(bytes).is_ok()).then_some(header)
 }
 
-/// A row's LSNs end where the next row begins.
+/// A row's LSNs end where the next row begins, and so does its chain: a frame without ops takes no LSN, and one that a later
+/// start has not found (because a drive could not be read, or it was on its way) would else lead off the log that went on.
 pub(crate) fn owner_may(header: &FrameHeader, record: &GroupRecord) -> bool {
     let row = header.row.0 as usize;
-    row < record.history.len()
-        && record.history.get(row + 1).is_none_or(|next| header.end_lsn() <= next.first_lsn)
+    let Some(later) = record.history.get(row + 1..) else { return false };
+    later.iter().all(|next| {
+        let begins_here = next.first_lsn == header.first_lsn && next.chain == header.previous_chain;
+        header.end_lsn() <= next.first_lsn && !begins_here
+    })
 }
 
 fn usage(record: &GroupRecord, frames: &[Frame]) -> (Vec<UsedSegment>, Vec<EgroupId>) {
