@@ -11,6 +11,7 @@ mod drain;
 mod outlook;
 mod pace;
 mod points;
+mod reclaim;
 mod recover;
 mod room;
 pub mod view;
@@ -121,7 +122,7 @@ pub struct Group {
     wanted: AtomicU64,
     idle: Mutex<points::Idle>,
     /// Held during a search for space.
-    reclaim: Mutex<drain::Reclaim>,
+    reclaim: Mutex<reclaim::Reclaim>,
     /// An op gave space back since the newest search: another one may find it.
     freed: AtomicBool,
     pace: pace::Pace,
