@@ -21,7 +21,7 @@ use holdfast_format::egroup::{EgroupState, Footer, footer_bytes};
 use holdfast_format::frame::FrameHeader;
 use holdfast_format::index::Index;
 use holdfast_format::limits::{BLOCK_BYTES, SCRUB_FINDINGS_MAX};
-use holdfast_format::manifest::{Item, Segment};
+use holdfast_format::manifest::{GroupRecord, Item, Segment};
 use holdfast_format::scrub::{ScrubCursor, scrub_key};
 use holdfast_format::table::{SlotAddress, TableDesc};
 use holdfast_format::{EgroupId, GroupId, Lsn, TableId};
@@ -262,23 +262,26 @@ impl Pool {
 
     /// Frames of a group's log that are on all copies, and the payload that they name. `settled`: what is durable, and
     /// what the newest frame that was written says of it.
+    ///
+    /// What a page should hold is what continues the chain there: a frame that lies where it does not belong verifies, too, and
+    /// must not be copied over what does.
     pub fn scrub_log(&self, group: GroupId, settled: (Lsn, Lsn), report: &mut ScrubReport) -> Result<()> {
         let _hold = self.hold();
         let Some(record) = self.group(group) else { return Ok(()) };
-        let (mut parts, mut frames) = (Parts::new(), BTreeSet::new());
+        let (mut parts, mut frames, mut chain) = (Parts::new(), BTreeSet::new(), record.drained_chain);
         for segment in &record.segments {
+            let mut images = Vec::new();
             for copy in self.readable(&segment.copies) {
                 let mut bytes = vec![0; self.slot_bytes as usize];
                 if self.read_copy(copy, 0, &mut bytes).is_ok() {
-                    let name = &record.name;
-                    each_durable_frame(segment.incarnation, &bytes, settled, &mut |page, header, ops| {
-                        // Left behind by an earlier start, half written perhaps: it names nothing.
-                        if !owner_may(header, &record) {
-                            return;
-                        }
-                        frames.insert(header.chain);
-                        add_frame(name, segment, &bytes, (page, header, ops), &mut parts);
-                    });
+                    images.push(bytes);
+                }
+            }
+            for (page, image, header) in chained_frames(&record, segment, &images, settled, &mut chain) {
+                let bytes = &images[image];
+                if let Ok(ops) = header.ops(&bytes[page * BLOCK_BYTES..]) {
+                    frames.insert(header.chain);
+                    add_frame(&record.name, segment, bytes, (page, &header, ops), &mut parts);
                 }
             }
         }
@@ -352,6 +355,39 @@ fn each_durable_frame(
             visit(page, header, ops);
         }
     });
+}
+
+/// The frames of a segment that count, in order, each with the number of an image that has it; `chain` before and after them.
+/// Behind a frame that no copy has right the chain begins anew where all that is there agree.
+fn chained_frames(
+    record: &GroupRecord,
+    segment: &Segment,
+    images: &[Vec<u8>],
+    settled: (Lsn, Lsn),
+    chain: &mut u64,
+) -> Vec<(usize, usize, FrameHeader)> {
+    let mut found: BTreeMap<usize, Vec<(usize, FrameHeader)>> = BTreeMap::new();
+    for (image, bytes) in images.iter().enumerate() {
+        each_durable_frame(segment.incarnation, bytes, settled, &mut |page, header, _| {
+            // Left behind by an earlier start, half written perhaps: it names nothing.
+            if owner_may(header, record) {
+                found.entry(page).or_default().push((image, header.clone()));
+            }
+        });
+    }
+    let (mut chained, mut next) = (Vec::new(), 0);
+    for (page, there) in found {
+        if page < next {
+            continue;
+        }
+        let agreed = there.iter().all(|(_, header)| header.chain == there[0].1.chain).then_some(&there[0]);
+        let continues = there.iter().find(|(_, header)| header.previous_chain == *chain);
+        let Some((image, header)) = continues.or(agreed) else { continue };
+        *chain = header.chain;
+        next = page + header.pages();
+        chained.push((page, *image, header.clone()));
+    }
+    chained
 }
 
 /// A frame that one copy has right, and the payload that it names: what any copy has, all should have.
