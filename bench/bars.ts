@@ -1,4 +1,5 @@
-// What must come out: the bars of the data plane (issue 3) and of the speed work (issue 5), as data.
+// What must come out: the bars of the data plane (issue 3), of drives that fail (issue 4) and
+// of the speed work (issue 5), as data.
 
 import type { SystemName } from "./plan.js";
 
@@ -36,7 +37,7 @@ export interface Share {
 /** A figure of Holdfast alone; its median must not exceed `most`. */
 export interface FigureBar {
   kind: "figure";
-  issue: 3 | 5;
+  issue: 3 | 4 | 5;
   words: string;
   measure: string;
   subject: Subject;
@@ -179,5 +180,32 @@ export const BARS: readonly Bar[] = [
     unit: "× idle",
     most: 2,
     stretch: 1.3,
+  },
+  {
+    kind: "figure",
+    issue: 4,
+    subject: "holdfast",
+    measure: "rebuild-time",
+    words: "rebuilding a lost drive's copies, nobody else at work: time ≤ that of plain copying ÷ 0.6",
+    unit: "× plain",
+    most: within(0.6),
+  },
+  {
+    kind: "figure",
+    issue: 4,
+    subject: "holdfast",
+    measure: "rebuild-p99",
+    words: "4 KiB reads and writes at half of peak, p99 beside a rebuild at the default limit",
+    unit: "× alone",
+    most: 1.3,
+  },
+  {
+    kind: "figure",
+    issue: 4,
+    subject: "holdfast",
+    measure: "scrub-p99",
+    words: "the same beside a scrub",
+    unit: "× alone",
+    most: 1.1,
   },
 ];

@@ -98,6 +98,30 @@ export class Daemon {
     return path;
   }
 
+  async addDrive(path: string, size: string): Promise<void> {
+    await this.#client.post("/v1/pools/pool/drives", { path, size });
+  }
+
+  /** Empties the drive in the background. */
+  async removeDrive(path: string): Promise<void> {
+    await this.#client.delete(`/v1/pools/pool/drives/${encodeURIComponent(path)}`);
+  }
+
+  async hasDrive(path: string): Promise<boolean> {
+    return (await this.#drives()).some((drive) => drive.path === path);
+  }
+
+  /** What part of each drive is used: of the fullest, of the emptiest. */
+  async fills(): Promise<{ most: number; least: number }> {
+    const fills = (await this.#drives()).map(({ totalBytes, freeBytes }) => 1 - freeBytes / totalBytes);
+    return { most: Math.max(...fills), least: Math.min(...fills) };
+  }
+
+  async #drives() {
+    const { pools } = await this.status();
+    return pools[0]?.status?.drives ?? [];
+  }
+
   scrub(): Promise<ScrubReport> {
     return this.#client.post<ScrubReport>("/v1/pools/pool/scrub", {});
   }

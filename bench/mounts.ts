@@ -6,18 +6,39 @@ import { join } from "node:path";
 import { buildLoad, mayDropCaches, runLoad } from "./load.js";
 import type { Measure } from "./load.js";
 import type { Options } from "./main.js";
-import { BACKGROUND, DRIVE_BYTES, EXTRA, SYSTEMS, barsOf, planOf, systemsOf } from "./plan.js";
+import {
+  BACKGROUND,
+  DRIVE_BYTES,
+  EXTRA,
+  REBUILD,
+  REBUILD_BESIDE,
+  SCRUB_BESIDE,
+  SPECIAL,
+  SYSTEMS,
+  barsOf,
+  planOf,
+  systemsOf,
+} from "./plan.js";
 import type { Task } from "./plan.js";
 import { repositoryOf, runTree } from "./programs.js";
 import { Progress } from "./progress.js";
 import { allMet, latencyTable, rowsOf, tableOf, verdictText, verdictsOf } from "./report.js";
 import type { Figure, Sample } from "./report.js";
 import { mountResults, originOf, writeResults } from "./results.js";
+import { measureRebuild, measureRebuildBeside, measureScrubBeside } from "./repair.js";
 import { measureBackground, measureDriveBytes } from "./special.js";
+import type { Place } from "./special.js";
 import { Systems } from "./systems.js";
 import type { System } from "./systems.js";
 
-const SPECIAL: readonly string[] = [DRIVE_BYTES, BACKGROUND];
+/** How the works that need a Holdfast of their own are measured. */
+const MEASURES: Readonly<Record<string, (place: Place) => Promise<Figure[]>>> = {
+  [DRIVE_BYTES]: measureDriveBytes,
+  [BACKGROUND]: measureBackground,
+  [REBUILD]: measureRebuild,
+  [REBUILD_BESIDE]: measureRebuildBeside,
+  [SCRUB_BESIDE]: measureScrubBeside,
+};
 /** Reads that must come from the drives: what a daemon keeps in its memory must go, too. */
 const COLD: readonly string[] = ["random-read", "sequential-read"];
 
@@ -118,8 +139,9 @@ async function measureSpecial(run: Run, plan: readonly Task[]): Promise<Figure[]
     const pairs = systems.get("holdfast") ?? 0;
     const folder = join(run.disk, work.id);
     const say = (words: string) => run.progress.note(`${work.id}: ${words}`);
-    const take = work.id === DRIVE_BYTES ? measureDriveBytes : measureBackground;
-    figures.push(...(await take({ root: run.root, folder, program: run.program, pairs, say })));
+    const take = MEASURES[work.id];
+    if (take !== undefined)
+      figures.push(...(await take({ root: run.root, folder, program: run.program, pairs, say })));
     rmSync(folder, { recursive: true });
   }
   return figures;

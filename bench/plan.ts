@@ -75,6 +75,11 @@ const PROGRAMS = ["git-clone", "tar-out"];
 /** Needs nothing but a Holdfast of its own. */
 export const DRIVE_BYTES = "drive-bytes";
 export const BACKGROUND = "background";
+export const REBUILD = "rebuild";
+export const REBUILD_BESIDE = "rebuild-beside";
+export const SCRUB_BESIDE = "scrub-beside";
+/** Works that need a Holdfast of their own. */
+export const SPECIAL: readonly string[] = [DRIVE_BYTES, BACKGROUND, REBUILD, REBUILD_BESIDE, SCRUB_BESIDE];
 
 /** Every work there is, sized for a mode. */
 export function worksOf(mode: Mode): Work[] {
@@ -133,7 +138,15 @@ export function worksOf(mode: Mode): Work[] {
       args: [],
       gives: ["background-read-p99", "background-write-p99"],
     },
+    alone(REBUILD, "rebuild-time"),
+    alone(REBUILD_BESIDE, "rebuild-p99"),
+    alone(SCRUB_BESIDE, "scrub-p99"),
   ];
+}
+
+/** A work that needs nothing but a Holdfast of its own. */
+function alone(id: string, gives: string): Work {
+  return { id, name: id, jobs: 1, args: [], gives: [gives] };
 }
 
 /** What `--quick` runs: one row of each kind. */
@@ -216,7 +229,7 @@ function neededBy(bars: readonly Bar[], work: Work): Set<SystemName> {
 /** Without bars: everything beside everything, but what needs a Holdfast of its own only when it is asked for. */
 function usualFor(work: Work, mode: Mode, { only, named }: Pick<Wishes, "only" | "named">): Set<SystemName> {
   const asked = only !== undefined;
-  if ([DRIVE_BYTES, BACKGROUND].includes(work.id)) return new Set(asked ? ["holdfast"] : []);
+  if (SPECIAL.includes(work.id)) return new Set(asked ? ["holdfast"] : []);
   if (mode === "quick" && !asked && !QUICK.includes(work.id)) return new Set();
   if (named) return new Set(SYSTEMS);
   if (mode === "quick") return new Set(["ext4", "passthrough_ll", "passthrough_hp_uring", "holdfast"]);

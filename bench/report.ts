@@ -165,7 +165,7 @@ function figureVerdict(bar: FigureBar, figures: readonly Figure[]): Verdict {
     issue,
     words,
     against: "",
-    wanted: `≤ ${most} ${unit}`,
+    wanted: `≤ ${short(most)} ${unit}`,
     stretch: stretch === undefined ? "" : `≤ ${stretch}`,
     value,
     state: value !== undefined && value.median <= most ? "met" : "missed",

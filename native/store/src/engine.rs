@@ -84,6 +84,8 @@ pub struct Engine {
     walk_again_ns: AtomicU64,
     pacing: pacing::Pacing,
     scrubbing: Mutex<Option<scrub::Scrubbing>>,
+    /// One step of the background's scrub at a time. Taken before `scrubbing`.
+    scrub_turn: Mutex<()>,
     /// And of cleaning.
     clean_trouble: Mutex<Option<Error>>,
     /// And of healing.
@@ -227,6 +229,7 @@ impl Engine {
             walk_again_ns: AtomicU64::new(0),
             pacing: pacing::Pacing::default(),
             scrubbing: Mutex::new(None),
+            scrub_turn: Mutex::new(()),
             clean_trouble: Mutex::new(None),
             heal_trouble: Mutex::new(None),
         });

@@ -22,7 +22,7 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Heals in the background, as fast as the drives are when nobody else wants them, else at a bounded rate; scrubs when
 /// nothing is to be healed.
 pub(super) fn start_healer(engine: &Arc<Engine>) -> Result<()> {
-    let (bell, clock) = (engine.healer.clone(), engine.clock.clone());
+    let bell = engine.healer.clone();
     let weak = Arc::downgrade(engine);
     let run = move || {
         loop {
@@ -30,54 +30,37 @@ pub(super) fn start_healer(engine: &Arc<Engine>) -> Result<()> {
             if engine.closed.load(Ordering::Acquire) {
                 return;
             }
-            let began_ns = clock.boottime_ns();
-            let done = match engine.care_step() {
-                Ok(done) => {
+            let some = match engine.care_step() {
+                Ok(some) => {
                     *engine.heal_trouble.lock() = None;
-                    done
+                    some
                 }
                 Err(error) => {
                     *engine.heal_trouble.lock() = Some(error).filter(|error| error.kind != Kind::Closed);
-                    Care::Nothing
+                    false
                 }
             };
             drop(engine);
-            let spent_ns = clock.boottime_ns().saturating_sub(began_ns);
-            let pause = match done {
-                Care::Copied => Duration::ZERO,
-                Care::Nothing => SECOND,
-                Care::Scrubbed(bytes, rate) => {
-                    let due_ns = bytes as u128 * SECOND.as_nanos() / rate as u128;
-                    Duration::from_nanos((due_ns as u64).saturating_sub(spent_ns))
-                }
-            };
-            if !pause.is_zero() {
-                bell.await_ring(pause);
+            if !some {
+                bell.await_ring(SECOND);
             }
         }
     };
     started(spawn("holdfast-heal", run), engine)
 }
 
-/// What a step of the healer did.
-enum Care {
-    /// Healing or balancing, at their own pace.
-    Copied,
-    /// Bytes that were read, and how many a second may be.
-    Scrubbed(u64, u64),
-    Nothing,
-}
-
 impl Engine {
-    /// One step of the healer: healing, then balance, then scrub.
-    fn care_step(&self) -> Result<Care> {
-        let pace = Paced { engine: self, bytes_per_s: self.options.heal_bytes_per_s };
+    /// One step of the healer: healing, then balance, then scrub, each at its pace; false: there was nothing to do.
+    fn care_step(&self) -> Result<bool> {
+        // What is copied is read and written: twice as many bytes are moved.
+        let bytes_per_s = self.options.heal_bytes_per_s.saturating_mul(2);
+        let pace = Paced { engine: self, bytes_per_s, always: false };
         let effort = Effort { workers: HEAL_WORKERS, slots: HEAL_SLOTS_PER_STEP_MAX, pace: &pace };
         if self.heal_step_with(effort)? || self.balance_step_with(effort)? {
-            return Ok(Care::Copied);
+            return Ok(true);
         }
-        let scrubbed = self.scrub_background_step()?;
-        Ok(scrubbed.map_or(Care::Nothing, |(bytes, rate)| Care::Scrubbed(bytes, rate)))
+        let pace = Paced { engine: self, bytes_per_s: self.scrub_rate(), always: true };
+        Ok(self.scrub_background_step_at(&pace)?.is_some())
     }
 
     /// Makes some copies that were lost anew; false when nothing is left to do now. Reads and writes go on.

@@ -14,6 +14,8 @@ const CALM_NS: u64 = 200_000_000;
 /// Read or written by one call while it is busy.
 const PIECE_BYTES: usize = 128 << 10;
 const SECOND_NS: u128 = 1_000_000_000;
+/// Waits below this are put together: to wake up for each page would cost more than it spares.
+const WAIT_NS_MIN: u64 = 2_000_000;
 /// No wait is longer: what was booked ahead of it is let go.
 const WAIT_NS_MAX: u64 = 1_000_000_000;
 
@@ -47,6 +49,8 @@ pub(super) struct Paced<'a> {
     pub engine: &'a Engine,
     /// While somebody works.
     pub bytes_per_s: u64,
+    /// Also while nobody does.
+    pub always: bool,
 }
 
 impl Pace for Paced<'_> {
@@ -56,12 +60,13 @@ impl Pace for Paced<'_> {
 
     fn admit(&self, bytes: usize) -> usize {
         let engine = self.engine;
-        if self.is_calm() {
+        let calm = self.is_calm();
+        if calm && !self.always {
             return bytes;
         }
-        let piece = bytes.min(PIECE_BYTES);
+        let piece = if calm { bytes } else { bytes.min(PIECE_BYTES) };
         let wait_ns = engine.pacing.book(engine.clock.boottime_ns(), piece, self.bytes_per_s);
-        if wait_ns > 0 && !engine.closed.load(Ordering::Acquire) {
+        if wait_ns >= WAIT_NS_MIN && !engine.closed.load(Ordering::Acquire) {
             engine.healer.await_ring(Duration::from_nanos(wait_ns));
         }
         piece
@@ -76,7 +81,12 @@ impl Engine {
     }
 
     /// Whether users have asked for something lately. Only those who look again and again find out.
+    ///
+    /// Without threads never: then every step is a call of somebody who waits for it, by a clock that may stand still.
     pub(super) fn is_busy(&self) -> bool {
+        if !self.options.background {
+            return false;
+        }
         let (requests, now_ns) = (self.requests(), self.clock.boottime_ns());
         let pacing = &self.pacing;
         if pacing.requests.swap(requests, Ordering::AcqRel) != requests {

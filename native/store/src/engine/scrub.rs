@@ -5,7 +5,8 @@
 use super::Engine;
 use super::check::named_pages;
 use crate::error::{Error, Result};
-use crate::placement::ScrubReport;
+use super::pacing::Paced;
+use crate::placement::{Pace, Scrub, ScrubReport, Unpaced};
 use holdfast_format::cell::Cell;
 use holdfast_format::limits::{
     SCRUB_BYTES_PER_S_MIN, SCRUB_INTERVAL_S, SCRUB_PASS_S_MAX, SCRUB_SAVE_BYTES, SCRUB_STEP_BYTES,
@@ -17,6 +18,7 @@ use holdfast_format::{BranchId, EgroupId, GroupId, TableId, key};
 const FOOTERS_PER_STEP: usize = 64;
 
 /// The background's pass.
+#[derive(Clone)]
 pub(super) struct Scrubbing {
     cursor: ScrubCursor,
     report: ScrubReport,
@@ -54,7 +56,8 @@ fn first_cursor(scope: Scope) -> ScrubCursor {
 
 impl Engine {
     /// Reads and verifies every copy of everything in the pool, or of one volume (with its group's tables and log), and
-    /// repairs what is wrong from copies that are right. Reads and writes go on.
+    /// repairs what is wrong from copies that are right. Reads and writes go on: while there are any it is as slow as the
+    /// background's.
     ///
     /// Errors: `NotFound`, `Closed`. What is found is no error, but in the report.
     pub fn scrub(&self, volume: Option<&str>) -> Result<ScrubReport> {
@@ -62,16 +65,43 @@ impl Engine {
         let scope = volume.map(|name| self.find(name)).transpose()?;
         let mut cursor = first_cursor(scope);
         let mut report = ScrubReport::default();
-        while self.scrub_step(&mut cursor, scope, &mut report)? {
+        let pace = Paced { engine: self, bytes_per_s: self.scrub_rate(), always: false };
+        while self.scrub_step(&mut cursor, scope, &mut Scrub { report: &mut report, pace: &pace })? {
             self.ensure_open()?;
         }
         Ok(report)
     }
 
-    /// One bounded step of the background's pass. Returns the bytes that it read and the rate (bytes a second) that a
-    /// pass in time needs; `None`: nothing is due.
+    /// One bounded step of the background's pass, at once. Returns the bytes that it read and the rate (bytes a second)
+    /// that a pass in time needs; `None`: nothing is due.
     pub fn scrub_background_step(&self) -> Result<Option<(u64, u64)>> {
+        let bytes = self.scrub_background_step_at(&Unpaced)?;
+        Ok(bytes.map(|bytes| (bytes, self.scrub_rate())))
+    }
+
+    /// As [`Engine::scrub_background_step`] at a pace. Its progress can be looked at meanwhile.
+    pub(super) fn scrub_background_step_at(&self, pace: &dyn Pace) -> Result<Option<u64>> {
         self.ensure_open()?;
+        let _one_at_a_time = self.scrub_turn.lock();
+        let Some(mut state) = self.scrub_due()? else { return Ok(None) };
+        let before = state.report.clone();
+        let more = self.scrub_step(&mut state.cursor, None, &mut Scrub { report: &mut state.report, pace });
+        let bytes = state.report.bytes - before.bytes;
+        if let Ok(more) = more {
+            state.cursor.bad_copies += state.report.bad_copies - before.bad_copies;
+            state.cursor.repaired += state.report.repaired - before.repaired;
+            state.cursor.lost += state.report.lost - before.lost;
+            if !more || state.report.bytes - state.saved_bytes >= SCRUB_SAVE_BYTES {
+                state.saved_bytes = state.report.bytes;
+                self.pool.save_scrub(&state.cursor)?;
+            }
+        }
+        *self.scrubbing.lock() = Some(state);
+        more.map(|_| Some(bytes))
+    }
+
+    /// The pass that is under way, or the one that is due.
+    fn scrub_due(&self) -> Result<Option<Scrubbing>> {
         let now_s = self.clock.wall().0.max(0) as u64;
         let mut scrubbing = self.scrubbing.lock();
         if scrubbing.is_none() {
@@ -89,20 +119,11 @@ impl Engine {
                 ScrubReport { findings: std::mem::take(&mut state.report.findings), ..Default::default() };
             state.saved_bytes = 0;
         }
-        let before = state.report.clone();
-        let more = self.scrub_step(&mut state.cursor, None, &mut state.report)?;
-        state.cursor.bad_copies += state.report.bad_copies - before.bad_copies;
-        state.cursor.repaired += state.report.repaired - before.repaired;
-        state.cursor.lost += state.report.lost - before.lost;
-        if !more || state.report.bytes - state.saved_bytes >= SCRUB_SAVE_BYTES {
-            state.saved_bytes = state.report.bytes;
-            self.pool.save_scrub(&state.cursor)?;
-        }
-        Ok(Some((state.report.bytes - before.bytes, self.scrub_rate())))
+        Ok(Some(state.clone()))
     }
 
     /// Bytes a second that a pass may read.
-    fn scrub_rate(&self) -> u64 {
+    pub(super) fn scrub_rate(&self) -> u64 {
         let room = self.pool.room();
         ((room.total_bytes - room.free_bytes) / SCRUB_PASS_S_MAX).max(SCRUB_BYTES_PER_S_MIN)
     }
@@ -142,7 +163,7 @@ impl Engine {
     }
 
     /// Goes on from the cursor for a while; false: the pass is complete.
-    fn scrub_step(&self, cursor: &mut ScrubCursor, scope: Scope, report: &mut ScrubReport) -> Result<bool> {
+    fn scrub_step(&self, cursor: &mut ScrubCursor, scope: Scope, scrub: &mut Scrub<'_>) -> Result<bool> {
         let next_phase = |cursor: &mut ScrubCursor, phase| {
             (cursor.phase, cursor.id) = (phase, 0);
             cursor.group = scope.map_or(GroupId(0), |(group, _)| group);
@@ -156,12 +177,12 @@ impl Engine {
                         cursor.key.clear();
                         (cursor.group, cursor.id) = (desc.owner, desc.id.0);
                     }
-                    self.scrub_table(cursor, scope, report)?;
+                    self.scrub_table(cursor, scope, scrub)?;
                 }
                 _ => next_phase(cursor, ScrubPhase::Footers),
             },
             ScrubPhase::Footers => {
-                match self.pool.scrub_footers(EgroupId(cursor.id), FOOTERS_PER_STEP, report)? {
+                match self.pool.scrub_footers(EgroupId(cursor.id), FOOTERS_PER_STEP, scrub)? {
                     Some(next) => cursor.id = next.0,
                     None => next_phase(cursor, ScrubPhase::Logs),
                 }
@@ -173,12 +194,12 @@ impl Engine {
                     Some(group) => {
                         // Asked first: what is durable later may not be on all copies when they are read.
                         let settled = (group.durable(), group.log().carried());
-                        self.pool.scrub_log(group.id, settled, report)?;
+                        self.pool.scrub_log(group.id, settled, scrub)?;
                         cursor.group = GroupId(group.id.0 + 1);
                     }
                     None => {
                         if scope.is_none() {
-                            self.pool.scrub_manifest(report)?;
+                            self.pool.scrub_manifest(scrub.report)?;
                         }
                         next_phase(cursor, ScrubPhase::Done);
                     }
@@ -190,19 +211,19 @@ impl Engine {
     }
 
     /// A table, then the pages of its records from the cursor on. Stops between two keys.
-    fn scrub_table(&self, cursor: &mut ScrubCursor, scope: Scope, report: &mut ScrubReport) -> Result<()> {
+    fn scrub_table(&self, cursor: &mut ScrubCursor, scope: Scope, scrub: &mut Scrub<'_>) -> Result<()> {
         let (owner, id) = (cursor.group, TableId(cursor.id));
         if cursor.key.is_empty() {
-            self.pool.scrub_table(owner, id, report)?;
+            self.pool.scrub_table(owner, id, scrub)?;
         }
         let mut stopped = None;
         if let Ok(group) = self.group(owner) {
             let _hold = self.pool.hold();
-            let until = report.bytes + SCRUB_STEP_BYTES;
+            let until = scrub.report.bytes + SCRUB_STEP_BYTES;
             let mut last: Vec<u8> = Vec::new();
             let name = self.group_name(owner);
             let walked = group.tree().data_records_of(id, &cursor.key, &mut |record_key, value| {
-                if report.bytes >= until && record_key != last {
+                if scrub.report.bytes >= until && record_key != last {
                     stopped = Some(record_key.to_vec());
                     return Ok(false);
                 }
@@ -214,12 +235,12 @@ impl Engine {
                 let Some(value) = value.filter(|_| in_scope) else { return Ok(true) };
                 let cell = Cell::decode(level, value).map_err(|error| Error::decode("a cell", error))?;
                 let named = named_pages(level, &cell);
-                self.pool.scrub_pages(&named, &format!("group {name}, block {block} of a file"), report)?;
+                self.pool.scrub_pages(&named, &format!("group {name}, block {block} of a file"), scrub)?;
                 Ok(true)
             });
             if let Err(error) = walked {
-                report.lost += 1;
-                report.findings.push(format!("table {id} of group {name}: {error}"));
+                scrub.report.lost += 1;
+                scrub.report.findings.push(format!("table {id} of group {name}: {error}"));
             }
         }
         match stopped {

@@ -176,12 +176,17 @@ impl Pool {
         Ok(true)
     }
 
-    /// As [`Pool::read_copy`] from the slot's start, piece by piece.
-    pub(super) fn read_paced(&self, copy: SlotAddress, into: &mut [u8], pace: &dyn Pace) -> Result<()> {
+    /// As [`Pool::read_copy`] from an offset in the slot, piece by piece.
+    pub(super) fn read_paced(
+        &self,
+        (copy, offset): (SlotAddress, u32),
+        into: &mut [u8],
+        pace: &dyn Pace,
+    ) -> Result<()> {
         let mut done = 0;
         while done < into.len() {
             let piece = pace.admit(into.len() - done);
-            self.read_copy(copy, done as u32, &mut into[done..done + piece])?;
+            self.read_copy(copy, offset + done as u32, &mut into[done..done + piece])?;
             done += piece;
         }
         Ok(())

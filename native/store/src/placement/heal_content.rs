@@ -93,7 +93,7 @@ impl Pool {
         let bytes = desk.bytes.get_mut(..length).ok_or_else(outside)?;
         // What no checksum covers (padding) is taken as it is; what one does is read again below.
         let mut copies = self.turn(&self.readable(&desc.copies)).into_iter();
-        if !copies.any(|copy| self.read_paced(copy, bytes, desk.pace).is_ok()) {
+        if !copies.any(|copy| self.read_paced((copy, 0), bytes, desk.pace).is_ok()) {
             bytes.fill(0);
         }
         let from = desc.index_offset as usize;
@@ -128,7 +128,7 @@ impl Pool {
 
     fn image_of(&self, copy: SlotAddress, pages: u16, pace: &dyn Pace) -> Image {
         let mut bytes = AlignedBuffer::zeroed(pages as usize * BLOCK_BYTES);
-        if self.read_paced(copy, &mut bytes, pace).is_ok() {
+        if self.read_paced((copy, 0), &mut bytes, pace).is_ok() {
             return Image { copy, bytes, unread: BTreeSet::new() };
         }
         by_page(copy, pages, &|at, into| self.read_copy(copy, at as u32 * BLOCK_BYTES as u32, into).is_ok())
@@ -164,7 +164,7 @@ impl Pool {
         let outside = || Error::corrupt(format!("egroup {id}: it leaves its slot"));
         let whole = desk.bytes.get_mut(..length).ok_or_else(outside)?;
         if let Some(copy) = readable.first()
-            && self.read_paced(*copy, whole, desk.pace).is_ok()
+            && self.read_paced((*copy, 0), whole, desk.pace).is_ok()
         {
             let (sums, footer) = self.own_sums(id, record, [&*whole]);
             if names_all(record, &sums, whole) {

@@ -58,7 +58,7 @@ pub use copying::{Effort, Pace, Unpaced};
 pub use heal::HealProgress;
 pub use health::{Health, Latency};
 pub use heal_content::{Named, NamesOf};
-pub use scrub::{ScrubReport};
+pub use scrub::{Scrub, ScrubReport};
 pub use holdfast_format::egroup::Birth;
 pub use holdfast_format::manifest::{EpochRow, GroupRecord, Segment};
 pub use types::{

@@ -10,12 +10,14 @@ use super::Pool;
 use super::heal_content::Named;
 use super::journal::{Copy, is_whole};
 use super::publish::Change;
+use super::copying::Pace;
 use super::report::count;
 use crate::error::{Error, Result};
 use crate::metadata::io::PageName;
 use crate::mutants::mutant;
 use crate::oplog::births::{each_frame, frame_births};
 use crate::oplog::scan::owner_may;
+use holdfast_device::AlignedBuffer;
 use holdfast_format::checksum::checksum;
 use holdfast_format::egroup::{EgroupState, Footer, footer_bytes};
 use holdfast_format::frame::FrameHeader;
@@ -55,6 +57,12 @@ impl ScrubReport {
     }
 }
 
+/// A scrub under way.
+pub struct Scrub<'a> {
+    pub report: &'a mut ScrubReport,
+    pub pace: &'a dyn Pace,
+}
+
 /// A piece of a slot that one checksum covers.
 struct Part {
     offset: u32,
@@ -66,7 +74,7 @@ struct Part {
 
 impl Pool {
     /// Reads the parts (ascending) from every copy that is there; mends the wrong ones from a right one.
-    fn scrub_parts(&self, copies: &[SlotAddress], parts: &[Part], report: &mut ScrubReport) {
+    fn scrub_parts(&self, copies: &[SlotAddress], parts: &[Part], scrub: &mut Scrub<'_>) {
         let (Some(first), Some(end)) = (
             parts.iter().map(|part| part.offset as usize).min(),
             parts.iter().map(|part| part.offset as usize + part.length).max(),
@@ -78,36 +86,40 @@ impl Pool {
         if mutant!(ScrubSkipsSecondCopy) {
             copies.truncate(1);
         }
-        let mut right: Vec<Option<(SlotAddress, Vec<u8>)>> = parts.iter().map(|_| None).collect();
+        let mut images: Vec<(SlotAddress, AlignedBuffer)> = Vec::with_capacity(copies.len());
+        let mut right: Vec<Option<usize>> = vec![None; parts.len()];
         let mut wrong: Vec<Vec<(SlotAddress, &'static str)>> = vec![Vec::new(); parts.len()];
-        for copy in &copies {
-            let mut whole = vec![0; (end - from).next_multiple_of(BLOCK_BYTES)];
-            report.bytes += whole.len() as u64;
-            let read = self.read_copy(*copy, from as u32, &mut whole).is_ok();
+        for copy in copies {
+            let mut whole = AlignedBuffer::zeroed((end - from).next_multiple_of(BLOCK_BYTES));
+            scrub.report.bytes += whole.len() as u64;
+            let read = self.read_paced((copy, from as u32), &mut whole, scrub.pace).is_ok();
             for (at, part) in parts.iter().enumerate() {
-                let inside = part.offset as usize - from;
-                let piece = &mut whole[inside..inside + part.length];
-                let readable = read || self.read_copy(*copy, part.offset, piece).is_ok();
-                let accepted = match &right[at] {
+                let inside = part.offset as usize - from..part.offset as usize - from + part.length;
+                let piece = &mut whole[inside.clone()];
+                let readable = read || self.read_copy(copy, part.offset, piece).is_ok();
+                let accepted = match right[at] {
                     _ if !mutant!(HealFromFirstCopy) => checksum(piece) == part.sum,
-                    first => first.as_ref().is_none_or(|(_, bytes)| bytes == piece),
+                    first => first.is_none_or(|first: usize| images[first].1[inside] == *piece),
                 };
                 if readable && accepted {
-                    right[at].get_or_insert_with(|| (*copy, piece.to_vec()));
+                    right[at].get_or_insert(images.len());
                 } else {
-                    wrong[at].push((*copy, if readable { "wrong content" } else { "unreadable" }));
+                    wrong[at].push((copy, if readable { "wrong content" } else { "unreadable" }));
                 }
             }
+            images.push((copy, whole));
         }
         for ((part, right), wrong) in parts.iter().zip(right).zip(wrong) {
-            self.settle_part(part, right, &wrong, report);
+            let inside = part.offset as usize - from..part.offset as usize - from + part.length;
+            let right = right.map(|image| (images[image].0, &images[image].1[inside]));
+            self.settle_part(part, right, &wrong, scrub.report);
         }
     }
 
     fn settle_part(
         &self,
         part: &Part,
-        right: Option<(SlotAddress, Vec<u8>)>,
+        right: Option<(SlotAddress, &[u8])>,
         wrong: &[(SlotAddress, &str)],
         report: &mut ScrubReport,
     ) {
@@ -123,7 +135,7 @@ impl Pool {
             return;
         };
         for (copy, what) in wrong {
-            let mended = self.mend(*copy, part.offset, &bytes);
+            let mended = self.mend(*copy, part.offset, bytes);
             report.repaired += mended as u64;
             let outcome = if mended { "repaired" } else { "not repaired" };
             let (bad, good) = (self.place_name(*copy), self.place_name(source));
@@ -145,21 +157,21 @@ impl Pool {
     }
 
     /// Index and blocks of a table on every copy.
-    pub fn scrub_table(&self, owner: GroupId, id: TableId, report: &mut ScrubReport) -> Result<()> {
+    pub fn scrub_table(&self, owner: GroupId, id: TableId, scrub: &mut Scrub<'_>) -> Result<()> {
         let _hold = self.hold();
         let image = self.image.read();
         let Some(desc) = image.tables.get(&owner).and_then(|tables| tables.get(&id)).cloned() else {
             return Ok(());
         };
         drop(image);
-        report.tables += 1;
+        scrub.report.tables += 1;
         let index_part = Part {
             offset: desc.index_offset,
             length: desc.index_bytes as usize,
             sum: desc.index_checksum,
             name: format!("index of table {id} of group {owner}"),
         };
-        self.scrub_parts(&desc.copies, std::slice::from_ref(&index_part), report);
+        self.scrub_parts(&desc.copies, std::slice::from_ref(&index_part), scrub);
         let mut bytes = vec![0; desc.index_bytes as usize];
         let sum = desc.index_checksum;
         if self
@@ -177,7 +189,7 @@ impl Pool {
                 Part { offset: place.offset, length: place.length as usize, sum: place.checksum, name }
             })
             .collect();
-        self.scrub_parts(&desc.copies, &parts, report);
+        self.scrub_parts(&desc.copies, &parts, scrub);
         Ok(())
     }
 
@@ -186,12 +198,12 @@ impl Pool {
         &self,
         named: &[(PageName, Named)],
         owner: &str,
-        report: &mut ScrubReport,
+        scrub: &mut Scrub<'_>,
     ) -> Result<()> {
         let _hold = self.hold();
         let mut places: BTreeMap<Vec<SlotAddress>, Vec<Part>> = BTreeMap::new();
         for ((egroup, page), named) in named {
-            report.pages += 1;
+            scrub.report.pages += 1;
             let name = format!("page {page} of egroup {egroup} ({owner})");
             match self.place_of(*egroup, *page) {
                 Ok((copies, at)) => places.entry(copies).or_default().push(Part {
@@ -201,12 +213,12 @@ impl Pool {
                     name,
                 }),
                 Err(error) => {
-                    report.lost += 1;
-                    report.say(format!("{name}: {error}"));
+                    scrub.report.lost += 1;
+                    scrub.report.say(format!("{name}: {error}"));
                 }
             }
         }
-        places.iter().for_each(|(copies, parts)| self.scrub_parts(copies, parts, report));
+        places.iter().for_each(|(copies, parts)| self.scrub_parts(copies, parts, scrub));
         Ok(())
     }
 
@@ -215,7 +227,7 @@ impl Pool {
         &self,
         from: EgroupId,
         count: usize,
-        report: &mut ScrubReport,
+        scrub: &mut Scrub<'_>,
     ) -> Result<Option<EgroupId>> {
         let _hold = self.hold();
         let (mut found, mut next) = (Vec::new(), None);
@@ -230,7 +242,7 @@ impl Pool {
             Ok(true)
         })?;
         for (id, record) in found {
-            report.footers += 1;
+            scrub.report.footers += 1;
             let bytes = footer_bytes(record.pages as usize);
             let offset = self.slot_bytes - bytes as u32;
             let mut right = vec![0; bytes];
@@ -240,7 +252,7 @@ impl Pool {
                 false => checksum(&[]),
             };
             let part = Part { offset, length: bytes, sum, name: format!("footer of egroup {id}") };
-            self.scrub_parts(&record.copies, &[part], report);
+            self.scrub_parts(&record.copies, &[part], scrub);
         }
         Ok(next)
     }
@@ -265,15 +277,15 @@ impl Pool {
     ///
     /// What a page should hold is what continues the chain there: a frame that lies where it does not belong verifies, too, and
     /// must not be copied over what does.
-    pub fn scrub_log(&self, group: GroupId, settled: (Lsn, Lsn), report: &mut ScrubReport) -> Result<()> {
+    pub fn scrub_log(&self, group: GroupId, settled: (Lsn, Lsn), scrub: &mut Scrub<'_>) -> Result<()> {
         let _hold = self.hold();
         let Some(record) = self.group(group) else { return Ok(()) };
         let (mut parts, mut frames, mut chain) = (Parts::new(), BTreeSet::new(), record.drained_chain);
         for segment in &record.segments {
             let mut images = Vec::new();
             for copy in self.readable(&segment.copies) {
-                let mut bytes = vec![0; self.slot_bytes as usize];
-                if self.read_copy(copy, 0, &mut bytes).is_ok() {
+                let mut bytes = AlignedBuffer::zeroed(self.slot_bytes as usize);
+                if self.read_paced((copy, 0), &mut bytes, scrub.pace).is_ok() {
                     images.push(bytes);
                 }
             }
@@ -285,10 +297,10 @@ impl Pool {
                 }
             }
         }
-        report.frames += frames.len() as u64;
+        scrub.report.frames += frames.len() as u64;
         for segment in &record.segments {
             let parts: Vec<Part> = parts.remove(&segment.egroup).unwrap_or_default().into_values().collect();
-            self.scrub_parts(&segment.copies, &parts, report);
+            self.scrub_parts(&segment.copies, &parts, scrub);
         }
         Ok(())
     }
@@ -362,7 +374,7 @@ fn each_durable_frame(
 fn chained_frames(
     record: &GroupRecord,
     segment: &Segment,
-    images: &[Vec<u8>],
+    images: &[AlignedBuffer],
     settled: (Lsn, Lsn),
     chain: &mut u64,
 ) -> Vec<(usize, usize, FrameHeader)> {
