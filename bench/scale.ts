@@ -14,7 +14,7 @@ import {
 } from "node:fs";
 import { readdirSync, rmSync, statSync, unlinkSync, writeFileSync, writeSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { setTimeout as delay } from "node:timers/promises";
+import { setTimeout as delay, setImmediate } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { check, printCheck } from "./checks.js";
 import type { Check } from "./checks.js";
@@ -82,14 +82,18 @@ class Scale {
     this.checks.push(line);
   }
 
-  /** `count` times, with progress in between. */
-  many(words: string, count: number, act: (number: number) => void): number {
+  /** `count` times, with progress in between; seconds. The event loop runs, too: it learns of connections that were closed. */
+  async many(words: string, count: number, act: (number: number) => void): Promise<number> {
     const begun = performance.now();
     this.progress.start(STEPS);
     for (let number = 0; number < count; number += 1) {
-      if (number % Math.ceil(count / STEPS) === 0) this.progress.step(words);
+      if (number % Math.ceil(count / STEPS) === 0) {
+        this.progress.step(words);
+        await setImmediate();
+      }
       act(number);
     }
+    await setImmediate();
     this.progress.end();
     return (performance.now() - begun) / 1000;
   }
@@ -150,13 +154,13 @@ async function manyFiles(scale: Scale, first: Daemon, files: number): Promise<Da
   const bars = files > SMALL_FILES_MAX ? BARS.large : BARS.small;
   let daemon = first;
   const late = Math.floor(files * LATE_SHARE);
-  const early = scale.many("files", files - late, (number) => createFile(daemon.mount, number));
+  const early = await scale.many("files", files - late, (number) => createFile(daemon.mount, number));
   scale.figures.filesCreatedPerSecond = (files - late) / early;
   await daemon.quiet();
   if (process.getuid?.() === 0) {
     execFileSync("sh", ["-c", "sync; echo 3 > /proc/sys/vm/drop_caches"]);
     let state = 1;
-    const looked = scale.many("look-ups", LOOKUPS, () => {
+    const looked = await scale.many("look-ups", LOOKUPS, () => {
       state = (Math.imul(state, 1_103_515_245) + 12_345) >>> 0;
       expectFile(daemon.mount, state % (files - late));
     });
@@ -168,7 +172,7 @@ async function manyFiles(scale: Scale, first: Daemon, files: number): Promise<Da
   daemon = await scale.start();
   scale.note(check("start after an orderly end", since(begun), 2, "≤", bars.cleanSeconds, " s"));
   expectFile(daemon.mount, 0);
-  scale.many("more files", late, (number) => createFile(daemon.mount, files - late + number));
+  await scale.many("more files", late, (number) => createFile(daemon.mount, files - late + number));
   const last = openSync(pathOf(daemon.mount, files - 1), "r");
   fsyncSync(last);
   closeSync(last);
@@ -187,9 +191,9 @@ async function removedNames(scale: Scale, daemon: Daemon, names: number): Promis
   const directory = join(daemon.mount, "names");
   mkdirSync(directory);
   const name = (number: number): string => join(directory, `n${number}`);
-  scale.many("names", names, (number) => closeSync(openSync(name(number), "wx")));
+  await scale.many("names", names, (number) => closeSync(openSync(name(number), "wx")));
   await daemon.quiet();
-  scale.many("removals", names, (number) => unlinkSync(name(number)));
+  await scale.many("removals", names, (number) => unlinkSync(name(number)));
   await daemon.quiet();
   const begun = performance.now();
   const left = readdirSync(directory).length;
