@@ -215,7 +215,7 @@ function elapsedMs(act: () => void): number {
 }
 
 describe("drives that fail in ways of their own", { skip }, () => {
-  it("rows 1 and 16: a slow drive is read around, spared within ten seconds, and out when its server dies", async () => {
+  it("rows 1, 16: a slow drive is read around, spared within ten seconds, out when its server dies", async () => {
     const place = new Place();
     let drive: FaultyDrive | undefined;
     try {
@@ -251,7 +251,7 @@ describe("drives that fail in ways of their own", { skip }, () => {
     }
   });
 
-  it("rows 1 and 15: a drive on a loop device whose file was cut short: everything reads, and is written again", async () => {
+  it("rows 1, 15: a loop device whose file was cut short: everything reads, and is written again", async () => {
     const place = new Place();
     let loop = "";
     try {
@@ -283,7 +283,7 @@ describe("drives that fail in ways of their own", { skip }, () => {
     }
   });
 
-  it("row 2: two drives die: errors where both copies were, the rest goes on; they return, nothing is lost", async () => {
+  it("row 2: two drives die: errors where both copies were only; they return, nothing is lost", async () => {
     const place = new Place();
     const drives: FaultyDrive[] = [];
     try {
@@ -350,7 +350,7 @@ describe("drives that fail in ways of their own", { skip }, () => {
   });
 
   for (const what of ["zeroes", "an old image", "another drive's content"]) {
-    it(`row 3: a drive that is exchanged under load for ${what}: nothing wrong, nothing lost, healed by itself`, async () => {
+    it(`row 3: a drive exchanged under load for ${what}: nothing wrong, nothing lost, healed by itself`, async () => {
       const place = new Place();
       let writers: Writer[] = [];
       try {
