@@ -3,6 +3,7 @@
 use crate::call::in_thread;
 use crate::convert;
 use crate::registry::Registry;
+use holdfast_device::process::share_heaps;
 use holdfast_store::engine::{self, Engine};
 use holdfast_store::error::{Error, Kind};
 use napi::{Env, Status};
@@ -397,6 +398,7 @@ fn register(engine: Arc<Engine>) -> Result<u32, Error> {
 pub fn pool_create(env: &Env, name: String, drives: Vec<DriveSpec>, options: PoolOptions) -> napi::Result<Object<'_>> {
     let options = options.convert()?;
     let specs = drives.into_iter().map(DriveSpec::convert).collect::<napi::Result<Vec<_>>>()?;
+    share_heaps();
     in_thread(env, "pool-create", move || register(Engine::create(&name, &specs, options)?))
 }
 
@@ -405,6 +407,7 @@ pub fn pool_create(env: &Env, name: String, drives: Vec<DriveSpec>, options: Poo
 pub fn pool_open(env: &Env, drives: Vec<Uint8Array>, options: PoolOptions) -> napi::Result<Object<'_>> {
     let options = options.convert()?;
     let drives = drives.iter().map(|drive| convert::path("drive", drive)).collect::<napi::Result<Vec<PathBuf>>>()?;
+    share_heaps();
     in_thread(env, "pool-open", move || register(Engine::open(&drives, options)?))
 }
 
