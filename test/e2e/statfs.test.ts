@@ -61,6 +61,7 @@ describe("a mount that is filled", () => {
     // The kernel tells when it has forgotten a file in its own time; until then it may be open somewhere.
     const least = (deleted.length * FILE_BYTES) / WRITTEN_MOST;
     await until("what was deleted is free", () => promised(mount) >= least);
-    part(fill(mount, "second").written, promised(mount));
+    const again = promised(mount);
+    part(fill(mount, "second").written, again);
   });
 });
