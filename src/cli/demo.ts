@@ -47,7 +47,9 @@ export async function runDemo(given: readonly string[]): Promise<number> {
   if (!existsSync(config)) writeFileSync(config, CONFIG);
   const main = fileURLToPath(new URL("main.js", import.meta.url));
   const args = [main, "daemon", "--state", state, "--config", config];
-  const daemon = spawn(process.execPath, args, { stdio: ["ignore", "inherit", "inherit"] });
+  // Node's own threads have heaps before the addon can say anything (native/device/src/process.rs).
+  const env = { MALLOC_ARENA_MAX: "2", ...process.env };
+  const daemon = spawn(process.execPath, args, { env, stdio: ["ignore", "inherit", "inherit"] });
   const ended = exitOf(daemon);
   forwardSignals(daemon);
   try {
