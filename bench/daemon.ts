@@ -155,10 +155,15 @@ function answers(path: string): boolean {
   }
 }
 
-async function until(limitMs: number, words: string, holds: () => boolean): Promise<void> {
+export async function until(
+  limitMs: number,
+  words: string,
+  holds: () => boolean | Promise<boolean>,
+  lookMs = 50,
+): Promise<void> {
   const deadline = performance.now() + limitMs;
-  while (!holds()) {
+  while (!(await holds())) {
     if (performance.now() > deadline) throw new Error(words);
-    await delay(50);
+    await delay(lookMs);
   }
 }

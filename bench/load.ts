@@ -1,6 +1,7 @@
 // The native load generator as a function.
 
 import { execFileSync, spawn } from "node:child_process";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 export interface Latency {
@@ -43,6 +44,13 @@ export interface LoadOptions {
 }
 
 export const mayDropCaches = process.geteuid?.() === 0;
+
+/** Writes everything back, and empties the kernel's caches where that may be done; whether it was. */
+export function dropCaches(): boolean {
+  execFileSync("sync");
+  if (mayDropCaches) writeFileSync("/proc/sys/vm/drop_caches", "3");
+  return mayDropCaches;
+}
 
 /** Runs one work in a directory and waits for it. Root drops the kernel's caches before cold reads and look-ups. */
 export async function runLoad(program: string, options: LoadOptions): Promise<Measure[]> {

@@ -3,7 +3,7 @@
 import { execFileSync } from "node:child_process";
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { mayDropCaches, outputOf } from "./load.js";
+import { dropCaches, outputOf } from "./load.js";
 import type { Measure } from "./load.js";
 
 const FILES_PER_FOLDER = 200;
@@ -31,8 +31,7 @@ export async function runTree(repository: string, files: number, directory: stri
   const clone = join(directory, "clone");
   // Hard links to the repository's objects would save only the plain directory their copies.
   const cloned = await timed("git", ["clone", "--quiet", "--no-hardlinks", repository, clone]);
-  execFileSync("sync");
-  if (mayDropCaches) writeFileSync("/proc/sys/vm/drop_caches", "3");
+  dropCaches();
   // Into a pipe: tar reads nothing when its output is /dev/null.
   const read = ["-c", 'tar -cf - -C "$0" --exclude=.git . | cat >/dev/null', clone];
   const tarred = await timed("sh", read);

@@ -1,12 +1,11 @@
 // Rebuild and scrub: how fast a lost drive's copies are made anew when nobody else works, and what both do to somebody who
 // works at half of the peak.
 
-import { execFileSync, spawn } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync } from "node:fs";
+import { mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
 import { setTimeout as delay } from "node:timers/promises";
-import { Daemon } from "./daemon.js";
+import { Daemon, until as untilHolds } from "./daemon.js";
+import { runExample } from "./example.js";
 import { runLoad } from "./load.js";
 import type { Measure } from "./load.js";
 import type { Figure } from "./report.js";
@@ -15,7 +14,6 @@ import type { Place } from "./special.js";
 // --- alone ----------------------------------------------------------------------------------------------------------
 
 const REBUILT_MIB = 1024;
-const TMPFS = "/dev/shm";
 
 interface RebuildPair {
   pair: number;
@@ -27,29 +25,15 @@ interface RebuildPair {
 
 /** Time of a rebuild ÷ time of plainly copying as many bytes: the engine's example `rebuild` measures both. */
 export async function measureRebuild({ root, folder, pairs, say }: Place): Promise<Figure[]> {
-  const cargo = ["--release", "--locked", "--quiet", "-p", "holdfast-store", "--example", "rebuild"];
-  execFileSync("cargo", ["build", ...cargo], { cwd: join(root, "native"), stdio: "inherit" });
   mkdirSync(folder, { recursive: true });
-  const rings = existsSync(TMPFS) ? mkdtempSync(join(TMPFS, "holdfast-rebuild-")) : undefined;
-  if (rings !== undefined) symlinkSync(rings, join(folder, "run"));
-  const program = join(root, "native", "target", "release", "examples", "rebuild");
-  const words = [folder, String(REBUILT_MIB), String(pairs)];
   const figures: Figure[] = [];
-  try {
-    const child = spawn(program, words, { stdio: ["ignore", "pipe", "inherit"] });
-    const exited = new Promise<number | null>((done, failed) => child.on("error", failed).on("exit", done));
-    for await (const line of createInterface({ input: child.stdout })) {
-      const said = JSON.parse(line) as RebuildPair | { summary: object };
-      if ("summary" in said) continue;
-      const { pair, share, ...notes } = said;
-      say(`pair ${pair + 1}/${pairs}  ${notes.rebuild_mib_per_s} of ${notes.plain_mib_per_s} MiB/s`);
-      figures.push({ measure: "rebuild-time", pair, value: 1 / share, notes });
-    }
-    const code = await exited;
-    if (code !== 0) throw new Error(`${program} ended with ${code}`);
-  } finally {
-    if (rings !== undefined) rmSync(rings, { recursive: true, force: true });
-  }
+  await runExample(root, "rebuild", folder, [String(REBUILT_MIB), String(pairs)], (line) => {
+    const said = line as RebuildPair | { summary: object };
+    if ("summary" in said) return;
+    const { pair, share, ...notes } = said;
+    say(`pair ${pair + 1}/${pairs}  ${notes.rebuild_mib_per_s} of ${notes.plain_mib_per_s} MiB/s`);
+    figures.push({ measure: "rebuild-time", pair, value: 1 / share, notes });
+  });
   return figures;
 }
 
@@ -81,13 +65,8 @@ interface Beside {
   end: (daemon: Daemon) => Promise<void>;
 }
 
-async function until(what: string, holds: () => Promise<boolean>): Promise<void> {
-  const deadline = performance.now() + LIMIT_MS;
-  while (!(await holds())) {
-    if (performance.now() > deadline) throw new Error(`not in time: ${what}`);
-    await delay(LOOK_MS);
-  }
-}
+const until = (what: string, holds: () => Promise<boolean>): Promise<void> =>
+  untilHolds(LIMIT_MS, `not in time: ${what}`, holds, LOOK_MS);
 
 const counted = (name: string) => async (daemon: Daemon) => (await daemon.counters())[name] ?? 0;
 

@@ -1,7 +1,6 @@
 // `npm run bench -- --scale`: what a volume with millions of files costs, seen through a mount: memory, starts, look-ups, and
 // whether the past makes the present slow.
 
-import { execFileSync } from "node:child_process";
 import {
   closeSync,
   constants,
@@ -19,7 +18,9 @@ import { parseArgs } from "node:util";
 import { check, printCheck } from "./checks.js";
 import type { Check } from "./checks.js";
 import { Daemon } from "./daemon.js";
+import { dropCaches } from "./load.js";
 import { Progress } from "./progress.js";
+import { spread } from "./report.js";
 import { originOf, writeResults } from "./results.js";
 import type { Origin } from "./results.js";
 
@@ -157,8 +158,7 @@ async function manyFiles(scale: Scale, first: Daemon, files: number): Promise<Da
   const early = await scale.many("files", files - late, (number) => createFile(daemon.mount, number));
   scale.figures.filesCreatedPerSecond = (files - late) / early;
   await daemon.quiet();
-  if (process.getuid?.() === 0) {
-    execFileSync("sh", ["-c", "sync; echo 3 > /proc/sys/vm/drop_caches"]);
+  if (dropCaches()) {
     let state = 1;
     const looked = await scale.many("look-ups", LOOKUPS, () => {
       state = (Math.imul(state, 1_103_515_245) + 12_345) >>> 0;
@@ -241,10 +241,7 @@ function medianRead(path: string, count: number): number {
   return median(times);
 }
 
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.floor(sorted.length / 2)] ?? NaN;
-}
+const median = (values: readonly number[]): number => spread(values)?.median ?? NaN;
 
 function pathOf(mount: string, number: number): string {
   return join(mount, `d${Math.floor(number / FILES_A_DIRECTORY)}`, `f${number}`);

@@ -2,13 +2,12 @@
 // does a written byte cost, how much of the past is kept, and does every second make progress? The engine itself is driven,
 // by the example `sustained` of native/store; its lines are parsed here.
 
-import { execFileSync, spawn } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { createInterface } from "node:readline";
 import { parseArgs } from "node:util";
 import { check, printCheck } from "./checks.js";
 import type { Check } from "./checks.js";
+import { runExample } from "./example.js";
 import { Progress } from "./progress.js";
 import { originOf, writeResults } from "./results.js";
 import type { Origin } from "./results.js";
@@ -31,7 +30,6 @@ const BARS = {
   metadataBytes: 30,
   overwrites: 5,
 } as const;
-const TMPFS = "/dev/shm";
 
 /** As the example writes it. */
 interface Summary {
@@ -99,49 +97,33 @@ function numberOf(name: string, value: string): number {
   return number;
 }
 
-/** Builds the example and runs it in a fresh folder of `disk`. */
+/** Runs the example in a fresh folder of `disk`. */
 async function drive(
   root: string,
   disk: string,
   seconds: number,
   words: readonly string[],
 ): Promise<{ summary: Summary; writesPerSecond: number[] }> {
-  const cargo = ["--release", "--locked", "--quiet", "-p", "holdfast-store", "--example", "sustained"];
-  execFileSync("cargo", ["build", ...cargo], { cwd: join(root, "native"), stdio: "inherit" });
   mkdirSync(disk, { recursive: true });
   const folder = mkdtempSync(join(disk, "sustained-"));
-  const rings = existsSync(TMPFS) ? mkdtempSync(join(TMPFS, "holdfast-sustained-")) : undefined;
-  if (rings !== undefined) symlinkSync(rings, join(folder, "run"));
-  try {
-    const program = join(root, "native", "target", "release", "examples", "sustained");
-    return await parsed(program, [folder, String(seconds), ...words], seconds);
-  } finally {
-    for (const path of [folder, rings])
-      if (path !== undefined) rmSync(path, { recursive: true, force: true });
-  }
-}
-
-async function parsed(
-  program: string,
-  args: readonly string[],
-  seconds: number,
-): Promise<{ summary: Summary; writesPerSecond: number[] }> {
-  const child = spawn(program, args, { stdio: ["ignore", "pipe", "inherit"] });
-  const exited = new Promise<number | null>((done, failed) => child.on("error", failed).on("exit", done));
   const progress = new Progress();
   progress.start(seconds);
   const writesPerSecond: number[] = [];
-  let summary: Summary | undefined;
-  for await (const line of createInterface({ input: child.stdout })) {
-    const said = JSON.parse(line) as Second | { summary: Summary };
-    if ("summary" in said) summary = said.summary;
-    else {
-      writesPerSecond.push(said.writes);
-      progress.step(`${said.writes} writes/s`);
-    }
+  const summaries: Summary[] = [];
+  try {
+    await runExample(root, "sustained", folder, [String(seconds), ...words], (line) => {
+      const said = line as Second | { summary: Summary };
+      if ("summary" in said) summaries.push(said.summary);
+      else {
+        writesPerSecond.push(said.writes);
+        progress.step(`${said.writes} writes/s`);
+      }
+    });
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
   }
-  const code = await exited;
-  if (code !== 0 || summary === undefined) throw new Error(`${program} ended with ${code} and no summary`);
+  const [summary] = summaries;
+  if (summary === undefined) throw new Error("the example sustained ended without a summary");
   return { summary, writesPerSecond };
 }
 

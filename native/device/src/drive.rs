@@ -198,16 +198,19 @@ pub fn read_first(
 pub fn read_at_once(reads: Vec<Read<'_>>) -> Vec<io::Result<()>> {
     let simulated = reads.iter().all(|read| read.drive.as_sim().is_some());
     let jobs = reads.into_iter().map(|read| move || read.drive.read(read.file, read.offset, read.into));
-    // The simulated world gives every event its number: one after the other, always in this order.
-    if simulated { jobs.map(|mut job| job()).collect() } else { crate::threads::run_parallel("read", jobs.collect()) }
+    all_at_once("read", simulated, jobs.collect())
 }
 
 /// Flushes all at once; one result per drive, in order. Costs a thread a drive.
 pub fn flush_all(drives: &[&dyn Drive]) -> Vec<io::Result<()>> {
-    let jobs = drives.iter().map(|drive| move || drive.flush());
-    // As for reads: one after the other where every event has its number.
     let simulated = drives.iter().all(|drive| drive.as_sim().is_some());
-    if simulated { jobs.map(|job| job()).collect() } else { crate::threads::run_parallel("flush", jobs.collect()) }
+    let jobs = drives.iter().map(|drive| move || drive.flush());
+    all_at_once("flush", simulated, jobs.collect())
+}
+
+/// The simulated world gives every event its number: there one after the other, always in this order.
+fn all_at_once<T: Send>(name: &str, simulated: bool, jobs: Vec<impl FnOnce() -> T + Send>) -> Vec<T> {
+    if simulated { jobs.into_iter().map(|job| job()).collect() } else { crate::threads::run_parallel(name, jobs) }
 }
 
 /// Writes all in parallel, each durable when the call returns; one result per write, in order.

@@ -11,4 +11,5 @@ pub mod metadata;
 pub mod mutants;
 pub mod oplog;
 pub mod placement;
+mod rate;
 pub mod volume;

@@ -104,14 +104,6 @@ fn rewriting_goes_on_for_ever() {
     assert_eq!(rig.engine.fsck().expect("checked").problems, Vec::<String>::new());
 }
 
-/// A second of an engine's threads, which put off what there is no room for.
-fn second(rig: &Rig) {
-    rig.world.clock().advance(1_000_000_000);
-    rig.engine.groups().iter().for_each(|group| group.second_now().expect("a second"));
-    while let Ok(true) = rig.engine.housekeep_now(true) {}
-    while let Ok(true) = rig.engine.clean_now() {}
-}
-
 /// Files of so many bytes until nothing fits; their names. Metadata is a large part of the pool then.
 fn fill_with_files(rig: &Rig, volume: &Volume, bytes: usize) -> Vec<String> {
     let mut names = Vec::new();
@@ -128,7 +120,7 @@ fn fill_with_files(rig: &Rig, volume: &Volume, bytes: usize) -> Vec<String> {
             Err(error) => panic!("file {}: {error:?}", names.len()),
         }
         if names.len() % 100 == 0 {
-            second(rig);
+            rig.second();
         }
     }
 }
@@ -144,7 +136,7 @@ fn can_be_emptied(seed: u64, drives: usize, rf: u8, bytes: usize) {
     }
     for (at, name) in names.iter().enumerate() {
         if at % 100 == 99 {
-            second(&rig);
+            rig.second();
         }
         let removed = volume.unlink(&ROOT, ROOT_INO, name.as_bytes());
         removed.unwrap_or_else(|error| panic!("{filled}: {name} stays, the {at}th: {error:?}"));

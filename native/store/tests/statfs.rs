@@ -36,14 +36,6 @@ fn promised(volume: &Volume) -> u64 {
     space.blocks_available * space.block_bytes as u64
 }
 
-/// A second of an engine's threads, which put off what there is no room for.
-fn second(rig: &Rig) {
-    rig.world.clock().advance(1_000_000_000);
-    rig.engine.groups().iter().for_each(|group| group.second_now().expect("a second"));
-    while let Ok(true) = rig.engine.housekeep_now(true) {}
-    while let Ok(true) = rig.engine.clean_now() {}
-}
-
 /// Writes files until nothing fits: bytes that were acknowledged, and the files' names.
 fn fill(rig: &Rig, volume: &Volume, prefix: &str, load: Load) -> (u64, Vec<String>) {
     let (mut written, mut names, mut ops) = (0, Vec::new(), 0u64);
@@ -71,7 +63,7 @@ fn fill(rig: &Rig, volume: &Volume, prefix: &str, load: Load) -> (u64, Vec<Strin
                 rig.engine.flush().expect("flushed");
             }
             if ops.is_multiple_of(50) {
-                second(rig);
+                rig.second();
             }
         }
         volume.forget(ino, 1);
@@ -82,7 +74,7 @@ fn remove_half(rig: &Rig, volume: &Volume, names: &[String]) {
     let mut rng = Rng::from_seed(1);
     for (at, name) in names.iter().filter(|_| rng.below(2) == 0).enumerate() {
         if at % 100 == 99 {
-            second(rig);
+            rig.second();
         }
         volume.unlink(&ROOT, ROOT_INO, name.as_bytes()).unwrap_or_else(|error| panic!("{name} stays: {error:?}"));
     }

@@ -6,6 +6,7 @@
 
 use super::Engine;
 use crate::placement::Pace;
+use crate::rate::Meter;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -26,21 +27,14 @@ pub(super) struct Pacing {
     requests: AtomicU64,
     /// Boot time of the newest look that found more of them.
     changed_ns: AtomicU64,
-    /// When the next piece may begin.
-    next_ns: AtomicU64,
+    meter: Meter,
 }
 
 impl Pacing {
     /// Books a piece of so many bytes; nanoseconds until it may begin.
     fn book(&self, now_ns: u64, bytes: usize, bytes_per_s: u64) -> u64 {
         let cost_ns = (bytes as u128 * SECOND_NS / bytes_per_s.max(1) as u128) as u64;
-        let mut start_ns = now_ns;
-        let booked = self.next_ns.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |next_ns| {
-            start_ns = next_ns.clamp(now_ns, now_ns + WAIT_NS_MAX);
-            Some(start_ns + cost_ns)
-        });
-        debug_assert!(booked.is_ok());
-        start_ns - now_ns
+        self.meter.book(now_ns, cost_ns, WAIT_NS_MAX)
     }
 }
 

@@ -6,6 +6,7 @@
 //! so the load settles where writers and upkeep are equally fast.
 
 use super::Group;
+use crate::rate::Meter;
 use holdfast_format::limits::LEVEL0_RUNS_MAX;
 use parking_lot::{Condvar, Mutex};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -58,8 +59,7 @@ impl Load {
 #[derive(Default)]
 pub(super) struct Pace {
     page_ns: AtomicU64,
-    /// When the next page may come.
-    next_ns: AtomicU64,
+    meter: Meter,
     sleepers: (Mutex<()>, Condvar),
     pub waited_ns: AtomicU64,
 }
@@ -71,14 +71,8 @@ impl Pace {
         if cost == 0 {
             return 0;
         }
-        let mut start = 0;
-        let booked = self.next_ns.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |next| {
-            start = next.max(now_ns);
-            Some(start.min(now_ns + SLEEP_NS_MAX) + cost)
-        });
-        debug_assert!(booked.is_ok());
-        let debt = start - now_ns;
-        if debt < SLEEP_NS_MIN { 0 } else { debt.min(SLEEP_NS_MAX) }
+        let debt = self.meter.book(now_ns, cost, SLEEP_NS_MAX);
+        if debt < SLEEP_NS_MIN { 0 } else { debt }
     }
 
     pub fn wake(&self) {

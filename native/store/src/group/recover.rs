@@ -174,7 +174,13 @@ impl Group {
     /// The trees of a group whose log may be unreadable.
     pub fn tables_of(pool: &Arc<Pool>, group: GroupId, cache: &Arc<BlockCache>) -> Result<Tree> {
         // A budget for compactions, of which there will be none.
-        let options = TreeOptions { owner: group, kind: TreeSet::Group, level1_bytes: u64::MAX, level0_payload_bytes: u64::MAX, targets_max: MERGE_TARGETS_MAX };
+        let options = TreeOptions {
+            owner: group,
+            kind: TreeSet::Group,
+            level1_bytes: u64::MAX,
+            level0_payload_bytes: u64::MAX,
+            targets_max: MERGE_TARGETS_MAX,
+        };
         let io: Arc<dyn TableIo> = pool.clone();
         Tree::open(io, cache.clone(), options, pool.group_tables(group))
     }

@@ -3,8 +3,8 @@
 //! Level 0 is merged whole into level 1. Of a deeper level one table goes down, with every table of its level
 //! whose holes reach over it: a hole must never stay above a newer cell, or what the cell meets below would
 //! not learn of the hole. Tables of the target level take part when the covers (`[first, cover_until)`)
-//! overlap, as many as one merge may take (`cut.rs`). A level is due when it holds more than its share; a table is due when most of its records are
-//! deletions or holes, until it comes to where nothing lies below and they vanish.
+//! overlap, as many as one merge may take (`cut.rs`). A level is due when it holds more than its share; a table is
+//! due when most of its records are deletions or holes, until it comes to where nothing lies below and they vanish.
 
 use super::io::{Points, TableIo, TreeEdit};
 use super::levels::Levels;
@@ -208,18 +208,16 @@ pub(crate) fn run(
             Ok(edit)
         }
         Work::Now { view, sources, targets, level } => {
-            let mut sources = sources.clone();
+            let (mut sources, mut targets) = (sources.clone(), targets.clone());
             sources.sort_by(|left, right| left.desc.first.cmp(&right.desc.first));
             let name = TableName { owner: options.owner, tree: now, level: *level };
             // Level 0 is merged whole: level 1 is small.
-            let stop = if *level > 1 { cut::place(now, &sources, targets, options.targets_max)? } else { None };
-            let taken = |table: &&Arc<Table>| stop.as_ref().is_none_or(|stop| table.desc.first < *stop);
-            let sources: Vec<_> = sources.iter().filter(taken).cloned().collect();
-            let targets: Vec<_> = targets.iter().filter(taken).cloned().collect();
-            let rest = match &stop {
-                Some(stop) => cut::rest(io, TableName { level: level - 1, ..name }, &sources, stop)?,
-                None => TreeEdit::default(),
-            };
+            let stop = if *level > 1 { cut::place(now, &sources, &targets, options.targets_max)? } else { None };
+            let mut rest = TreeEdit::default();
+            if let Some(stop) = &stop {
+                [&mut sources, &mut targets].into_iter().for_each(|tables| tables.retain(|table| table.desc.first < *stop));
+                rest = cut::rest(io, TableName { level: level - 1, ..name }, &sources, stop)?;
+            }
             let merged = merge_now(io, name, view, (&sources, &targets), stop.as_deref(), points);
             let mut edit = merged.inspect_err(|_| super::output::discard(io, &rest.added))?;
             edit.added.extend(rest.added);

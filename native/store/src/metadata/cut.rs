@@ -11,7 +11,7 @@ use super::table::{Access, RunCursor, Table};
 use super::writer::TableName;
 use crate::error::Result;
 use holdfast_format::block::Entry;
-use holdfast_format::key::{self, Key};
+use holdfast_format::key::Key;
 use holdfast_format::table::TreeKind;
 use holdfast_format::Lsn;
 use std::sync::Arc;
@@ -40,8 +40,7 @@ pub(super) fn place(
                 None => return Ok(None),
             }
         }
-        let cell = (tree != TreeKind::Pool).then(|| key::data_place(records.key())).flatten();
-        if let Some((start, level)) = cell {
+        if let Some((start, level)) = super::data_place(tree, records.key()) {
             reach = reach.max(super::cover_until(records.key(), start, level));
         }
     }

@@ -16,7 +16,13 @@ pub mod tree;
 mod writer;
 
 use holdfast_format::cell::level_blocks;
-use holdfast_format::key::{KIND_DATA, PREFIX_BYTES};
+use holdfast_format::key::{self, KIND_DATA, PREFIX_BYTES};
+use holdfast_format::table::TreeKind;
+
+/// First block and level of a cell; keys of the pool's tree are none, whatever they look like.
+pub(crate) fn data_place(tree: TreeKind, key: &[u8]) -> Option<(u32, u8)> {
+    (tree != TreeKind::Pool).then(|| key::data_place(key)).flatten()
+}
 
 /// Exclusive end key of what the cell at `key` (a DATA key of `start` and `level`) covers.
 pub(crate) fn cover_until(key: &[u8], start: u32, level: u8) -> Vec<u8> {

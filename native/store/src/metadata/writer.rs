@@ -7,7 +7,7 @@ use holdfast_format::block::{BlockBuilder, ENTRY_OVERHEAD_MAX, Entry};
 use holdfast_format::cell;
 use holdfast_format::checksum::checksum;
 use holdfast_format::index::{self, INDEX_ENTRY_BYTES, IndexBuilder, TABLE_HEADER_BYTES};
-use holdfast_format::key::{self, Key};
+use holdfast_format::key::Key;
 use holdfast_format::limits::{BLOCK_BYTES, KEY_BYTES_MAX};
 use holdfast_format::table::{TableDesc, TreeKind};
 use holdfast_format::{GroupId, Lsn, TableId};
@@ -77,7 +77,7 @@ impl TableWriter {
         let lsn = entry.stamp.lsn;
         self.stamps = (self.stamps.0.min(lsn), self.stamps.1.max(lsn));
         self.deaths = (self.deaths.0.min(entry.death), self.deaths.1.max(entry.death));
-        let place = (self.name.tree != TreeKind::Pool).then(|| key::data_place(entry.key)).flatten();
+        let place = super::data_place(self.name.tree, entry.key);
         let hole = place.is_some() && entry.value.is_some_and(|value| value.first() == Some(&cell::TAG_HOLE));
         self.tombstones += (entry.value.is_none() || hole) as u32;
         self.payload_bytes += place.map_or(0, |(_, level)| cells::payload_bytes(level, entry.value));

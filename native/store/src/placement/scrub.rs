@@ -28,6 +28,7 @@ use holdfast_format::scrub::{ScrubCursor, scrub_key};
 use holdfast_format::table::{SlotAddress, TableDesc};
 use holdfast_format::{EgroupId, GroupId, Lsn, TableId};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 /// What a scrub looked at and found.
 #[derive(Clone, Default, Debug)]
@@ -72,6 +73,14 @@ struct Part {
     name: String,
 }
 
+impl Part {
+    /// Where it is in what was read from this place of the slot on.
+    fn behind(&self, from: usize) -> Range<usize> {
+        let start = self.offset as usize - from;
+        start..start + self.length
+    }
+}
+
 impl Pool {
     /// Reads the parts (ascending) from every copy that is there; mends the wrong ones from a right one.
     fn scrub_parts(&self, copies: &[SlotAddress], parts: &[Part], scrub: &mut Scrub<'_>) {
@@ -94,7 +103,7 @@ impl Pool {
             scrub.report.bytes += whole.len() as u64;
             let read = self.read_paced((copy, from as u32), &mut whole, scrub.pace).is_ok();
             for (at, part) in parts.iter().enumerate() {
-                let inside = part.offset as usize - from..part.offset as usize - from + part.length;
+                let inside = part.behind(from);
                 let piece = &mut whole[inside.clone()];
                 let readable = read || self.read_copy(copy, part.offset, piece).is_ok();
                 let accepted = match right[at] {
@@ -110,8 +119,7 @@ impl Pool {
             images.push((copy, whole));
         }
         for ((part, right), wrong) in parts.iter().zip(right).zip(wrong) {
-            let inside = part.offset as usize - from..part.offset as usize - from + part.length;
-            let right = right.map(|image| (images[image].0, &images[image].1[inside]));
+            let right = right.map(|image| (images[image].0, &images[image].1[part.behind(from)]));
             self.settle_part(part, right, &wrong, scrub.report);
         }
     }

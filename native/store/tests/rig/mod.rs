@@ -104,6 +104,14 @@ impl Rig {
         Self::open(world, rings, options).expect("a killed engine starts again")
     }
 
+    /// A second of an engine's threads, which put off what there is no room for.
+    pub fn second(&self) {
+        self.world.clock().advance(1_000_000_000);
+        self.engine.groups().iter().for_each(|group| group.second_now().expect("a second"));
+        while let Ok(true) = self.engine.housekeep_now(true) {}
+        while let Ok(true) = self.engine.clean_now() {}
+    }
+
     pub fn volume(&self, name: &str, rf: u8) -> Arc<Volume> {
         self.engine.volume_create(&volume_create(name, rf, None)).expect("a volume");
         self.mount(name)

@@ -36,6 +36,8 @@ pub(super) struct Writer {
     pub next: u64,
     /// Segment of the newest frame.
     pub framed: EgroupId,
+    /// For the bytes of one head at a time.
+    pub scratch: Vec<u8>,
     pub ops: Vec<u8>,
     /// Of them, those whose payload lies beside the frame.
     pub ops_beside: [Vec<u8>; 3],
@@ -45,9 +47,9 @@ impl Writer {
     pub fn new(header_rf: u8, done: Vec<UsedSegment>, tip: (Lsn, u64), membership: u64, position: u64) -> Self {
         let (carried, chain) = tip;
         let open = [None, None, None];
-        let (ops, ops_beside) = (Vec::new(), Default::default());
+        let (scratch, ops, ops_beside) = (Vec::new(), Vec::new(), Default::default());
         let framed = done.iter().filter(|used| used.has_frames).map(|used| used.egroup).max().unwrap_or_default();
-        Self { open, header_rf, done, chain, carried, membership, position, next: 0, framed, ops, ops_beside }
+        Self { open, header_rf, done, chain, carried, membership, position, next: 0, framed, scratch, ops, ops_beside }
     }
 }
 
@@ -113,8 +115,6 @@ pub(super) struct Batch {
     pub position: u64,
     pub page_tail: u64,
     pub pages: [u32; 3],
-    /// Ops whose payload lies beside the frame.
-    pub beside: [u16; 3],
     /// (lsn, rf, page position, pages)
     pub payloads: Vec<(Lsn, u8, u64, u32)>,
 }
@@ -146,12 +146,13 @@ pub(super) fn batch_heads(writer: &Writer, batch: &Batch) -> [u32; 3] {
         if class + 1 == batch.header_rf as usize {
             return head_pages(writer.ops.len());
         }
-        if batch.beside[class] > 0 { head_pages(writer.ops_beside[class].len()) } else { 0 }
+        if batch.pages[class] > 0 { head_pages(writer.ops_beside[class].len()) } else { 0 }
     })
 }
 
 /// The head of a frame's payload in a segment of another RF.
-pub(super) fn payload_head(frame: &FrameHeader, class: usize, ops: u16, incarnation: u64) -> FrameHeader {
+pub(super) fn payload_head(frame: &FrameHeader, batch: &Batch, class: usize, incarnation: u64) -> FrameHeader {
+    let ops = batch.payloads.iter().filter(|(_, rf, _, _)| *rf as usize == class + 1).count() as u16;
     let mut places = [FramePlace::default(); 3];
     places[class] = frame.places[class];
     let mut head = FrameHeader { payload_only: true, op_count: ops, incarnation, places, ..frame.clone() };

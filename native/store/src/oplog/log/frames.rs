@@ -230,7 +230,6 @@ impl Log {
             writer.ops.extend_from_slice(record.op);
             if rf != header_rf {
                 writer.ops_beside[rf as usize - 1].extend_from_slice(record.op);
-                batch.beside[rf as usize - 1] += 1;
             }
             batch.pages = wanted;
             batch.count += 1;
@@ -311,12 +310,12 @@ impl Log {
             chain: 0,
         };
         let beside = std::array::from_fn(|class| {
-            let open = writer.open[class].as_ref().filter(|_| batch.beside[class] > 0)?;
-            let head = payload_head(&header, class, batch.beside[class], open.segment.incarnation);
-            Some(self.part(open, head, &writer.ops_beside[class]).0)
+            let open = writer.open[class].as_ref().filter(|_| class != header_class && batch.pages[class] > 0)?;
+            let head = payload_head(&header, &batch, class, open.segment.incarnation);
+            Some(self.part(open, head, &writer.ops_beside[class], &mut writer.scratch).0)
         });
         let last = Lsn(header.end_lsn().0 - 1);
-        let (frame, chain) = self.part(open, header, &writer.ops);
+        let (frame, chain) = self.part(open, header, &writer.ops, &mut writer.scratch);
         let before = std::mem::replace(&mut writer.chain, chain);
         writer.carried = durable;
         advance(writer, heads, &batch, (before, last));
@@ -334,13 +333,12 @@ impl Log {
     }
 
     /// Header and ops for the next pages of an open segment, and their chain.
-    fn part(&self, open: &Open, mut header: FrameHeader, ops: &[u8]) -> (Part, u64) {
+    fn part(&self, open: &Open, mut header: FrameHeader, ops: &[u8], bytes: &mut Vec<u8>) -> (Part, u64) {
         let unused = self.heads.lock().pop();
         let head = unused.unwrap_or_else(|| SharedMemory::heap(self.slot_pages as usize * BLOCK_BYTES));
-        let mut bytes = Vec::with_capacity(head_pages(ops.len()) as usize * BLOCK_BYTES);
         header.ops_bytes = ops.len() as u32;
-        header.seal(ops, &mut bytes);
-        head.write(0, &bytes);
+        header.seal(ops, bytes);
+        head.write(0, bytes);
         let part = Part { segment: open.segment.clone(), page: open.next_page, head, head_bytes: bytes.len() };
         (part, header.chain)
     }
