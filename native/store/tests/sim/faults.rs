@@ -6,6 +6,7 @@ use super::step::StepName;
 use super::violation::{Check, Verdict, Violation};
 use holdfast_device::sim::{DriveImage, Fault, FaultId, FaultKind, Trigger};
 use holdfast_device::{Drive, Rng, SimDrive};
+use holdfast_format::Uuid;
 use holdfast_format::superblock::{Mark, SUPERBLOCK_BYTES, Superblock};
 
 /// Random bytes are made so many at a time.
@@ -112,6 +113,8 @@ pub struct Member {
     pub exchange: Exchange,
     /// Was out while something was promised to be durable: must not count again under this uuid.
     pub missed: bool,
+    /// The place of another drive that holds all of it, since this one was exchanged: to the pool it has moved there.
+    pub moved_to: Option<usize>,
     faults: Vec<(FaultName, FaultId, u64)>,
     old: Option<DriveImage>,
 }
@@ -125,6 +128,7 @@ impl Member {
             struck: false,
             exchange: Exchange::None,
             missed: false,
+            moved_to: None,
             faults: Vec::new(),
             old: None,
         }
@@ -148,13 +152,18 @@ impl Member {
     }
 }
 
-/// How far a drive's own superblock says it is.
-fn mark_of(image: &DriveImage) -> Mark {
+/// Which drive its superblock says it is, and how far.
+fn signature_of(image: &DriveImage) -> Option<(Mark, Uuid)> {
     let slots = [0, 1].into_iter().filter_map(|slot| {
         let bytes = image.read("superblock", slot * SUPERBLOCK_BYTES as u64, SUPERBLOCK_BYTES)?;
-        Superblock::decode(&bytes).ok().map(|block| block.own)
+        Superblock::decode(&bytes).ok().map(|block| (block.own, block.drive))
     });
-    slots.max().unwrap_or_default()
+    slots.max()
+}
+
+/// How far a drive's own superblock says it is.
+fn mark_of(image: &DriveImage) -> Mark {
+    signature_of(image).map(|(mark, _)| mark).unwrap_or_default()
 }
 
 impl Run {
@@ -266,7 +275,9 @@ impl Run {
     fn swap_foreign(&mut self, at: usize, fault: FaultName) {
         let other = (at + 1) % self.members.len();
         let other = self.members[other].drive.image();
+        let moved_to = self.twin_of(at);
         let member = &mut self.members[at];
+        member.moved_to = moved_to;
         if fault == F::SwapOther {
             member.drive.restore(&other);
         } else {
@@ -275,6 +286,34 @@ impl Run {
             }
         }
         member.exchange = Exchange::Foreign;
+    }
+
+    /// The drive that holds a copy of this one's content and is no older by all that the others know of it.
+    fn twin_of(&self, at: usize) -> Option<usize> {
+        let own = signature_of(&self.members[at].drive.image())?;
+        let is_twin = |other: &usize| {
+            let member = &self.members[*other];
+            *other != at && member.attached && signature_of(&member.drive.image()) == Some(own)
+        };
+        (0..self.members.len()).find(is_twin)
+    }
+
+    /// A copy that the pool rightly takes for a drive that was exchanged is that drive from now on.
+    pub fn follow_moves(&mut self) {
+        let drives = self.engine().status().map(|status| status.drives).unwrap_or_default();
+        for at in 0..self.members.len() {
+            let Some(to) = self.members[at].moved_to else { continue };
+            let place = self.members[to].drive.name();
+            if drives.iter().any(|drive| drive.uuid == self.members[at].uuid && drive.path == place) {
+                self.members[at].moved_to = None;
+                let (uuid, missed) = (self.members[at].uuid.clone(), self.members[at].missed);
+                self.members[at].uuid = std::mem::replace(&mut self.members[to].uuid, uuid);
+                self.members[to].missed = missed;
+                self.members[to].exchange = Exchange::None;
+                let what = format!("   {} is in the place of {place} now", self.members[at].drive.name());
+                self.say(what);
+            }
+        }
     }
 
     /// With some chance at once, else whenever the next heartbeat comes.
@@ -305,6 +344,12 @@ impl Run {
 
     /// After each step: which faults have struck, and whether the engine has drawn its conclusions.
     pub fn watch(&mut self) -> Verdict {
+        for at in (0..self.members.len()).filter(|_| self.world.ended().is_none()) {
+            // The others know that it is out: no copy of it may count any more.
+            if self.members[at].moved_to.is_some() && self.state_of(&self.members[at].uuid).as_deref() == Some("out") {
+                self.members[at].moved_to = None;
+            }
+        }
         let mut failed = Vec::new();
         for at in 0..self.members.len() {
             let member = &mut self.members[at];

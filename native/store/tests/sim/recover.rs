@@ -138,8 +138,9 @@ impl Run {
         if self.shape.beyond {
             self.coverage.road("pool beyond promise opened");
         }
-        self.check_members()?;
         self.tell_drives();
+        self.follow_moves();
+        self.check_members()?;
         let names: Vec<String> = self.models.keys().cloned().collect();
         let closed = names.iter().find(|name| self.open_group(name).is_none());
         if let Some(closed) = closed {
