@@ -6,10 +6,11 @@
 //!        | atime, mtime, ctime, btime: each seconds i64, nanoseconds u32
 //!        | parent u64 | parent_cookie u64 | target_len u16 | target bytes
 //! dirent = inode u64 | type u8 (mode >> 12)
-//! volume = next_ino u64 | rf u8 | ack u8 | policy u8 | reserved u8 | quota_bytes u64 | created i64, u32 | name_len u8
+//! volume = next_ino u64 | rf u8 | ack u8 | policy u8 | past u8 | quota_bytes u64 | created i64, u32 | name_len u8
 //!        | name
 //! policy = bits 0, 1: copies that a write needs, 0: RF - 1, at least 1 | bit 2: below that, fail instead of wait
 //!        | bits 3, 4: domain level (0 drive, 1 node, 2 block, 3 rack)
+//! past   = who may look at earlier states in a mount: 0 all, 1 the owner of the root, 2 nobody
 //! ```
 
 use crate::domain::DomainLevel;
@@ -176,10 +177,41 @@ pub struct VolumeRecord {
     /// 0: `ack: fsync` (default); 1: `ack: write`.
     pub ack: u8,
     pub policy: WritePolicy,
+    pub past: PastAccess,
     /// 0: no quota.
     pub quota_bytes: u64,
     pub created: Time,
     pub name: String,
+}
+
+/// Who may look at earlier states in a mount.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(u8)]
+pub enum PastAccess {
+    /// Everybody, with the rights that they had then.
+    #[default]
+    All = 0,
+    /// The owner of the volume's root, and root.
+    Owner = 1,
+    Off = 2,
+}
+
+impl PastAccess {
+    pub fn from_u8(value: u8) -> Option<Self> {
+        [Self::All, Self::Owner, Self::Off].into_iter().find(|access| *access as u8 == value)
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Owner => "owner",
+            Self::Off => "off",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::All, Self::Owner, Self::Off].into_iter().find(|access| access.name() == name)
+    }
 }
 
 /// Where copies go, and what happens while there are fewer than promised.
@@ -223,7 +255,7 @@ impl VolumeRecord {
         out.put_u8(self.rf);
         out.put_u8(self.ack);
         out.put_u8(self.policy.encode());
-        out.put_u8(0);
+        out.put_u8(self.past as u8);
         out.put_u64(self.quota_bytes);
         put_time(&mut out, self.created);
         out.put_u8(self.name.len() as u8);
@@ -236,7 +268,8 @@ impl VolumeRecord {
         let rf = take.u8()?;
         let ack = take.u8()?;
         let policy = take.u8()?;
-        if !(1..=COPIES_MAX as u8).contains(&rf) || ack > 1 || take.u8()? != 0 {
+        let past = PastAccess::from_u8(take.u8()?).ok_or(DecodeError::Invalid("who may see a volume's past"))?;
+        if !(1..=COPIES_MAX as u8).contains(&rf) || ack > 1 {
             return Err(DecodeError::Invalid("volume record"));
         }
         let policy = WritePolicy::decode(policy, rf)?;
@@ -247,6 +280,6 @@ impl VolumeRecord {
             .map_err(|_| DecodeError::Invalid("volume name"))?
             .to_owned();
         take.end()?;
-        Ok(Self { next_ino, rf, ack, policy, quota_bytes, created, name })
+        Ok(Self { next_ino, rf, ack, policy, past, quota_bytes, created, name })
     }
 }

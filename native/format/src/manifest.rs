@@ -168,6 +168,8 @@ pub struct GroupRecord {
     /// In log order, of all RF classes; those that replay still needs.
     pub segments: Vec<Segment>,
     pub destroyed: bool,
+    /// The group is a clone of what another one saw at a kept LSN.
+    pub base: Option<(GroupId, Lsn)>,
 }
 
 /// One fact of the manifest.
@@ -190,6 +192,11 @@ pub enum Item {
         drained_lsn: Lsn,
         drained_chain: u64,
         destroyed: bool,
+    },
+    /// What a group is a clone of; `None`: of nothing any more.
+    GroupBase {
+        group: GroupId,
+        base: Option<(GroupId, Lsn)>,
     },
     /// Row `index` of the group's history.
     Row {
@@ -262,6 +269,7 @@ impl Item {
             Self::TableGone { .. } => 11,
             Self::Record { .. } => 12,
             Self::RecordsFlushed { .. } => 13,
+            Self::GroupBase { .. } => 14,
         }
     }
 
@@ -297,6 +305,12 @@ impl Item {
                 out.put_u64(drained_lsn.0);
                 out.put_u64(*drained_chain);
                 out.put_u8(*destroyed as u8);
+            }
+            Self::GroupBase { group, base } => {
+                let (base, lsn) = base.unwrap_or_default();
+                out.put_u32(group.0);
+                out.put_u32(base.0);
+                out.put_u64(lsn.0);
             }
             Self::Row { group, index, row } => {
                 out.put_u32(group.0);
@@ -347,7 +361,7 @@ impl Item {
         let mut take = Take::new(body.bytes(length)?);
         let item = match tag {
             1..=4 => Self::take_pool(tag, &mut take)?,
-            5..=9 => Self::take_group(tag, &mut take)?,
+            5..=9 | 14 => Self::take_group(tag, &mut take)?,
             _ => Self::take_record(tag, &mut take)?,
         };
         take.end()?;
@@ -392,6 +406,13 @@ impl Item {
                 drained_chain: take.u64()?,
                 destroyed: take_bool(take)?,
             }),
+            14 => {
+                let base = (GroupId(take.u32()?), Lsn(take.u64()?));
+                if base.0 == group || (base.0 == GroupId(0)) != (base.1 == Lsn(0)) {
+                    return Err(DecodeError::Invalid("base of a group"));
+                }
+                Ok(Self::GroupBase { group, base: (base.0 != GroupId(0)).then_some(base) })
+            }
             6 => {
                 let index = take.u32()?;
                 let row = EpochRow {

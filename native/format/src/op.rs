@@ -49,12 +49,13 @@ pub enum OpKind {
     CopyRange = 32,
     Fsync = 33,
     Point = 40,
-    PointDrop = 42,
     EpochStart = 41,
+    PointDrop = 42,
+    PointSet = 43,
 }
 
 impl OpKind {
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::VolumeCreate,
         Self::VolumeSet,
         Self::VolumeDestroy,
@@ -77,8 +78,9 @@ impl OpKind {
         Self::CopyRange,
         Self::Fsync,
         Self::Point,
-        Self::PointDrop,
         Self::EpochStart,
+        Self::PointDrop,
+        Self::PointSet,
     ];
 
     pub fn from_u8(value: u8) -> Option<Self> {

@@ -1,7 +1,8 @@
 //! Kept recovery points of a group.
 //!
 //! ```text
-//! point = kind u8 | name_len u8 | reserved u16 | wall i64, u32 | boottime_ns u64 | boot_id 16 B | name
+//! point = kind u8 | name_len u8 | flags u16 | wall i64, u32 | boottime_ns u64 | boot_id 16 B | name
+//! flags = bit 0: held, cannot be deleted
 //! ```
 
 use crate::inode::{Time, put_time, take_time};
@@ -17,10 +18,14 @@ pub enum PointKind {
     Named = 2,
 }
 
+/// `flags` bit: a held point cannot be deleted.
+const FLAG_HELD: u16 = 1;
+
 /// `wall` never decreases from point to point; `boottime_ns` and `boot_id` say how much time really passed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PointRecord {
     pub kind: PointKind,
+    pub held: bool,
     pub wall: Time,
     pub boottime_ns: u64,
     pub boot_id: [u8; 16],
@@ -33,7 +38,7 @@ impl PointRecord {
         let mut out = Vec::with_capacity(40 + self.name.len());
         out.put_u8(self.kind as u8);
         out.put_u8(self.name.len() as u8);
-        out.put_u16(0);
+        out.put_u16(if self.held { FLAG_HELD } else { 0 });
         put_time(&mut out, self.wall);
         out.put_u64(self.boottime_ns);
         out.put_bytes(&self.boot_id);
@@ -49,15 +54,17 @@ impl PointRecord {
             _ => return Err(DecodeError::Invalid("point kind")),
         };
         let name_len = take.u8()? as usize;
-        if take.u16()? != 0 {
-            return Err(DecodeError::Invalid("point reserved field"));
+        let flags = take.u16()?;
+        if flags & !FLAG_HELD != 0 {
+            return Err(DecodeError::Invalid("point flags"));
         }
+        let held = flags & FLAG_HELD != 0;
         let wall = take_time(&mut take)?;
         let boottime_ns = take.u64()?;
         let boot_id = take.uuid()?.0;
         let name =
             std::str::from_utf8(take.bytes(name_len)?).map_err(|_| DecodeError::Invalid("point name"))?.to_owned();
         take.end()?;
-        Ok(Self { kind, wall, boottime_ns, boot_id, name })
+        Ok(Self { kind, held, wall, boottime_ns, boot_id, name })
     }
 }

@@ -4,6 +4,27 @@
 use crate::error::Error;
 use holdfast_format::{Ino, inode::Time};
 
+/// A node of the past is an opened point's number above this many bits and an inode's number below them; the present's are
+/// plain inode numbers.
+pub const SLOT_SHIFT: u32 = 48;
+/// Stands for the directories that lead to the past.
+pub const PAST_NAMES_SLOT: u64 = 0xffff;
+
+/// Whether a name that led to this node may lead elsewhere a moment later: `at/-5m` does, and points go.
+pub const fn is_fleeting(node: Ino) -> bool {
+    let (slot, ino) = (node.0 >> SLOT_SHIFT, node.0 & ((1 << SLOT_SHIFT) - 1));
+    slot == PAST_NAMES_SLOT || slot != 0 && ino == holdfast_format::ROOT_INO.0
+}
+
+/// The name in the root that leads to the past, and that nobody can give.
+pub const PAST_NAME: &[u8] = b".holdfast";
+
+/// Whether a name that is not there may be there a moment later though nobody made it: a time, or the door to the past
+/// when it is opened.
+pub fn is_fleeting_name(dir: Ino, name: &[u8]) -> bool {
+    is_fleeting(dir) || dir == holdfast_format::ROOT_INO && name == PAST_NAME
+}
+
 /// Why a request failed. The FUSE crate turns these into errno, in one place.
 #[derive(Clone, Debug)]
 pub enum FsError {
@@ -34,7 +55,12 @@ pub enum FsError {
 
 impl From<Error> for FsError {
     fn from(error: Error) -> Self {
-        if error.kind == crate::error::Kind::NoSpace { Self::NoSpace } else { Self::Store(error) }
+        match error.kind {
+            crate::error::Kind::NoSpace => Self::NoSpace,
+            // A point of the past has gone.
+            crate::error::Kind::NotFound => Self::Stale,
+            _ => Self::Store(error),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ mod check;
 mod cleaner;
 mod damaged;
 mod heal;
+mod history;
 mod housekeeping;
 mod options;
 mod pacing;
@@ -16,7 +17,9 @@ mod scrub;
 
 pub use crate::placement::{HealProgress, PoolEvent, ScrubReport};
 pub use check::CheckReport;
+pub use history::SnapshotInfo;
 pub use holdfast_format::DomainLevel;
+pub use holdfast_format::inode::PastAccess;
 pub use holdfast_format::inode::WritePolicy as VolumePolicy;
 pub use policy::VolumeChange;
 pub use scrub::ScrubProgress;
@@ -27,6 +30,7 @@ pub use options::{
 use crate::api::FileSystem;
 use crate::error::{Error, Kind, Result};
 use crate::extent::cache::DataCache;
+use crate::group::view::Base;
 use crate::group::{Bell, Group, GroupOptions};
 use crate::ledger::{Ledger, OpDraft};
 use crate::metadata::cache::BlockCache;
@@ -259,6 +263,7 @@ impl Engine {
             housekeeper: self.housekeeper.clone(),
             data_cache: self.data_cache.clone(),
             cleaner: self.cleaner.clone(),
+            base: self.base_of(record)?,
         };
         let memory = (self.memory)(self.pool.uuid(), record.id, self.options.ring_bytes)?;
         let mut rng = Rng::from_seed(self.rng.lock().next_u64());
@@ -277,6 +282,12 @@ impl Engine {
             housekeeping::start_flusher(self, &group)?;
         }
         Ok(group)
+    }
+
+    /// What a group is a clone of. Its parent is older, and open already.
+    fn base_of(&self, record: &GroupRecord) -> Result<Option<Arc<Base>>> {
+        let Some((id, at)) = record.base else { return Ok(None) };
+        Ok(Some(Arc::new(Base { group: self.group(id)?, at })))
     }
 
     fn ensure_open(&self) -> Result<()> {
@@ -335,7 +346,7 @@ impl Engine {
         if let Some(id) = existing {
             self.format_volume(&self.group(id)?, create, policy)?;
         } else {
-            let id = self.create_group(group_name)?;
+            let id = self.create_group(group_name, None)?;
             // Half a volume is none: the name stays free.
             self.group(id).and_then(|group| self.format_volume(&group, create, policy)).or_else(|error| {
                 self.give_up_group(id)?;
@@ -354,6 +365,7 @@ impl Engine {
             rf: create.rf,
             ack: create.ack_write as u8,
             policy,
+            past: Default::default(),
             quota_bytes: create.quota_bytes,
             created: group.now(),
             name: create.name.clone(),
@@ -366,8 +378,11 @@ impl Engine {
     }
 
     /// The group may be there also when this fails.
-    fn create_group(self: &Arc<Self>, name: &str) -> Result<GroupId> {
-        let id = Group::create(&self.pool, name, &mut self.rng.lock())?;
+    fn create_group(self: &Arc<Self>, name: &str, base: Option<(GroupId, Lsn)>) -> Result<GroupId> {
+        let id = Group::create(&self.pool, name, base, &mut self.rng.lock())?;
+        if let Some((parent, at)) = base {
+            self.group(parent)?.pin_for_clone(at);
+        }
         let record = self.pool.group(id);
         let record = record.ok_or_else(|| Error::new(Kind::Internal, "the new group is not in the manifest"))?;
         if let Err(error) = self.open_group(&record) {
@@ -393,6 +408,7 @@ impl Engine {
                 rf: 1,
                 ack: 0,
                 policy: WritePolicy::default(),
+                past: Default::default(),
                 quota_bytes: 0,
                 created: group.now(),
                 name: String::new(),
@@ -433,6 +449,7 @@ impl Engine {
         }
         let (group, _, record) = self.record(name)?;
         let trouble = self.trouble_of(&group, &record);
+        let base = self.pool.group(group.id).and_then(|record| record.base);
         Ok(VolumeInfo {
             name: record.name,
             group: self.group_name(group.id),
@@ -443,6 +460,9 @@ impl Engine {
             trouble,
             ack_write: record.ack == 1,
             quota_bytes: record.quota_bytes,
+            past: record.past,
+            base_group: base.map(|(id, _)| self.group_name(id)).unwrap_or_default(),
+            base_lsn: base.map_or(0, |(_, lsn)| lsn.0),
             created_s: record.created.sec,
             newest_lsn: Group::newest(&group).0,
             durable_lsn: group.durable().0,
@@ -492,12 +512,31 @@ impl Engine {
             return Err(Error::new(Kind::Conflict, format!("volume {name} is mounted: unmount it first")));
         }
         let group = self.group(group_id)?;
-        let others = self.volumes.lock().values().filter(|entry| entry.group == group_id).count() > 1;
+        let others = self.volumes_in(group_id).len() > 1;
         self.volumes.lock().remove(name);
         if others {
             return self.delete_branch(&group, branch);
         }
-        self.give_up_group(group_id)
+        if self.pool.clones_of(group_id).is_empty() {
+            return self.give_up_group(group_id);
+        }
+        self.leave_to_clones(&group, branch)
+    }
+
+    /// Of a group that others were cloned from only what they see is left, under a name that nobody else can have.
+    fn leave_to_clones(&self, group: &Arc<Group>, branch: BranchId) -> Result<()> {
+        self.delete_branch(group, branch)?;
+        group.drop_all_points()?;
+        let name = format!("@{}", group.id);
+        self.pool.publish(Edit {
+            groups: vec![GroupChange::Rename { id: group.id, name: name.clone() }],
+            ..Edit::default()
+        })?;
+        if let Some(entry) = self.groups.write().get_mut(&group.id) {
+            entry.name = name;
+        }
+        // Nothing will be written here any more: the log has no volume whose copies it could follow.
+        group.retire_log()
     }
 
     /// Deletes every record of a branch, the volume record last, so that a crash in between leaves the volume to be
@@ -508,7 +547,7 @@ impl Engine {
         loop {
             let mut effects = Effects::new();
             let mut count = 0;
-            group.scan(&from, &until, &mut |key, _| {
+            group.scan_own(&from, &until, &mut |key, _| {
                 if key != volume_key {
                     effects.delete(key);
                     count += 1;
@@ -533,7 +572,7 @@ impl Engine {
         for record in self.pool.groups() {
             if record.destroyed {
                 self.dissolve(record.id)?;
-            } else if !used.contains(&record.id) {
+            } else if !used.contains(&record.id) && self.pool.clones_of(record.id).is_empty() {
                 self.give_up_group(record.id)?;
             }
         }
@@ -548,9 +587,10 @@ impl Engine {
             entry.group.dissolve()?;
         }
         self.dissolve_damaged(id)?;
+        let base = self.pool.group(id).and_then(|record| record.base);
         self.pool.publish(Edit { groups: vec![GroupChange::Remove { id }], ..Edit::default() })?;
         self.forget_damaged(id);
-        Ok(())
+        self.let_go_of_base(base)
     }
 
     /// The file system of a volume, to be mounted. `Conflict` while it is handed out already.
@@ -641,6 +681,7 @@ fn control_draft(branch: BranchId, kind: OpKind, time: Time, effects: Effects) -
         rf: 0,
         stored: 0,
         frees: false,
+        point: "",
     }
 }
 

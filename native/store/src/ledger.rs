@@ -25,6 +25,8 @@ pub struct OpDraft<'a> {
     pub stored: i64,
     /// The op gives space back (unlink, truncate, punch …): it may draw on the reserve and never waits.
     pub frees: bool,
+    /// Name of the point that the op keeps (`OpKind::Point`); empty: a tick.
+    pub point: &'a str,
 }
 
 /// A run of blocks with one answer.

@@ -10,6 +10,7 @@ pub mod ledger;
 pub mod metadata;
 pub mod mutants;
 pub mod oplog;
+pub mod past;
 pub mod placement;
 mod rate;
 pub mod volume;

@@ -173,6 +173,7 @@ impl Base {
         let volume = mount(&engine, &first.name);
         volume.create(&ROOT, ROOT_INO, b"orphan", 0o600).expect("created");
         volume.unlink(&ROOT, ROOT_INO, b"orphan").expect("unlinked");
+        engine.clone_create(&first.name, "copy", None).expect("a clone");
         for group in engine.groups() {
             group.drain_now().expect("drained");
         }

@@ -160,12 +160,14 @@ fn values() -> Vec<Sample> {
         rf: 2,
         ack: 0,
         policy: WritePolicy { min_copies: 1, fail_below: true, domain: DomainLevel::Rack },
+        past: holdfast_format::inode::PastAccess::Owner,
         quota_bytes: 1 << 30,
         created: TIME,
         name: "demo".into(),
     };
     let point = PointRecord {
         kind: PointKind::Named,
+        held: true,
         wall: TIME,
         boottime_ns: 9,
         boot_id: [0xb0; 16],
@@ -584,6 +586,7 @@ fn items() -> Vec<Sample> {
         ("item-record", record),
         ("item-record-deleted", deleted),
         ("item-records-flushed", Item::RecordsFlushed { sequence: 40 }),
+        ("item-group-base", Item::GroupBase { group: id, base: Some((GroupId(3), Lsn(77))) }),
     ]
     .into_iter()
     .map(|(name, item)| {

@@ -1,7 +1,7 @@
 //! What the kernel is told. Encoders return arrays of exactly the documented size.
 
 use holdfast_format::inode::Time;
-use holdfast_store::api::{Attr, StatFs};
+use holdfast_store::api::{Attr, StatFs, is_fleeting};
 
 /// Writes native-endian fields at fixed offsets into a zeroed array.
 struct Layout<const N: usize>([u8; N]);
@@ -106,6 +106,9 @@ impl Lifetimes {
     /// A write by anyone clears suid and sgid behind the kernel's back, so such a file's attributes are never
     /// kept: the next exec or stat asks again.
     fn of(&self, attr: &Attr) -> u64 {
+        if is_fleeting(attr.ino) {
+            return 0;
+        }
         let regular = attr.mode & 0o170_000 == 0o100_000;
         if regular && attr.mode & 0o6_000 != 0 { 0 } else { self.attr_s }
     }
@@ -118,7 +121,7 @@ pub const ENTRY_BYTES: usize = 128;
 pub fn entry(found: &Attr, lifetimes: &Lifetimes) -> [u8; ENTRY_BYTES] {
     Layout::new()
         .u64(0, found.ino.0)
-        .u64(16, lifetimes.entry_s)
+        .u64(16, if is_fleeting(found.ino) { 0 } else { lifetimes.entry_s })
         .u64(24, lifetimes.of(found))
         .bytes(40, &attr(found))
         .0

@@ -9,7 +9,7 @@ use crate::abi::{OPEN_KEEP_CACHE, OPEN_NO_FLUSH};
 use crate::errno::Errno;
 use holdfast_format::Ino;
 use holdfast_format::limits::NAME_BYTES_MAX;
-use holdfast_store::api::{FsError, RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT};
+use holdfast_store::api::{FsError, RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT, is_fleeting_name};
 
 /// The kernel's own limit on a FUSE name is 4,095 bytes (or 1,023): ours is checked here, in every request.
 fn check_length(name: &[u8]) -> Result<&[u8], Errno> {
@@ -40,9 +40,10 @@ impl Handler {
         if name.is_empty() || name.contains(&b'/') {
             return Err(MALFORMED);
         }
-        match self.file_system.lookup(dir(&message.header), check_length(name)?) {
+        let parent = dir(&message.header);
+        match self.file_system.lookup(parent, check_length(name)?) {
             Ok(attr) => self.put_entry(out, &attr),
-            Err(FsError::NotFound) if self.lifetimes.negative_s > 0 => {
+            Err(FsError::NotFound) if self.lifetimes.negative_s > 0 && !is_fleeting_name(parent, name) => {
                 put(out, &output::negative_entry(&self.lifetimes))
             }
             Err(error) => Err(errno(error)),

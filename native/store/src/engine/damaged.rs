@@ -66,6 +66,7 @@ impl Engine {
                     rf,
                     ack: 0,
                     policy: Default::default(),
+                    past: Default::default(),
                     quota_bytes: 0,
                     created,
                     name,
@@ -112,6 +113,9 @@ impl Engine {
             trouble: String::new(),
             ack_write: volume.ack == 1,
             quota_bytes: volume.quota_bytes,
+            past: volume.past,
+            base_group: String::new(),
+            base_lsn: found.record.base.map_or(0, |(_, lsn)| lsn.0),
             created_s: volume.created.sec,
             newest_lsn: found.record.drained_lsn.0,
             durable_lsn: found.record.drained_lsn.0,
@@ -138,6 +142,11 @@ impl Engine {
             let found = damaged.values().find(meant)?;
             (found.record.id, found.record.name.clone(), found.volumes.clone())
         };
+        let clones: Vec<String> = self.pool.clones_of(id).into_iter().map(|clone| clone.name).collect();
+        if !clones.is_empty() {
+            let message = format!("{} are clones of group {group} and need what it has: destroy them first", clones.join(", "));
+            return Some(Err(Error::new(Kind::Conflict, message)));
+        }
         if volumes.len() > 1 && group != name {
             let names: Vec<&str> = volumes.iter().map(|volume| volume.name.as_str()).collect();
             return Some(Err(Error::new(

@@ -16,6 +16,8 @@ const SECOND_NS: u64 = 1_000_000_000;
 const REST_NS: u64 = 250_000_000;
 /// Rounds of compaction before the housekeeper looks at more urgent work again.
 const UPKEEP_ROUNDS: usize = 4;
+/// Steps a second that look for what only a deleted snapshot saw.
+const LOOSEN_ROUNDS: usize = 4;
 /// Below this share of the pool free or dead, history goes before it has reached its limit.
 const FREE_SHARE_LOW: u64 = 16;
 
@@ -118,6 +120,9 @@ impl Engine {
         if due {
             self.pool.heartbeat()?;
             each(&groups, &mut failed, |group| group.expire_step().map(drop));
+            each(&groups, &mut failed, |group| {
+                (0..LOOSEN_ROUNDS).try_for_each(|_| group.loosen_step().map(drop))
+            });
             self.relieve(&groups, &mut failed);
         }
         let mut rounds = 0;

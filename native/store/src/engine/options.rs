@@ -9,6 +9,7 @@ use holdfast_device::{Drive, SharedMemory};
 use holdfast_format::limits::{
     DATA_CACHE_BYTES_DEFAULT, HEAL_BYTES_PER_S_DEFAULT, HEAL_BYTES_PER_S_MIN, MEMTABLE_BYTES_DEFAULT, METADATA_CACHE_BYTES_DEFAULT, RING_BYTES_DEFAULT, WRITE_BYTES_MAX,
 };
+use holdfast_format::inode::PastAccess;
 use holdfast_format::{DomainLevel, GroupId, Uuid};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -112,6 +113,11 @@ pub struct VolumeInfo {
     pub trouble: String,
     pub ack_write: bool,
     pub quota_bytes: u64,
+    /// Who may look at its past in a mount.
+    pub past: PastAccess,
+    /// What its group is a clone of: a group, and the LSN there; empty and 0: of nothing.
+    pub base_group: String,
+    pub base_lsn: u64,
     pub created_s: i64,
     pub newest_lsn: u64,
     pub durable_lsn: u64,

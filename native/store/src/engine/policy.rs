@@ -3,7 +3,7 @@
 use super::Engine;
 use crate::error::{Error, Kind, Result};
 use crate::group::Group;
-use holdfast_format::inode::{VolumeRecord, WritePolicy};
+use holdfast_format::inode::{PastAccess, VolumeRecord, WritePolicy};
 use holdfast_format::{BranchId, DomainLevel, Lsn, Protection};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,12 +18,14 @@ pub struct VolumeChange {
     pub domain: Option<DomainLevel>,
     /// 0: no quota.
     pub quota_bytes: Option<u64>,
+    pub past: Option<PastAccess>,
 }
 
 impl VolumeChange {
     fn apply(&self, record: &mut VolumeRecord) {
         record.rf = self.rf.unwrap_or(record.rf);
         record.quota_bytes = self.quota_bytes.unwrap_or(record.quota_bytes);
+        record.past = self.past.unwrap_or(record.past);
         let policy = &mut record.policy;
         policy.min_copies = self.min_copies.unwrap_or(policy.min_copies);
         policy.fail_below = self.fail_below.unwrap_or(policy.fail_below);

@@ -59,7 +59,7 @@ impl Engine {
     /// 4. The egroups' records are changed.
     fn protect_all(&self) -> Result<()> {
         for group in self.groups() {
-            let protections = protections_of(&group)?;
+            let protections = self.protections_of(&group)?;
             let mut used: Vec<u8> = protections.values().map(|protection| protection.rf).collect();
             used.push(group.log().header_rf());
             let most = protections.values().copied().reduce(stronger);
@@ -85,9 +85,24 @@ impl Engine {
     pub(super) fn asked(&self) -> Result<Asked> {
         let mut asked = Asked::new();
         for group in self.groups() {
-            self.ask(&group, &protections_of(&group)?, &mut asked)?;
+            self.ask(&group, &self.protections_of(&group)?, &mut asked)?;
         }
         Ok(asked)
+    }
+
+    /// What the group's volumes ask for, and those of its clones, which read what it has.
+    fn protections_of(&self, group: &Group) -> Result<BTreeMap<BranchId, Protection>> {
+        let of = |(branch, record): (BranchId, VolumeRecord)| {
+            (branch, Protection { rf: record.rf, domain: record.policy.domain })
+        };
+        let mut protections: BTreeMap<BranchId, Protection> = group.volumes()?.into_iter().map(of).collect();
+        for clone in self.pool.clones_of(group.id).iter().filter_map(|record| self.group(record.id).ok()) {
+            for (branch, wanted) in self.protections_of(&clone)? {
+                let most = protections.entry(branch).or_insert(wanted);
+                *most = stronger(*most, wanted);
+            }
+        }
+        Ok(protections)
     }
 
     fn ask(
@@ -112,9 +127,3 @@ impl Engine {
     }
 }
 
-fn protections_of(group: &Group) -> Result<BTreeMap<BranchId, Protection>> {
-    let of = |(branch, record): (BranchId, VolumeRecord)| {
-        (branch, Protection { rf: record.rf, domain: record.policy.domain })
-    };
-    Ok(group.volumes()?.into_iter().map(of).collect())
-}

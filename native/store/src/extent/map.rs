@@ -6,7 +6,7 @@ use crate::group::view::View;
 use crate::ledger::Mapped;
 use holdfast_format::cell::level_blocks;
 use holdfast_format::limits::CELL_LEVEL_DATA_MAX;
-use holdfast_format::{BranchId, Ino, Lsn, key};
+use holdfast_format::{BranchId, Ino, key};
 
 /// Blocks of one granule: what one data cell of the highest level covers.
 const GRANULE_BLOCKS: u64 = level_blocks(CELL_LEVEL_DATA_MAX);
@@ -46,7 +46,7 @@ pub fn map(
         }
         let from = granule.max(at);
         let until = ((from / GRANULE_BLOCKS + 1) * GRANULE_BLOCKS).min(end);
-        let resolved = resolve(view, (branch, ino), levels, from, (until - from) as usize, Lsn(u64::MAX))?;
+        let resolved = resolve(view, (branch, ino), levels, from, (until - from) as usize)?;
         for (offset, block) in resolved.blocks.iter().enumerate() {
             let hole = matches!(block.source, Source::Hole) && block.pieces.is_empty();
             let mapped = if hole { Mapped::Hole } else { Mapped::Data };

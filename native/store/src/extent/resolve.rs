@@ -2,13 +2,16 @@
 //! level; pieces (PARTIAL) newer than that lie over it, oldest first.
 
 use crate::error::{Error, Result};
-use crate::group::view::{Generation, View};
+use crate::group::view::{Generation, NOW, View};
 use crate::oplog::place::Place;
 use holdfast_format::cell::{Cell, Packed, level_blocks};
+use holdfast_format::inode::InodeRecord;
 use holdfast_format::limits::{BLOCK_BYTES, CELL_LEVEL_MAX};
 use holdfast_format::{BranchId, EgroupId, Ino, Lsn, Stamp, key};
 use std::ops::Range;
 use std::sync::Arc;
+
+const ALL_LEVELS: u16 = (1 << (CELL_LEVEL_MAX + 1)) - 1;
 
 /// Where the bytes of one block are.
 #[derive(Clone)]
@@ -69,6 +72,12 @@ impl Block {
             start += run.len();
         }
         Some(Cell::Over { base, pieces })
+    }
+
+    /// What the tables say of the present was true at `at`: nothing that lies over data has come or gone since. A hole may
+    /// stand for a later one, which was left out because it says the same.
+    fn was_at(&self, at: Lsn) -> bool {
+        self.settled && self.stamp.lsn <= at && !matches!(self.source, Source::Hole)
     }
 
     /// Nothing of the source shows.
@@ -133,6 +142,17 @@ impl Resolved {
         self.blocks.iter().all(|block| block.settled)
     }
 
+    /// Takes from an older layer, whose answer is complete, what this one does not say. Both are finished.
+    fn put_below(&mut self, older: Self) {
+        for (own, older) in self.blocks.iter_mut().zip(older.blocks).filter(|(own, _)| !own.settled) {
+            own.stamp = older.stamp;
+            own.source = older.source;
+            own.over = older.over;
+            own.settled = older.settled;
+            own.pieces.extend(older.pieces);
+        }
+    }
+
     fn finish(&mut self) {
         for block in &mut self.blocks {
             let base = block.stamp;
@@ -175,14 +195,28 @@ fn source_of(cell: &Cell, skip: usize, generation: Option<&Arc<Generation>>) -> 
     }))
 }
 
-/// Answers for `count` blocks from `first` on, from newest layer to oldest, stopping as soon as all are known.
-/// `levels` has a bit for every level that may hold cells; `newest` bounds the stamps that count.
-pub fn resolve(
+/// Answers for `count` blocks from `first` on, from newest layer to oldest, stopping as soon as all are known. `levels` has a
+/// bit for every level that may hold cells.
+pub fn resolve(view: &View, inode: (BranchId, Ino), levels: u16, first: u64, count: usize) -> Result<Resolved> {
+    resolve_bounded(view, inode, levels, (first, count), view.at)
+}
+
+/// What a block was before and with the op `newest` of a memtable, for its drain: tables and what is below them are older.
+pub fn resolve_before(
+    view: &View,
+    inode: (BranchId, Ino),
+    levels: u16,
+    block: u64,
+    newest: Lsn,
+) -> Result<Resolved> {
+    resolve_bounded(view, inode, levels, (block, 1), newest)
+}
+
+fn resolve_bounded(
     view: &View,
     (branch, ino): (BranchId, Ino),
     levels: u16,
-    first: u64,
-    count: usize,
+    (first, count): (u64, usize),
     newest: Lsn,
 ) -> Result<Resolved> {
     let mut resolved = Resolved::new(first, count);
@@ -193,8 +227,8 @@ pub fn resolve(
         }
         let mut offer_key = |resolved: &mut Resolved, key: &[u8], start: u32, level: u8| -> Result<()> {
             chain.clear();
-            generation.memtable.chain(key, &mut chain);
-            for (stamp, value) in chain.drain(..).filter(|(stamp, _)| stamp.lsn <= newest) {
+            generation.memtable.chain(key, newest, &mut chain);
+            for (stamp, value) in chain.drain(..) {
                 let cell = decode(level, value.as_deref())?;
                 resolved.offer(start, level, stamp, &cell, Some(generation))?;
             }
@@ -223,32 +257,72 @@ pub fn resolve(
             return Ok(resolved);
         }
     }
-    resolve_tables(view, (branch, ino), levels, &mut resolved)?;
-    resolved.finish();
+    let says_nothing = resolved.blocks.iter().all(|block| !block.settled && block.pieces.is_empty());
+    let mut tables = if says_nothing {
+        std::mem::replace(&mut resolved, Resolved::new(first, 0))
+    } else {
+        Resolved::new(first, count)
+    };
+    let levels_now = if view.at == NOW { levels } else { levels | levels_since(view, (branch, ino))? };
+    resolve_tables(view, (branch, ino), levels_now, NOW, &mut tables)?;
+    let known = |(at, now): (usize, &Block)| {
+        now.was_at(view.at) || resolved.blocks.get(at).is_some_and(|own| own.settled)
+    };
+    if view.at != NOW && !tables.blocks.iter().enumerate().all(known) {
+        tables = Resolved::new(first, count);
+        // What a larger cell has lost, block by block, are cells of level 0 in THEN, whatever the inode was written in.
+        resolve_tables(view, (branch, ino), levels | 1, view.at, &mut tables)?;
+    }
+    if says_nothing {
+        resolved = tables;
+    } else {
+        resolved.finish();
+        resolved.put_below(tables);
+    }
+    if let Some(base) = view.base.as_ref().filter(|_| !resolved.settled()) {
+        resolved.put_below(resolve(&base.view(), (branch, ino), levels, first, count)?);
+    }
     Ok(resolved)
 }
 
-fn resolve_tables(view: &View, (branch, ino): (BranchId, Ino), levels: u16, resolved: &mut Resolved) -> Result<()> {
+/// Levels that cells of an inode may have got since a point: what lies over a block now is looked for on all of them.
+fn levels_since(view: &View, (branch, ino): (BranchId, Ino)) -> Result<u16> {
+    match view.clone().looking_at(NOW).get(&key::inode(branch, ino))? {
+        Some(bytes) => Ok(InodeRecord::decode(&bytes).map_err(|error| Error::decode("an inode", error))?.levels),
+        None => Ok(ALL_LEVELS),
+    }
+}
+
+/// What the tables say, at a point or [`NOW`].
+fn resolve_tables(
+    view: &View,
+    (branch, ino): (BranchId, Ino),
+    levels: u16,
+    at: Lsn,
+    resolved: &mut Resolved,
+) -> Result<()> {
     let first = resolved.first;
     let offer = |resolved: &mut Resolved, start: u32, level: u8, stamp: Stamp, value: Option<&[u8]>| {
         let cell = decode(level, value)?;
         resolved.offer(start, level, stamp, &cell, None)
     };
+    let get = |key: &[u8]| if at == NOW { view.levels.get(key) } else { view.levels.get_at(key, at) };
     for (start, level) in ancestors(levels, first) {
-        if let Some((stamp, value)) = view.levels.get(&key::data(branch, ino, start, level))? {
+        if let Some((stamp, value)) = get(&key::data(branch, ino, start, level))? {
             offer(resolved, start, level, stamp, value.as_deref())?;
         }
     }
     if resolved.blocks.len() == 1 {
         for level in levels_starting_at(levels, first) {
-            if let Some((stamp, value)) = view.levels.get(&key::data(branch, ino, first as u32, level))? {
+            if let Some((stamp, value)) = get(&key::data(branch, ino, first as u32, level))? {
                 offer(resolved, first as u32, level, stamp, value.as_deref())?;
             }
         }
         return Ok(());
     }
     let (from, until) = block_range(branch, ino, first, resolved.end());
-    let mut tables = view.levels.iter(&from, &until)?;
+    let mut tables =
+        if at == NOW { view.levels.iter(&from, &until)? } else { view.levels.iter_at(&from, &until, at)? };
     while tables.advance()? {
         if let Some((start, level)) = key::data_place(tables.key()) {
             offer(resolved, start, level, tables.stamp(), tables.value())?;

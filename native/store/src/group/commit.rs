@@ -1,6 +1,6 @@
 //! Acknowledging an op: LSN, ring, memtable.
 
-use super::view::Generation;
+use super::view::{Generation, View};
 use super::recover::apply_effects;
 use super::Group;
 use super::pace::LOOK_OPS;
@@ -64,7 +64,7 @@ impl Group {
                 offset: draft.offset,
                 length: draft.length,
             };
-            let point = (draft.kind == OpKind::Point).then(|| self.point_record());
+            let point = (draft.kind == OpKind::Point).then(|| self.point_record(draft.point));
             if let Some(record) = &point {
                 draft.effects = Effects::new();
                 draft.effects.put(&key::point(lsn), &record.encode());
@@ -245,10 +245,19 @@ impl Group {
         count: u32,
     ) -> Result<Vec<BlockRef>> {
         let _hold = self.pool.hold();
-        let lookup = || {
-            let view = self.view();
-            resolve(&view, inode, levels, first as u64, count as usize, Lsn(u64::MAX))
-        };
+        self.references_in(&|| Ok(self.view()), inode, levels, first, count)
+    }
+
+    /// The same in a view of the past. The caller holds the pool's pages.
+    pub(super) fn references_in(
+        &self,
+        view: &dyn Fn() -> Result<View>,
+        inode: (BranchId, Ino),
+        levels: u16,
+        first: u32,
+        count: u32,
+    ) -> Result<Vec<BlockRef>> {
+        let lookup = || resolve(&view()?, inode, levels, first as u64, count as usize);
         let mut resolved = lookup()?;
         let in_ring = resolved.blocks.iter().any(|block| match &block.source {
             Source::Logged { generation, lsn, .. } => {

@@ -4,7 +4,7 @@ use super::view::{Generation, View};
 use super::{Group, internal};
 use crate::error::{Error, Kind, Result};
 use crate::extent::read::read_resolved;
-use crate::extent::resolve::{Block, resolve};
+use crate::extent::resolve::{Block, resolve_before};
 use crate::metadata::io::{Points, TreeEdit, Version};
 use crate::mutants::mutant;
 use crate::oplog::place::Place;
@@ -243,7 +243,7 @@ impl Group {
         generation: &Arc<Generation>,
         points: &Points,
     ) -> Result<(Merged, Vec<EgroupId>)> {
-        let below = View { generations: vec![generation.clone()], levels: view.levels.clone() };
+        let below = View { generations: vec![generation.clone()], ..view.clone() };
         let mut merged = Merged::new();
         let mut packers: BTreeMap<BranchId, Packer> = BTreeMap::new();
         let mut egroups = Vec::new();
@@ -260,7 +260,7 @@ impl Group {
                 let Some((block, _)) = key::data_place(&version.key) else { continue };
                 let Some(parts) = key::parts(&version.key) else { continue };
                 let (branch, ino) = (parts.branch, parts.ino);
-                let resolved = resolve(&below, (branch, ino), u16::MAX >> 7, block as u64, 1, version.stamp.lsn)?;
+                let resolved = resolve_before(&below, (branch, ino), u16::MAX >> 7, block as u64, version.stamp.lsn)?;
                 let mut content = [0u8; BLOCK_BYTES];
                 if let Err(error) = read_resolved(self.sources(), &resolved, &mut content) {
                     let damage = matches!(error.kind, Kind::Corrupt | Kind::Unavailable);
@@ -344,9 +344,14 @@ impl Group {
         if edit.is_empty() {
             return Ok(false);
         }
-        self.counters.expire_table_bytes.fetch_add(written_bytes(&edit), Ordering::Relaxed);
-        self.publish_tables(edit)?;
+        self.publish_expired(edit)?;
         Ok(true)
+    }
+
+    /// Tables of the past, written again without what nobody sees.
+    pub(super) fn publish_expired(&self, edit: TreeEdit) -> Result<()> {
+        self.counters.expire_table_bytes.fetch_add(written_bytes(&edit), Ordering::Relaxed);
+        self.publish_tables(edit)
     }
 
     /// Gives back every table and page: the group is destroyed. Repeatable after a crash.

@@ -10,10 +10,12 @@ mod commit;
 mod drain;
 mod outlook;
 mod pace;
+mod past;
 mod points;
 mod reclaim;
 mod recover;
 mod room;
+mod snapshots;
 pub mod view;
 
 use crate::error::{Error, Kind, Result};
@@ -32,10 +34,12 @@ use holdfast_format::{BranchId, GroupId, Ino, Lsn, Row};
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use view::{Generation, View};
+use view::{Base, Generation, View};
 
 pub(crate) use drain::PACK_BYTES_MAX;
-pub use points::PointTable;
+pub use past::PastLedger;
+pub use points::{PointInfo, PointTable, When};
+pub use snapshots::Pin;
 
 /// Budgets and clocks of a group.
 #[derive(Clone)]
@@ -52,6 +56,8 @@ pub struct GroupOptions {
     pub data_cache: Arc<DataCache>,
     /// Wakes the thread that cleans.
     pub cleaner: Arc<Bell>,
+    /// What the group is a clone of.
+    pub base: Option<Arc<Base>>,
 }
 
 /// Wakes a thread, at once or at its next look; never lost.
@@ -114,6 +120,9 @@ pub struct Group {
     /// One drain or compaction at a time.
     maintenance: Mutex<()>,
     points: Mutex<PointTable>,
+    /// One change of the points' records at a time, but for new ones. Taken before the commit lock.
+    naming: Mutex<()>,
+    loosened: Mutex<snapshots::Loosened>,
     drained: AtomicU64,
     /// Wakes whoever waits for the drain to take a memtable.
     drained_signal: (Mutex<Drains>, Condvar),
@@ -159,6 +168,24 @@ pub struct GroupCounters {
 impl Group {
     pub(crate) fn view(&self) -> View {
         self.view.read().clone()
+    }
+
+    /// What a kept point sees.
+    pub(crate) fn view_at(&self, at: Lsn) -> View {
+        self.view().looking_at(at)
+    }
+
+    /// What a kept point saw of a record.
+    pub fn get_at(&self, key: &[u8], at: Lsn) -> Result<Option<Vec<u8>>> {
+        let _hold = self.pool.hold();
+        self.view_at(at).get(key)
+    }
+
+    /// [`Ledger::scan`] without what the group is a clone of.
+    pub fn scan_own(&self, from: &[u8], until: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<()> {
+        let _hold = self.pool.hold();
+        let view = self.view().own();
+        view.scan(from, until, &mut |seen| Ok(seen.value.is_none_or(|value| visit(seen.key, value))))
     }
 
     pub fn newest(&self) -> Lsn {
@@ -310,8 +337,7 @@ impl Ledger for Group {
         let _hold = self.pool.hold();
         let view = self.view();
         let count = into.len() / BLOCK_BYTES;
-        let resolved =
-            extent::resolve::resolve(&view, (branch, ino), levels, first_block as u64, count, Lsn(u64::MAX))?;
+        let resolved = extent::resolve::resolve(&view, (branch, ino), levels, first_block as u64, count)?;
         extent::read::read_resolved(self.sources(), &resolved, into)
     }
 

@@ -70,7 +70,7 @@ impl Group {
             };
             file = Some(((branch, ino), levels));
             let Some(levels) = levels else { continue };
-            let resolved = resolve(&view, (branch, ino), levels, block as u64, run.len(), Lsn(u64::MAX))?;
+            let resolved = resolve(&view, (branch, ino), levels, block as u64, run.len())?;
             for (at, block) in run.iter().zip(&resolved.blocks) {
                 let present = is_named(block, pages[*at].0);
                 outlooks[*at] = if present { Outlook::Present } else { past_class(&points, block.stamp.lsn) };

@@ -1,11 +1,11 @@
 //! Starting a group: from nothing, or from what the last owner left.
 
-use super::view::{Generation, View};
+use super::view::{Generation, NOW, View};
 use super::{Bell, Commit, Group, GroupCounters, GroupOptions, internal};
 use crate::error::{Error, Result};
 use crate::metadata::cache::BlockCache;
 use crate::metadata::io::TableIo;
-use crate::metadata::tree::{Tree, TreeOptions, TreeSet};
+use crate::metadata::tree::{Floor, Tree, TreeOptions, TreeSet};
 use crate::oplog::log::{Log, UsedSegment};
 use crate::oplog::place::Place;
 use crate::oplog::ring::Ring;
@@ -66,13 +66,13 @@ impl RingTail {
 
 impl Group {
     /// Makes a new group durable in the manifest. It is then opened like any other.
-    pub fn create(pool: &Pool, name: &str, rng: &mut Rng) -> Result<GroupId> {
+    pub fn create(pool: &Pool, name: &str, base: Option<(GroupId, Lsn)>, rng: &mut Rng) -> Result<GroupId> {
         let id = pool.new_group_id();
         let row = EpochRow { major: 1, minor: 0, random: rng.next_u64(), first_lsn: Lsn(1), chain: 0 };
         let uuid = Uuid(rng.uuid());
         pool.publish(Edit {
             groups: vec![
-                GroupChange::Create { id, uuid, name: name.to_owned() },
+                GroupChange::Create { id, uuid, name: name.to_owned(), base },
                 GroupChange::Epoch { id, row },
             ],
             ..Edit::default()
@@ -101,11 +101,12 @@ impl Group {
             level1_bytes: options.memtable_bytes as u64 * LEVEL1_MEMTABLES,
             level0_payload_bytes: share_of_pool(pool, LEVEL0_PAYLOAD_SHARE),
             targets_max: MERGE_TARGETS_MAX,
+            floor: options.base.clone().map(|base| base as Arc<dyn Floor>),
         };
         let io: Arc<dyn TableIo> = pool.clone();
         let tree = Tree::open(io, cache.clone(), tree_options, pool.group_tables(record.id))?;
         let generation = Arc::new(Generation::new(Lsn(record.drained_lsn.0 + 1)));
-        let view = View { generations: vec![generation.clone()], levels: tree.snapshot() };
+        let view = View { generations: vec![generation.clone()], levels: tree.snapshot(), at: NOW, base: options.base.clone() };
         let last_point = AtomicU64::new(0);
         let mut replayed = 0;
         let mut replay = Replay { pool, generation: &generation, last_point: &last_point, replayed: &mut replayed };
@@ -155,6 +156,8 @@ impl Group {
             view: RwLock::new(view),
             maintenance: Mutex::new(()),
             points: Mutex::default(),
+            naming: Mutex::default(),
+            loosened: Mutex::default(),
             drained: AtomicU64::new(record.drained_lsn.0),
             drained_signal: (Mutex::default(), Condvar::new()),
             flusher: Bell::default(),
@@ -167,6 +170,7 @@ impl Group {
         });
         group.counters.replayed.store(replayed, Ordering::Relaxed);
         group.load_points()?;
+        group.loosen_all();
         group.bound_present();
         Ok(group)
     }
@@ -180,6 +184,7 @@ impl Group {
             level1_bytes: u64::MAX,
             level0_payload_bytes: u64::MAX,
             targets_max: MERGE_TARGETS_MAX,
+            floor: None,
         };
         let io: Arc<dyn TableIo> = pool.clone();
         Tree::open(io, cache.clone(), options, pool.group_tables(group))
@@ -193,13 +198,19 @@ impl Group {
     ) -> Result<Vec<(BranchId, VolumeRecord)>> {
         let tree = Self::tables_of(pool, record.id, cache)?;
         let generation = Arc::new(Generation::new(Lsn(record.drained_lsn.0 + 1)));
-        volumes_of(&View { generations: vec![generation], levels: tree.snapshot() })
+        volumes_of(&View { generations: vec![generation], levels: tree.snapshot(), at: NOW, base: None })
+    }
+
+    /// Volumes that a kept point saw.
+    pub fn volumes_at(&self, at: Lsn) -> Result<Vec<(BranchId, VolumeRecord)>> {
+        let _hold = self.pool.hold();
+        volumes_of(&self.view_at(at).own())
     }
 
     /// Branches of the group that hold a volume, with their records.
     pub fn volumes(&self) -> Result<Vec<(BranchId, VolumeRecord)>> {
         let _hold = self.pool.hold();
-        volumes_of(&self.view())
+        volumes_of(&self.view().own())
     }
 }
 
@@ -347,7 +358,7 @@ impl Owner<'_> {
 
 /// Highest RF of the group's volumes: the copies of its headers.
 fn header_rf(view: &View) -> Result<u8> {
-    Ok(volumes_of(view)?.iter().map(|(_, record)| record.rf).max().unwrap_or(1))
+    Ok(volumes_of(&view.clone().own())?.iter().map(|(_, record)| record.rf).max().unwrap_or(1))
 }
 
 fn volumes_of(view: &View) -> Result<Vec<(BranchId, VolumeRecord)>> {

@@ -7,7 +7,7 @@
 use super::Group;
 use crate::error::Result;
 use crate::ledger::Space;
-use holdfast_format::Lsn;
+use crate::metadata::io::Points;
 use holdfast_format::limits::BLOCK_BYTES;
 use std::sync::atomic::Ordering;
 
@@ -33,7 +33,7 @@ impl Group {
         let payload = self.payload();
         let named = payload.now + payload.then_free + payload.then_held;
         let mut forgotten = named as i64 - self.present.load(Ordering::Relaxed);
-        if !self.points.lock().named().is_empty() {
+        if !self.points.lock().lasting().is_empty() {
             // What lies hidden in NOW may be seen by it.
             forgotten = forgotten.min(payload.then_free as i64);
         }
@@ -41,13 +41,12 @@ impl Group {
     }
 
     fn payload(&self) -> Payload {
-        let named = self.points.lock().named();
+        let lasting = Points::from_sorted(self.points.lock().lasting());
         let levels = self.tree.snapshot();
-        let held = |birth: Lsn, death: Lsn| named.iter().any(|point| birth <= *point && *point < death);
         let mut payload = Payload { now: 0, then_free: 0, then_held: 0 };
         levels.newest.iter().chain(levels.levels.iter().flatten()).for_each(|table| payload.now += table.desc.payload_bytes);
         for table in &levels.then {
-            let held = held(table.desc.stamp_min, table.desc.death_max);
+            let held = lasting.sees(table.desc.stamp_min, table.desc.death_max);
             *if held { &mut payload.then_held } else { &mut payload.then_free } += table.desc.payload_bytes;
         }
         payload

@@ -1,18 +1,20 @@
-//! What readers of now look at: memtables newest first, then the tables. Newer layers hold only higher LSNs, so the first
-//! layer that answers for a key is right.
+//! What readers look at: memtables newest first, then the tables, then what the group is a clone of. Newer layers hold only
+//! higher LSNs, so the first layer that answers for a key is right; for a view of the past, the first that answers with a
+//! version of its time.
 
+use super::Group;
 use crate::error::Result;
 use crate::metadata::io::{PageName, Version};
 use crate::metadata::memtable::Memtable;
-use crate::metadata::tree::{Levels, LevelsIter};
+use crate::metadata::tree::{Floor, Levels, LevelsIter};
 use crate::oplog::place::Places;
-use holdfast_format::{Lsn, Stamp};
+use holdfast_format::{BranchId, GROUP_BRANCH, Lsn, Stamp, key};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-/// Keys fetched from a memtable under one lock.
+/// Versions fetched from a layer at once.
 const CHUNK_KEYS: usize = 64;
 
 /// A memtable with the places of the payload that its LOGGED cells name.
@@ -31,49 +33,79 @@ impl Generation {
     }
 }
 
+/// Where a clone's group begins: what its parent saw at a kept point, which stays kept as long as the clone is there. LSNs
+/// of the two have nothing to do with each other.
+pub struct Base {
+    pub group: Arc<Group>,
+    pub at: Lsn,
+}
+
+impl Base {
+    pub(crate) fn view(&self) -> View {
+        self.group.view_at(self.at)
+    }
+}
+
+impl Floor for Base {
+    fn may_hold(&self, key: &[u8]) -> Result<bool> {
+        let inode = key::data_place(key).and_then(|_| key::parts(key)).map(|parts| key::inode(parts.branch, parts.ino));
+        let key = inode.as_deref().unwrap_or(key);
+        if !is_inherited(key) {
+            return Ok(false);
+        }
+        Ok(self.group.get_at(key, self.at)?.is_some())
+    }
+}
+
+/// What belongs to a group itself is no part of its clones.
+fn is_inherited(key: &[u8]) -> bool {
+    key >= &key::volume(FIRST_BRANCH)[..]
+}
+
+const FIRST_BRANCH: BranchId = BranchId(GROUP_BRANCH.0 + 1);
+
 /// Everything a read needs, of one moment.
 #[derive(Clone)]
 pub struct View {
     /// Newest first; the first takes writes.
     pub generations: Vec<Arc<Generation>>,
     pub levels: Arc<Levels>,
+    /// The kept point that is looked at, or [`NOW`].
+    pub at: Lsn,
+    pub base: Option<Arc<Base>>,
 }
+
+/// No version is newer.
+pub const NOW: Lsn = Lsn(u64::MAX);
 
 /// A version as a scan shows it; the generation is that of its places, `None` when it comes from a table.
 pub struct Seen<'a> {
     pub key: &'a [u8],
-    pub stamp: Stamp,
     pub value: Option<&'a [u8]>,
     pub generation: Option<&'a Arc<Generation>>,
 }
 
-/// Reads a memtable in chunks, without holding its lock in between.
-struct MemtableCursor {
-    generation: Arc<Generation>,
+/// Reads a layer in chunks, without holding its lock in between: versions in key order, those of a key newest first.
+struct ChunkCursor<F> {
+    fetch: F,
     chunk: VecDeque<Version>,
     next: Vec<u8>,
-    until: Vec<u8>,
     done: bool,
 }
 
-impl MemtableCursor {
-    fn new(generation: &Arc<Generation>, from: &[u8], until: &[u8]) -> Self {
-        let mut cursor = Self {
-            generation: generation.clone(),
-            chunk: VecDeque::new(),
-            next: from.to_vec(),
-            until: until.to_vec(),
-            done: false,
-        };
-        cursor.fill();
-        cursor
+impl<F: FnMut(&[u8]) -> Result<Vec<Version>>> ChunkCursor<F> {
+    /// `fetch(from)` has some of the versions from a key on; none: there are no more.
+    fn new(fetch: F, from: &[u8]) -> Result<Self> {
+        let mut cursor = Self { fetch, chunk: VecDeque::new(), next: from.to_vec(), done: false };
+        cursor.fill()?;
+        Ok(cursor)
     }
 
-    fn fill(&mut self) {
+    fn fill(&mut self) -> Result<()> {
         if self.done || !self.chunk.is_empty() {
-            return;
+            return Ok(());
         }
-        self.chunk = self.generation.memtable.chunk(&self.next, &self.until, CHUNK_KEYS).into();
+        self.chunk = (self.fetch)(&self.next)?.into();
         match self.chunk.back() {
             Some(last) => {
                 self.next.clear();
@@ -82,30 +114,53 @@ impl MemtableCursor {
             }
             None => self.done = true,
         }
+        Ok(())
     }
 
-    fn peek(&self) -> Option<&Version> {
-        self.chunk.front()
+    fn key(&self) -> Option<&[u8]> {
+        self.chunk.front().map(|version| &version.key[..])
+    }
+
+    /// The newest version of `key` at or below `at`, if this is the front key.
+    fn seen(&self, key: &[u8], at: Lsn) -> Option<&Version> {
+        self.chunk.iter().take_while(|version| version.key == key).find(|version| version.stamp.lsn <= at)
     }
 
     /// Leaves all versions of the front key behind.
-    fn pass(&mut self, key: &[u8]) {
+    fn pass(&mut self, key: &[u8]) -> Result<()> {
         while self.chunk.front().is_some_and(|version| version.key == key) {
             self.chunk.pop_front();
         }
-        self.fill();
+        self.fill()
     }
 }
 
 impl View {
+    /// The same layers as a kept point saw them.
+    pub fn looking_at(mut self, at: Lsn) -> Self {
+        self.at = at;
+        self
+    }
+
+    /// Without what the group is a clone of.
+    pub fn own(mut self) -> Self {
+        self.base = None;
+        self
+    }
+
     /// Newest version of a record, `None` when it does not exist.
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         for generation in &self.generations {
-            if let Some((_, value)) = generation.memtable.get(key) {
+            if let Some((_, value)) = generation.memtable.get_at(key, self.at) {
                 return Ok(value);
             }
         }
-        Ok(self.levels.get(key)?.and_then(|(_, value)| value))
+        let found = if self.at == NOW { self.levels.get(key)? } else { self.levels.get_at(key, self.at)? };
+        match (found, &self.base) {
+            (Some((_, value)), _) => Ok(value),
+            (None, Some(base)) if is_inherited(key) => base.view().get(key),
+            (None, _) => Ok(None),
+        }
     }
 
     /// Newest version of every key in `[from, until)`, deletions included, in order, until `visit` returns false. For a
@@ -116,44 +171,47 @@ impl View {
         until: &[u8],
         visit: &mut dyn FnMut(&Seen<'_>) -> Result<bool>,
     ) -> Result<()> {
-        let mut cursors: Vec<MemtableCursor> = self
-            .generations
-            .iter()
-            .filter(|generation| generation.memtable.records() > 0)
-            .map(|generation| MemtableCursor::new(generation, from, until))
-            .collect();
-        let mut tables = self.levels.iter(from, until)?;
-        if cursors.iter().all(|cursor| cursor.peek().is_none()) {
+        let mut cursors = Vec::new();
+        for generation in self.generations.iter().filter(|generation| generation.memtable.records() > 0) {
+            let fetch = |next: &[u8]| Ok(generation.memtable.chunk(next, until, CHUNK_KEYS));
+            cursors.push((generation, ChunkCursor::new(fetch, from)?));
+        }
+        let mut tables =
+            if self.at == NOW { self.levels.iter(from, until)? } else { self.levels.iter_at(from, until, self.at)? };
+        if self.base.is_none() && cursors.iter().all(|(_, cursor)| cursor.key().is_none()) {
             return scan_tables(&mut tables, visit);
         }
+        let below = self.base.as_ref().map(|base| base.view());
+        let fetch = |next: &[u8]| match &below {
+            Some(below) => inherited(below, next, until),
+            None => Ok(Vec::new()),
+        };
+        let mut base = ChunkCursor::new(fetch, from)?;
         let mut in_tables = tables.advance()?;
         let mut key = Vec::new();
         loop {
-            let newest = cursors.iter().filter_map(|cursor| cursor.peek()).map(|version| &version.key).min();
-            let table_key = in_tables.then(|| tables.key());
+            let heads = cursors.iter().filter_map(|(_, cursor)| cursor.key()).chain(base.key());
+            let Some(least) = heads.chain(in_tables.then(|| tables.key())).min() else { return Ok(()) };
             key.clear();
-            match (newest, table_key) {
-                (None, None) => return Ok(()),
-                (Some(memory), None) => key.extend_from_slice(memory),
-                (None, Some(table)) => key.extend_from_slice(table),
-                (Some(memory), Some(table)) => key.extend_from_slice(memory.as_slice().min(table)),
-            }
-            let holder = cursors.iter().find(|cursor| cursor.peek().is_some_and(|version| version.key == key));
-            let more = match holder.and_then(|cursor| cursor.peek().map(|version| (version, &cursor.generation))) {
-                Some((version, generation)) => visit(&Seen {
-                    key: &key,
-                    stamp: version.stamp,
-                    value: version.value.as_deref(),
-                    generation: Some(generation),
-                })?,
-                None => {
-                    visit(&Seen { key: &key, stamp: tables.stamp(), value: tables.value(), generation: None })?
-                }
+            key.extend_from_slice(least);
+            let found = cursors.iter().find_map(|(generation, cursor)| Some((*generation, cursor.seen(&key, self.at)?)));
+            let seen = if let Some((generation, version)) = found {
+                Some(Seen { key: &key, value: version.value.as_deref(), generation: Some(generation) })
+            } else if in_tables && tables.key() == key {
+                Some(Seen { key: &key, value: tables.value(), generation: None })
+            } else {
+                let version = base.seen(&key, NOW);
+                version.map(|version| Seen { key: &key, value: version.value.as_deref(), generation: None })
             };
-            if !more {
+            if let Some(seen) = seen
+                && !visit(&seen)?
+            {
                 return Ok(());
             }
-            cursors.iter_mut().for_each(|cursor| cursor.pass(&key));
+            for (_, cursor) in &mut cursors {
+                cursor.pass(&key)?;
+            }
+            base.pass(&key)?;
             if in_tables && tables.key() == key {
                 in_tables = tables.advance()?;
             }
@@ -161,10 +219,24 @@ impl View {
     }
 }
 
+/// Some of what a clone has of its parent, from a key on.
+fn inherited(below: &View, from: &[u8], until: &[u8]) -> Result<Vec<Version>> {
+    let first = key::volume(FIRST_BRANCH);
+    let from = if is_inherited(from) { from } else { &first };
+    let mut versions = Vec::new();
+    below.scan(from, until, &mut |seen| {
+        if let Some(value) = seen.value {
+            versions.push(Version { key: seen.key.to_vec(), stamp: Stamp::default(), value: Some(value.to_vec()) });
+        }
+        Ok(versions.len() < CHUNK_KEYS)
+    })?;
+    Ok(versions)
+}
+
 /// A scan of what no memtable has anything of.
 fn scan_tables(tables: &mut LevelsIter, visit: &mut dyn FnMut(&Seen<'_>) -> Result<bool>) -> Result<()> {
     while tables.advance()? {
-        let seen = Seen { key: tables.key(), stamp: tables.stamp(), value: tables.value(), generation: None };
+        let seen = Seen { key: tables.key(), value: tables.value(), generation: None };
         if !visit(&seen)? {
             break;
         }

@@ -8,7 +8,7 @@
 
 use super::io::{Points, TableIo, TreeEdit};
 use super::levels::Levels;
-use super::tree::TreeOptions;
+use super::tree::{Floor, Loosened, Looseness, TreeOptions};
 use super::output::Output;
 use super::resolve::{Below, Origin, Resolver};
 use super::table::{Access, Merge, RunCursor, Table};
@@ -218,7 +218,8 @@ pub(crate) fn run(
                 [&mut sources, &mut targets].into_iter().for_each(|tables| tables.retain(|table| table.desc.first < *stop));
                 rest = cut::rest(io, TableName { level: level - 1, ..name }, &sources, stop)?;
             }
-            let merged = merge_now(io, name, view, (&sources, &targets), stop.as_deref(), points);
+            let floor = options.floor.clone();
+            let merged = merge_now(io, name, (view, floor), (&sources, &targets), stop.as_deref(), points);
             let mut edit = merged.inspect_err(|_| super::output::discard(io, &rest.added))?;
             edit.added.extend(rest.added);
             edit.removed = ids(sources.iter().chain(&targets));
@@ -231,7 +232,7 @@ pub(crate) fn run(
 fn merge_now(
     io: &dyn TableIo,
     name: TableName,
-    view: &Levels,
+    (view, floor): (&Levels, Option<Arc<dyn Floor>>),
     (sources, targets): (&[Arc<Table>], &[Arc<Table>]),
     stop: Option<&[u8]>,
     points: &Points,
@@ -239,7 +240,7 @@ fn merge_now(
     let taken = |table: &Arc<Table>| targets.iter().any(|target| target.desc.id == table.desc.id);
     let beside = view.levels.get(name.level as usize - 1).into_iter().flatten();
     let guards = beside.filter(|table| !taken(table)).map(|table| table.desc.first.clone()).collect();
-    let below = Below { tree: name.tree, runs: view.levels.iter().skip(name.level as usize).cloned().collect() };
+    let below = Below { tree: name.tree, runs: view.levels.iter().skip(name.level as usize).cloned().collect(), floor };
     let mut resolver = Resolver::new(points, below, Origin::Tables, Output::new(io, name, guards, points));
     // No target reaches to where the merge stops: the next one begins there.
     let runs = levels::runs_of(sources).into_iter().chain([targets.to_vec()]);
@@ -268,6 +269,52 @@ fn merge_then(io: &dyn TableIo, owner: GroupId, tables: &[Arc<Table>], points: &
         merge.advance()?;
     }
     out.finish()
+}
+
+/// See `Tree::loosen`. A record that only a point at `lsn` saw was born at or before it and died after it.
+pub(crate) fn loosen(
+    io: &dyn TableIo,
+    owner: GroupId,
+    view: &Levels,
+    what: &Looseness<'_>,
+    points: &Points,
+) -> Result<Loosened> {
+    let mut found = Loosened { edit: TreeEdit::default(), tables: Vec::new() };
+    let meant = |table: &&Arc<Table>| {
+        let desc = &table.desc;
+        let saw = what.lsns.iter().any(|lsn| desc.stamp_min <= *lsn && *lsn < desc.death_max);
+        saw && !what.looked.contains(&desc.id)
+    };
+    for table in view.then.iter().filter(meant).take(what.tables_max) {
+        let rewritten = holds_unseen(table, points).and_then(|loose| {
+            // One by one: tables of different ages must not become one.
+            if loose { merge_then(io, owner, std::slice::from_ref(table), points).map(Some) } else { Ok(None) }
+        });
+        found.tables.push(table.desc.id);
+        match rewritten {
+            Ok(None) => {}
+            Ok(Some(edit)) => {
+                found.edit.added.extend(edit.added);
+                found.edit.released.extend(edit.released);
+                found.edit.removed.push(table.desc.id);
+            }
+            Err(error) => {
+                super::output::discard(io, &found.edit.added);
+                return Err(error);
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn holds_unseen(table: &Arc<Table>, points: &Points) -> Result<bool> {
+    let mut cursor = RunCursor::new(vec![table.clone()], Access::Bulk, &[], None);
+    while cursor.advance()? {
+        if !points.sees(cursor.stamp().lsn, cursor.death()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Whether nothing, or little, of a table of THEN is seen: no point sees any of it, or its ticks have gone

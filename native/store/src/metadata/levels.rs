@@ -8,7 +8,7 @@ use super::io::Version;
 use super::memtable::Stamped;
 use super::table::{Access, Merge, RunCursor, Table};
 use crate::error::Result;
-use holdfast_format::index;
+use holdfast_format::{index, key};
 use holdfast_format::table::TreeKind;
 use holdfast_format::{Lsn, Stamp};
 use std::sync::Arc;
@@ -112,6 +112,24 @@ impl Levels {
 
     /// NOW's records with `from <= key < until`: per key the newest version, deletions included.
     pub fn iter(&self, from: &[u8], until: &[u8]) -> Result<LevelsIter> {
+        LevelsIter::new(self.now_cursors(from, until)?, None, self.counters.clone())
+    }
+
+    /// The records that the point `at` sees, of NOW and THEN: per key the newest version of its time, deletions
+    /// included.
+    pub fn iter_at(&self, from: &[u8], until: &[u8], at: Lsn) -> Result<LevelsIter> {
+        let mut cursors = self.now_cursors(from, until)?;
+        let sees = |table: &&Arc<Table>| table.desc.stamp_min <= at && at < table.desc.death_max;
+        let reaches = |table: &&Arc<Table>| &table.desc.first[..] < until && &table.desc.last[..] >= from;
+        for table in self.then.iter().filter(sees).filter(reaches) {
+            if may_hold_range(std::slice::from_ref(table), from, until)? {
+                cursors.push(RunCursor::new(vec![table.clone()], Access::Cached, from, Some(until)));
+            }
+        }
+        LevelsIter::new(cursors, Some(at), self.counters.clone())
+    }
+
+    fn now_cursors(&self, from: &[u8], until: &[u8]) -> Result<Vec<RunCursor>> {
         let mut cursors = Vec::new();
         for run in self.runs.iter().chain(&self.levels) {
             let start = run.partition_point(|table| &table.desc.last[..] < from);
@@ -121,12 +139,19 @@ impl Levels {
                 cursors.push(RunCursor::new(tables.to_vec(), Access::Cached, from, Some(until)));
             }
         }
-        Ok(LevelsIter { merge: Merge::new(cursors)?, started: false, counters: self.counters.clone() })
+        Ok(cursors)
     }
 
     /// The version that the point `at` sees: the newest of its time, over NOW and THEN. For a DATA key it
     /// says what this cell said then; a block's content is that of the newest cell that covers it.
     pub fn get_at(&self, key: &[u8], at: Lsn) -> Result<Option<Stamped>> {
+        // What the present has, when it was there then: nothing has ended since. A cell may have died of another one, and a
+        // deletion may stand for a later one.
+        if key::data_place(key).is_none()
+            && let Some(found) = self.get(key)?.filter(|(stamp, value)| stamp.lsn <= at && value.is_some())
+        {
+            return Ok(Some(found));
+        }
         let mut stepped = 0;
         let mut best: Option<Stamped> = None;
         let keep = |found: Stamped, best: &mut Option<Stamped>| {
@@ -191,32 +216,85 @@ pub(crate) fn runs_of(tables: &[Arc<Table>]) -> Vec<Vec<Arc<Table>>> {
     runs
 }
 
-/// NOW in key order: per key the newest version, deletions included. Holds the tables that it reads.
+/// What a point sees of one key.
+#[derive(Default)]
+struct Chosen {
+    key: Vec<u8>,
+    stamp: Stamp,
+    value: Option<Vec<u8>>,
+}
+
+/// Records in key order: per key one version, the newest of the present or of a point's time, deletions included. Holds
+/// the tables that it reads.
 pub struct LevelsIter {
     merge: Merge,
     started: bool,
+    /// The point, and what it sees of the key before the merge's; `None` inside: the end.
+    past: Option<(Lsn, Option<Chosen>)>,
     counters: Arc<Counters>,
 }
 
 impl LevelsIter {
-    /// Steps to the next record; false at the end. Copies nothing, as the `Iterator` does.
+    fn new(cursors: Vec<RunCursor>, at: Option<Lsn>, counters: Arc<Counters>) -> Result<Self> {
+        Ok(Self { merge: Merge::new(cursors)?, started: false, past: at.map(|at| (at, None)), counters })
+    }
+
+    /// Steps to the next record; false at the end. Of the present it copies nothing, as the `Iterator` does.
     pub fn advance(&mut self) -> Result<bool> {
+        if let Some((at, _)) = self.past {
+            let chosen = self.choose(at)?;
+            let more = chosen.is_some();
+            self.past = Some((at, chosen));
+            return Ok(more);
+        }
         if self.started && self.merge.head().is_some() {
             self.merge.advance_key()?;
         }
         self.started = true;
         Ok(self.merge.head().is_some())
     }
+    /// What `at` sees of the next key of which it sees anything: the first version of its time that had not ended by then.
+    /// An entry of NOW has no end.
+    fn choose(&mut self, at: Lsn) -> Result<Option<Chosen>> {
+        let mut chosen = Chosen::default();
+        let mut found = false;
+        while let Some(head) = self.merge.head() {
+            if head.key() != &chosen.key[..] || chosen.key.is_empty() {
+                if found {
+                    break;
+                }
+                chosen.key.clear();
+                chosen.key.extend_from_slice(head.key());
+            }
+            if !found && head.stamp().lsn <= at && (head.death() == Lsn(0) || at < head.death()) {
+                found = true;
+                chosen.stamp = head.stamp();
+                chosen.value = head.value().map(<[u8]>::to_vec);
+            }
+            self.merge.advance()?;
+        }
+        Ok(found.then_some(chosen))
+    }
+
     /// Key of the record that the iterator stands on; empty when it stands on none.
     pub fn key(&self) -> &[u8] {
-        self.merge.head().map_or(&[], RunCursor::key)
+        match &self.past {
+            Some((_, chosen)) => chosen.as_ref().map_or(&[], |chosen| &chosen.key),
+            None => self.merge.head().map_or(&[], RunCursor::key),
+        }
     }
     pub fn stamp(&self) -> Stamp {
-        self.merge.head().map_or(Stamp::default(), RunCursor::stamp)
+        match &self.past {
+            Some((_, chosen)) => chosen.as_ref().map_or(Stamp::default(), |chosen| chosen.stamp),
+            None => self.merge.head().map_or(Stamp::default(), RunCursor::stamp),
+        }
     }
     /// `None`: deleted.
     pub fn value(&self) -> Option<&[u8]> {
-        self.merge.head().and_then(RunCursor::value)
+        match &self.past {
+            Some((_, chosen)) => chosen.as_ref().and_then(|chosen| chosen.value.as_deref()),
+            None => self.merge.head().and_then(RunCursor::value),
+        }
     }
 }
 

@@ -165,10 +165,15 @@ impl Memtable {
         self.inner.read().map.get(key).and_then(|versions| versions.first().cloned())
     }
 
-    /// Appends the versions newest first, up to and with the first that is not a PARTIAL cell.
-    pub fn chain(&self, key: &[u8], out: &mut Vec<Stamped>) {
+    /// The newest version at or below `newest`.
+    pub fn get_at(&self, key: &[u8], newest: Lsn) -> Option<Stamped> {
+        self.inner.read().map.get(key).and_then(|versions| versions.iter().find(|(stamp, _)| stamp.lsn <= newest).cloned())
+    }
+
+    /// Appends the versions at or below `newest`, newest first, up to and with the first that is not a PARTIAL cell.
+    pub fn chain(&self, key: &[u8], newest: Lsn, out: &mut Vec<Stamped>) {
         let inner = self.inner.read();
-        for version in inner.map.get(key).into_iter().flatten() {
+        for version in inner.map.get(key).into_iter().flatten().filter(|(stamp, _)| stamp.lsn <= newest) {
             out.push(version.clone());
             if !is_piece(key, version.1.as_deref()) {
                 return;

@@ -15,6 +15,7 @@ use super::cells::{self, Content};
 use super::io::Points;
 use super::output::Output;
 use super::table::Table;
+use super::tree::Floor;
 use crate::error::Result;
 use holdfast_format::block::Entry;
 use holdfast_format::cell::level_blocks;
@@ -36,6 +37,7 @@ type DataKey = [u8; DATA_KEY_BYTES];
 pub(crate) struct Below {
     pub tree: TreeKind,
     pub runs: Vec<Vec<Arc<Table>>>,
+    pub floor: Option<Arc<dyn Floor>>,
 }
 
 impl Below {
@@ -49,7 +51,11 @@ impl Below {
                 return Ok(true);
             }
         }
-        Ok(false)
+        self.floor_holds(key)
+    }
+
+    fn floor_holds(&self, key: &[u8]) -> Result<bool> {
+        self.floor.as_ref().map_or(Ok(false), |floor| floor.may_hold(key))
     }
 
     /// Tables that may hold cells of the inode of this DATA key.
@@ -119,6 +125,8 @@ pub(crate) struct Resolver<'a> {
     covers: Vec<Cover>,
     /// Deeper tables that may hold cells of the granule's inode, once asked for.
     inode_tables: Option<Vec<Arc<Table>>>,
+    /// Whether the floor has the inode, once asked.
+    in_floor: Option<bool>,
 }
 
 impl<'a> Resolver<'a> {
@@ -136,6 +144,7 @@ impl<'a> Resolver<'a> {
             past: Vec::new(),
             covers: Vec::new(),
             inode_tables: None,
+            in_floor: None,
         }
     }
 
@@ -184,6 +193,7 @@ impl<'a> Resolver<'a> {
             if before.is_none_or(|(of, _)| of != inode) {
                 self.covers.clear();
                 self.inode_tables = None;
+                self.in_floor = None;
             }
             self.granule = Some((inode, first));
         }
@@ -370,6 +380,12 @@ impl<'a> Resolver<'a> {
     fn shadows_below(&mut self, key: &DataKey, at: usize) -> Result<bool> {
         if self.inode_tables.is_none() {
             self.inode_tables = Some(self.below.tables_of_inode(key)?);
+        }
+        if self.in_floor.is_none() {
+            self.in_floor = Some(self.below.floor_holds(key)?);
+        }
+        if self.in_floor == Some(true) {
+            return Ok(true);
         }
         let until = super::cover_until(key, self.records[at].start, self.records[at].level);
         Ok(self

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use holdfast_format::key::Key;
 use holdfast_format::limits::{EXPIRE_TABLES_MAX, LEVELS_MAX};
 use holdfast_format::table::{TableDesc, TreeKind};
-use holdfast_format::{GroupId, TableId};
+use holdfast_format::{GroupId, Lsn, TableId};
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -34,7 +34,13 @@ pub enum TreeSet {
     Pool,
 }
 
-#[derive(Clone, Debug)]
+/// What lies below the deepest level: a clone's parent.
+pub trait Floor: Send + Sync {
+    /// Whether it has a record of this key, or, of a DATA key, the inode.
+    fn may_hold(&self, key: &[u8]) -> Result<bool>;
+}
+
+#[derive(Clone)]
 pub struct TreeOptions {
     pub owner: GroupId,
     pub kind: TreeSet,
@@ -44,6 +50,7 @@ pub struct TreeOptions {
     pub level0_payload_bytes: u64,
     /// Tables of the next level that a table of level 1 or deeper is merged with at a time.
     pub targets_max: usize,
+    pub floor: Option<Arc<dyn Floor>>,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -65,6 +72,22 @@ pub struct TreeStats {
     /// Look-ups and walks since start, and the keys that they stepped over in tables.
     pub lookups: u64,
     pub keys_stepped: u64,
+}
+
+/// Which tables of THEN to look at.
+pub struct Looseness<'a> {
+    /// LSNs of points that have gone.
+    pub lsns: &'a [Lsn],
+    /// Tables that hold nothing that they saw.
+    pub looked: &'a BTreeSet<TableId>,
+    pub tables_max: usize,
+}
+
+/// What was found there.
+pub struct Loosened {
+    pub edit: TreeEdit,
+    /// Tables that were looked at.
+    pub tables: Vec<TableId>,
 }
 
 /// Slots of a compaction beside those of level 0 and 1: tables of THEN, the last table.
@@ -147,7 +170,7 @@ impl Tree {
         points: &Points,
     ) -> Result<TreeEdit> {
         let view = self.snapshot();
-        let below = Below { tree: self.now(), runs: view.runs.iter().chain(&view.levels).cloned().collect() };
+        let below = Below { tree: self.now(), runs: view.runs.iter().chain(&view.levels).cloned().collect(), floor: self.options.floor.clone() };
         let name = TableName { owner: self.options.owner, tree: self.now(), level: 0 };
         let out = Output::new(&*self.io, name, Vec::new(), points);
         let mut resolver = Resolver::new(points, below, Origin::Memtable, out);
@@ -212,6 +235,12 @@ impl Tree {
     /// unaffected. Bounded work: call it again until the edit is empty.
     pub fn expire(&self, points: &Points) -> Result<TreeEdit> {
         compact::expire(&*self.io, self.options.owner, &self.snapshot(), EXPIRE_TABLES_MAX, points)
+    }
+
+    /// Looks at tables of THEN that may hold records which only the points saw that have gone: written again without
+    /// them, where there are any. Bounded work: call it again until no table was looked at.
+    pub fn loosen(&self, points: &Points, what: Looseness<'_>) -> Result<Loosened> {
+        compact::loosen(&*self.io, self.options.owner, &self.snapshot(), &what, points)
     }
 
     /// Removes one table with everything that it names: the owner is destroyed. Empty when none is left.

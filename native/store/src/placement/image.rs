@@ -48,6 +48,7 @@ impl Image {
                 (group.drained_lsn, group.drained_chain, group.destroyed) =
                     (drained_lsn, drained_chain, destroyed);
             }
+            Item::GroupBase { group, base } => self.groups.entry(group).or_default().base = base,
             Item::Row { group, index, row } => {
                 let history = &mut self.groups.entry(group).or_default().history;
                 history.truncate(index as usize);
@@ -104,6 +105,9 @@ impl Image {
         Item::ManifestDrives(self.manifest_drives.clone()).encode(out);
         for group in self.groups.values() {
             group_item(group).encode(out);
+            if group.base.is_some() {
+                Item::GroupBase { group: group.id, base: group.base }.encode(out);
+            }
             for (index, row) in group.history.iter().enumerate() {
                 Item::Row { group: group.id, index: index as u32, row: *row }.encode(out);
             }

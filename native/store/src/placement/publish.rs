@@ -75,13 +75,16 @@ impl<'a> Change<'a> {
 
     pub fn change_group(&mut self, change: GroupChange) -> Result<()> {
         match change {
-            GroupChange::Create { id, uuid, name } => {
+            GroupChange::Create { id, uuid, name, base } => {
                 self.check_name(id, &name)?;
                 if id == POOL_OWNER || self.group(id).is_ok() {
                     return Err(Error::new(Kind::Conflict, format!("group {id} exists")));
                 }
-                let group = GroupRecord { id, uuid, name, ..GroupRecord::default() };
+                let group = GroupRecord { id, uuid, name, base, ..GroupRecord::default() };
                 self.items.push(group_item(&group));
+                if base.is_some() {
+                    self.items.push(Item::GroupBase { group: id, base });
+                }
                 self.groups.insert(id, Some(group));
             }
             GroupChange::Epoch { id, row } => {
@@ -102,6 +105,10 @@ impl<'a> Change<'a> {
                 (group.drained_lsn, group.drained_chain) = (lsn, chain);
                 let item = group_item(group);
                 self.items.push(item);
+            }
+            GroupChange::Unbase { id } => {
+                self.group(id)?.base = None;
+                self.items.push(Item::GroupBase { group: id, base: None });
             }
             GroupChange::Rename { id, name } => {
                 self.check_name(id, &name)?;

@@ -4,7 +4,7 @@ use super::Pool;
 use super::health::Health;
 use super::types::{DriveState, PoolCounters, PoolEvent, PoolRoom, PoolSpace};
 use std::collections::VecDeque;
-use holdfast_format::GroupId;
+use holdfast_format::{GroupId, Lsn};
 use holdfast_format::manifest::GroupRecord;
 use holdfast_format::table::TableDesc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -84,6 +84,18 @@ impl Pool {
     }
     pub fn group(&self, id: GroupId) -> Option<GroupRecord> {
         self.image.read().groups.get(&id).cloned()
+    }
+    /// LSNs of a group that clones were made of.
+    pub fn pins_of(&self, group: GroupId) -> Vec<Lsn> {
+        let image = self.image.read();
+        let bases = image.groups.values().filter_map(|clone| clone.base);
+        bases.filter(|(base, _)| *base == group).map(|(_, lsn)| lsn).collect()
+    }
+    /// Groups that were made of this one.
+    pub fn clones_of(&self, group: GroupId) -> Vec<GroupRecord> {
+        let image = self.image.read();
+        let clones = image.groups.values().filter(|clone| clone.base.is_some_and(|(base, _)| base == group));
+        clones.cloned().collect()
     }
     /// Tables of a group, by id.
     pub fn group_tables(&self, group: GroupId) -> Vec<TableDesc> {

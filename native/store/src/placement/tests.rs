@@ -52,7 +52,7 @@ pub(crate) fn fresh(drives: &[SimDrive]) -> Arc<Pool> {
 }
 
 fn create_group(pool: &Pool, id: GroupId, name: &str) -> Result<()> {
-    let change = GroupChange::Create { id, uuid: Uuid([3; 16]), name: name.into() };
+    let change = GroupChange::Create { id, uuid: Uuid([3; 16]), name: name.into(), base: None };
     pool.publish(Edit { groups: vec![change], ..Edit::default() })
 }
 
@@ -300,7 +300,7 @@ fn a_torn_last_record_leaves_the_state_before_it() {
     let old = drives[0].image();
     let ids: Vec<GroupId> = (0..60).map(|_| pool.new_group_id()).collect();
     let create =
-        |id: &GroupId| GroupChange::Create { id: *id, uuid: Uuid([1; 16]), name: format!("{:>200}", id.0) };
+        |id: &GroupId| GroupChange::Create { id: *id, uuid: Uuid([1; 16]), name: format!("{:>200}", id.0), base: None };
     pool.publish(Edit { groups: ids.iter().map(create).collect(), ..Edit::default() }).unwrap();
     let after = image_of(&pool);
     let end = pool.journal.lock().cursor;

@@ -64,6 +64,12 @@ pub enum GroupChange {
         id: GroupId,
         uuid: Uuid,
         name: String,
+        /// What it is a clone of; that LSN is kept there.
+        base: Option<(GroupId, Lsn)>,
+    },
+    /// It has everything of its own now.
+    Unbase {
+        id: GroupId,
     },
     /// A new row of the history: an owner start.
     Epoch {

@@ -100,6 +100,7 @@ impl Volume {
             rf: self.policy.rf(),
             stored: 0,
             frees: true,
+            point: "",
         })?;
         Ok(lsn)
     }
@@ -203,6 +204,7 @@ impl Change<'_> {
                 rf: volume.policy.rf(),
                 stored,
                 frees: self.frees,
+                point: "",
             };
             volume.ledger.commit(draft).map_err(|error| {
                 volume.policy.give_back(blocks);

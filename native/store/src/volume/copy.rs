@@ -29,23 +29,32 @@ struct Step {
 }
 
 impl Volume {
-    pub(super) fn copy_range(&self, caller: &Caller, from: Place, to: Place, length: u64) -> FsResult<u64> {
-        let (source, target) = (self.load(from.0)?, self.load(to.0)?);
-        check_regular(&source)?;
+    /// From a file of `source`: this volume, or a view of its past.
+    pub(crate) fn copy_range(
+        &self,
+        caller: &Caller,
+        source: &Self,
+        from: Place,
+        to: Place,
+        length: u64,
+    ) -> FsResult<u64> {
+        let is_own = std::ptr::eq(self, source);
+        let (from_record, target) = (source.load(from.0)?, self.load(to.0)?);
+        check_regular(&from_record)?;
         check_regular(&target)?;
-        let length = length.min(source.size.saturating_sub(from.1));
+        let length = length.min(from_record.size.saturating_sub(from.1));
         if length == 0 {
             return Ok(0);
         }
         range_end(to.1, length)?;
         let overlaps = to.1 < from.1 + length && from.1 < to.1 + length;
-        if from.0 == to.0 && overlaps {
+        if is_own && from.0 == to.0 && overlaps {
             return Err(FsError::Invalid);
         }
         let length = length.min(BYTES_PER_CALL);
         let mut copied = 0;
         while copied < length {
-            match self.copy_op(caller, (from.0, from.1 + copied), (to.0, to.1 + copied), length - copied) {
+            match self.copy_op(caller, source, (from.0, from.1 + copied), (to.0, to.1 + copied), length - copied) {
                 Ok(0) => break,
                 Ok(bytes) => copied += bytes,
                 Err(_) if copied > 0 => break,
@@ -53,15 +62,16 @@ impl Volume {
             }
         }
         if copied > 0 {
-            self.note_access(caller, from.0);
+            source.note_access(caller, from.0);
         }
         Ok(copied)
     }
 
     /// One op. Returns the bytes it copied: 0 at the end of the source.
-    fn copy_op(&self, caller: &Caller, from: Place, to: Place, length: u64) -> FsResult<u64> {
-        let held = self.locks.write_all(&[from.0, to.0]);
-        let source = self.load(from.0)?;
+    fn copy_op(&self, caller: &Caller, volume: &Self, from: Place, to: Place, length: u64) -> FsResult<u64> {
+        let is_own = std::ptr::eq(self, volume);
+        let held = if is_own { self.locks.write_all(&[from.0, to.0]) } else { self.locks.write_all(&[to.0]) };
+        let source = volume.load(from.0)?;
         let mut change = self.change(OpKind::CopyRange, caller);
         change.ino = to.0;
         let mut target = change.inode(to.0)?.clone();
@@ -72,8 +82,8 @@ impl Volume {
             return Ok(0);
         }
         let step = match reference_blocks(&source, &target, from.1, to.1, length) {
-            0 => self.copy_bytes(&mut change, (from, &source), (to, &mut target), length)?,
-            blocks => self.copy_references(&mut change, (from, &source), (to, &mut target), blocks)?,
+            0 => self.copy_bytes(&mut change, (volume, from, &source), (to, &mut target), length)?,
+            blocks => self.copy_references(&mut change, (volume, from, &source), (to, &mut target), blocks)?,
         };
         let bytes = step.bytes.min(length);
         target.size = target.size.max(to.1 + bytes);
@@ -92,7 +102,7 @@ impl Volume {
     fn copy_bytes(
         &self,
         change: &mut Change<'_>,
-        (from, source): (Place, &InodeRecord),
+        (volume, from, source): (&Self, Place, &InodeRecord),
         (to, target): (Place, &mut InodeRecord),
         length: u64,
     ) -> FsResult<Step> {
@@ -104,7 +114,7 @@ impl Volume {
             if length <= max { length } else { (to.1 + max) / BLOCK * BLOCK - to.1 }
         };
         let mut data = vec![0; bytes as usize];
-        self.read_bytes(from.0, source, from.1, &mut data, bytes as usize)?;
+        volume.read_bytes(from.0, source, from.1, &mut data, bytes as usize)?;
         let payload = whole_blocks(to.1, &data).to_vec();
         self.put_bytes(change, to.0, target, (to.1, &data), &op::page_checksums(&payload))?;
         Ok(Step { bytes, payload })
@@ -115,12 +125,12 @@ impl Volume {
     fn copy_references(
         &self,
         change: &mut Change<'_>,
-        (from, source): (Place, &InodeRecord),
+        (volume, from, source): (&Self, Place, &InodeRecord),
         (to, target): (Place, &mut InodeRecord),
         blocks: u64,
     ) -> FsResult<Step> {
         let first = (from.1 / BLOCK) as u32;
-        let mut refs = self.ledger.block_refs(self.branch, from.0, source.levels, first, blocks as u32)?;
+        let mut refs = volume.ledger.block_refs(volume.branch, from.0, source.levels, first, blocks as u32)?;
         let copies_max = self.ledger.write_bytes_max() as usize / BLOCK_BYTES;
         truncate_at_copies(&mut refs, copies_max);
         let start = to.1 / BLOCK;
@@ -150,7 +160,7 @@ impl Volume {
                     payload.resize(page + run * BLOCK_BYTES, 0);
                     let source_block = first + index as u32;
                     let into = &mut payload[page..];
-                    self.ledger.read_blocks(self.branch, from.0, source.levels, source_block, into)?;
+                    volume.ledger.read_blocks(volume.branch, from.0, source.levels, source_block, into)?;
                     let sums = op::page_checksums(&payload[page..]);
                     let first_page = (page / BLOCK_BYTES) as u16;
                     target.levels |= change.put_pages(to.0, block as u32, first_page, &sums);

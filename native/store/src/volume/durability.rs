@@ -37,16 +37,25 @@ pub struct Durability {
 impl Durability {
     /// `newest` at the volume's opening: everything before is covered by a flush up to there.
     pub fn new(newest: Lsn) -> Self {
+        Self::with_marks(newest, MARKS)
+    }
+
+    /// For what nobody changes.
+    pub fn of_the_past(newest: Lsn) -> Self {
+        Self::with_marks(newest, 1)
+    }
+
+    fn with_marks(newest: Lsn, marks: usize) -> Self {
         let mark = || Mark { changed: AtomicU64::new(newest.0), habit: AtomicU8::new(0) };
         Self {
             changed: AtomicU64::new(newest.0),
             synced: AtomicU64::new(newest.0),
-            marks: (0..MARKS).map(|_| mark()).collect(),
+            marks: (0..marks).map(|_| mark()).collect(),
         }
     }
 
     fn mark(&self, ino: Ino) -> &Mark {
-        &self.marks[ino.0 as usize % MARKS]
+        &self.marks[ino.0 as usize % self.marks.len()]
     }
 
     /// The volume as such has changed.

@@ -38,7 +38,7 @@ use crate::api::{
 };
 use crate::error::{Error, Result};
 use crate::ledger::{Ledger, OpDraft};
-use holdfast_format::inode::{InodeRecord, VolumeRecord};
+use holdfast_format::inode::{InodeRecord, PastAccess, VolumeRecord};
 use holdfast_format::op::{Actor, Effects, OpKind};
 use holdfast_format::{BranchId, Ino, Lsn, ROOT_INO, key};
 use parking_lot::Mutex;
@@ -60,6 +60,8 @@ pub struct Volume {
     numbers: Mutex<numbers::Numbers>,
     policy: policy::Policy,
     durability: durability::Durability,
+    /// What a kept point saw: there is nothing to reap, and the ledger takes no changes.
+    is_past: bool,
     /// Held by a rename that gives a directory another parent, so that two of them cannot make a loop.
     directory_moves: Mutex<()>,
     requests: requests::Requests,
@@ -120,6 +122,7 @@ impl Volume {
             rf: record.rf,
             stored: 0,
             frees: false,
+            point: "",
         })
     }
 
@@ -128,26 +131,42 @@ impl Volume {
     /// # Errors
     /// `NotFound` when the branch has no volume; those of the log.
     pub fn open(ledger: Arc<dyn Ledger>, branch: BranchId, options: VolumeOptions) -> Result<Arc<Self>> {
+        let volume = Self::build(ledger, branch, options, false)?;
+        volume.start_quota().map_err(engine_error)?;
+        volume.reap_all().map_err(engine_error)?;
+        Ok(volume)
+    }
+
+    /// A volume as a kept point saw it. Reading only: access times stay, and what changes anything fails.
+    ///
+    /// # Errors
+    /// `NotFound` when there was no such volume then, or the point is not kept.
+    pub fn open_past(ledger: Arc<dyn Ledger>, branch: BranchId) -> Result<Arc<Self>> {
+        Self::build(ledger, branch, VolumeOptions { noatime: true }, true)
+    }
+
+    fn build(ledger: Arc<dyn Ledger>, branch: BranchId, options: VolumeOptions, is_past: bool) -> Result<Arc<Self>> {
         let bytes = ledger.get(&key::volume(branch))?.ok_or_else(|| {
             Error::new(crate::error::Kind::NotFound, format!("branch {branch} holds no volume"))
         })?;
         let record = VolumeRecord::decode(&bytes).map_err(|error| Error::decode("volume record", error))?;
-        let durability = durability::Durability::new(ledger.newest());
-        let volume = Arc::new(Self {
+        let (locks, durability) = match is_past {
+            true => (locks::InodeLocks::few(), durability::Durability::of_the_past(ledger.newest())),
+            false => (locks::InodeLocks::new(), durability::Durability::new(ledger.newest())),
+        };
+        Ok(Arc::new(Self {
             ledger,
             branch,
             options,
-            locks: locks::InodeLocks::new(),
+            locks,
             references: references::References::new(),
             numbers: Mutex::new(numbers::Numbers { next: record.next_ino, limit: record.next_ino }),
             policy: policy::Policy::new(&record),
             durability,
+            is_past,
             directory_moves: Mutex::new(()),
             requests: requests::Requests::default(),
-        });
-        volume.start_quota().map_err(engine_error)?;
-        volume.reap_all().map_err(engine_error)?;
-        Ok(volume)
+        }))
     }
 
     /// At unmount: the kernel's references are gone, so every orphan goes too.
@@ -156,11 +175,21 @@ impl Volume {
     /// Those of the log; what could not be reaped is reaped at the next opening.
     pub fn release(&self) -> Result<()> {
         self.references.clear();
-        self.reap_all().map_err(engine_error)
+        if self.is_past { Ok(()) } else { self.reap_all().map_err(engine_error) }
     }
 
     pub fn branch(&self) -> BranchId {
         self.branch
+    }
+
+    /// Who may look at its past.
+    pub(crate) fn past_access(&self) -> PastAccess {
+        self.policy.past()
+    }
+
+    /// A request that is answered elsewhere, of the past.
+    pub(crate) fn note_request(&self) {
+        self.requests.note();
     }
 
     /// What was asked of it through [`FileSystem`] since it was opened.
@@ -255,7 +284,7 @@ impl FileSystem for Volume {
         length: u64,
     ) -> FsResult<u64> {
         self.requests.note();
-        self.copy_range(caller, from, to, length)
+        self.copy_range(caller, self, from, to, length)
     }
     fn lseek(&self, ino: Ino, offset: u64, whence: Whence) -> FsResult<u64> {
         self.requests.note();

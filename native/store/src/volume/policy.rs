@@ -2,7 +2,7 @@
 
 use super::Volume;
 use crate::api::{FsError, FsResult};
-use holdfast_format::inode::VolumeRecord;
+use holdfast_format::inode::{PastAccess, VolumeRecord};
 use holdfast_format::limits::BLOCK_BYTES;
 use holdfast_format::{Ino, key};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 pub struct Policy {
     rf: AtomicU8,
     ack_write: AtomicBool,
+    past: AtomicU8,
     /// 0: none.
     quota_bytes: AtomicU64,
     /// Mapped blocks of all inodes; kept only under a quota (see `quota_counted`).
@@ -22,6 +23,7 @@ impl Policy {
         let policy = Self {
             rf: AtomicU8::new(1),
             ack_write: AtomicBool::new(false),
+            past: AtomicU8::new(0),
             quota_bytes: AtomicU64::new(0),
             used_blocks: AtomicI64::new(0),
             quota_counted: AtomicBool::new(false),
@@ -33,11 +35,16 @@ impl Policy {
     pub fn adopt(&self, record: &VolumeRecord) {
         self.rf.store(record.rf, Ordering::Relaxed);
         self.ack_write.store(record.ack == 1, Ordering::Relaxed);
+        self.past.store(record.past as u8, Ordering::Relaxed);
         self.quota_bytes.store(record.quota_bytes, Ordering::Relaxed);
     }
 
     pub fn rf(&self) -> u8 {
         self.rf.load(Ordering::Relaxed)
+    }
+
+    pub fn past(&self) -> PastAccess {
+        PastAccess::from_u8(self.past.load(Ordering::Relaxed)).unwrap_or_default()
     }
 
     pub fn ack_write(&self) -> bool {

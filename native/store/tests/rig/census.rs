@@ -22,7 +22,7 @@ type Visit<'a> = &'a mut dyn FnMut(&[u8], Option<&[u8]>);
 pub type Census = BTreeMap<String, usize>;
 
 /// Every kind of record and structure that a pool which has met everything, and is stopped in an orderly way, holds.
-pub const KINDS: [&str; 32] = [
+pub const KINDS: [&str; 33] = [
     "superblock",
     "manifest header",
     "manifest snapshot",
@@ -32,6 +32,7 @@ pub const KINDS: [&str; 32] = [
     "item: drive",
     "item: manifest drives",
     "item: group",
+    "item: group base",
     "item: row",
     "item: table",
     "item: record",
@@ -99,6 +100,7 @@ fn item_kind(item: &Item) -> &'static str {
         Item::Drive(_) => "item: drive",
         Item::ManifestDrives(_) => "item: manifest drives",
         Item::Group { .. } => "item: group",
+        Item::GroupBase { .. } => "item: group base",
         Item::Row { .. } => "item: row",
         Item::GroupGone(_) => "item: group gone",
         Item::Segment { .. } => "item: segment",

@@ -37,7 +37,8 @@ fn first_seed(mutant: Mutant) -> u64 {
         Mutant::ScrubSkipsSecondCopy => 45,
         Mutant::BelieveRetriedFlush => 30,
         Mutant::ReuseAtOnce => 245,
-        Mutant::NameWithoutStamp => 260,
+        // One of the regressions.
+        Mutant::NameWithoutStamp => 383,
         _ => 0,
     }
 }
@@ -46,7 +47,7 @@ fn first_seed(mutant: Mutant) -> u64 {
 fn hunt(mutant: Mutant) -> (Option<Outcome>, Vec<Check>) {
     let mut others = Vec::new();
     let first = first_seed(mutant);
-    let mut outcomes = (first..SEEDS).chain(0..first).map(|seed| run_seed(seed, Some(mutant)));
+    let mut outcomes = (first..SEEDS.max(first + 1)).chain(0..first.min(SEEDS)).map(|seed| run_seed(seed, Some(mutant)));
     let killed = outcomes.find(|outcome| match &outcome.violation {
         Some(violation) if named_by(mutant).contains(&violation.check) => true,
         Some(violation) => {

@@ -32,7 +32,7 @@ fn only_values_of_data_keys_are_pieces() {
         assert_eq!(memtable.get(&key), Some((stamp(2), Some(partial(2, b"bbbb")))));
         assert_eq!(lsns(&memtable, &key), [2]);
         let mut chain = Vec::new();
-        memtable.chain(&key, &mut chain);
+        memtable.chain(&key, Lsn(u64::MAX), &mut chain);
         assert_eq!(chain.len(), 1);
     }
 }
@@ -46,7 +46,7 @@ fn pieces_lie_over_the_block_and_merge_with_those_they_touch() {
     memtable.insert(&key, stamp(3), Some(&partial(20, b"bbbb")), Lsn(0));
     memtable.insert(&key, stamp(4), Some(&partial(12, b"CCCCCCCC")), Lsn(0));
     let mut chain = Vec::new();
-    memtable.chain(&key, &mut chain);
+    memtable.chain(&key, Lsn(u64::MAX), &mut chain);
     let merged = partial(10, b"aaCCCCCCCCbbbb");
     assert_eq!(chain, [(stamp(4), Some(merged.clone())), (stamp(1), Some(pages(1, 0)))]);
     // A point keeps what lies before it apart.
@@ -57,7 +57,7 @@ fn pieces_lie_over_the_block_and_merge_with_those_they_touch() {
     memtable.insert(&key, stamp(7), Some(&pages(7, 0)), Lsn(5));
     assert_eq!(lsns(&memtable, &key), [7, 4, 1]);
     chain.clear();
-    memtable.chain(&key, &mut chain);
+    memtable.chain(&key, Lsn(u64::MAX), &mut chain);
     assert_eq!(chain.len(), 1);
 }
 

@@ -30,6 +30,7 @@ fn record() -> VolumeRecord {
         rf: 2,
         ack: 0,
         policy: Default::default(),
+        past: Default::default(),
         quota_bytes: 0,
         created: Time::default(),
         name: "v".to_owned(),

@@ -1,0 +1,275 @@
+//! Snapshots, earlier states and clones, as the administrator names them.
+//!
+//! A snapshot belongs to a group: it is one cut through all its volumes. A volume's name stands for its group where it is
+//! alone in it.
+
+use super::{Engine, VolumeEntry, check_name, control_draft};
+use crate::error::{Error, Kind, Result};
+use crate::group::{Group, PastLedger, Pin, PointInfo, When};
+use crate::ledger::Ledger;
+use crate::past::{Timeline, Zone, parse_when, point_name};
+use crate::volume::{Volume, VolumeOptions};
+use holdfast_format::inode::VolumeRecord;
+use holdfast_format::op::{Effects, OpKind};
+use holdfast_format::{BranchId, GROUP_BRANCH, GroupId, Lsn, key};
+use std::sync::{Arc, Weak};
+
+use super::options::VolumeInfo;
+
+/// A snapshot, or another kept point.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SnapshotInfo {
+    /// Empty: a kept second.
+    pub name: String,
+    pub group: String,
+    pub lsn: u64,
+    pub wall_s: i64,
+    pub wall_ns: u32,
+    pub held: bool,
+}
+
+impl Engine {
+    /// The group that a name stands for.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict`: a volume that shares its group.
+    pub(super) fn group_of(&self, name: &str) -> Result<Arc<Group>> {
+        self.ensure_open()?;
+        let of_volume = self.volumes.lock().get(name).map(|entry| entry.group);
+        let named = self.groups.read().iter().find(|(_, entry)| entry.name == name).map(|(id, _)| *id);
+        let Some(id) = named.or(of_volume) else {
+            let message = format!("no volume or group {name} in pool {}", self.pool.name());
+            return Err(Error::new(Kind::NotFound, message));
+        };
+        if named.is_none() && self.volumes_in(id).len() > 1 {
+            let group = self.group_name(id);
+            return Err(Error::new(
+                Kind::Conflict,
+                format!("volume {name} shares group {group} with others: name the group, it has one cut for all of them"),
+            ));
+        }
+        self.group(id)
+    }
+
+    pub(super) fn volumes_in(&self, group: GroupId) -> Vec<String> {
+        let volumes = self.volumes.lock();
+        volumes.iter().filter(|(_, entry)| entry.group == group).map(|(name, _)| name.clone()).collect()
+    }
+
+    fn told(&self, group: &Group, point: PointInfo) -> SnapshotInfo {
+        SnapshotInfo {
+            name: point.name,
+            group: self.group_name(group.id),
+            lsn: point.lsn.0,
+            wall_s: point.wall.sec,
+            wall_ns: point.wall.nsec,
+            held: point.held,
+        }
+    }
+
+    /// Keeps the state of now, or of a second that is still kept, under a name, durably.
+    ///
+    /// # Errors
+    /// `NotFound`, `Invalid` (the name), `Conflict` (the name is in use).
+    pub fn snapshot_create(&self, target: &str, name: &str, at: Option<&str>) -> Result<SnapshotInfo> {
+        check_name("snapshot", name)?;
+        let group = self.group_of(target)?;
+        let (point, changed) = match at {
+            None => {
+                let point = group.snapshot_create(name)?;
+                let lsn = point.lsn;
+                (point, lsn)
+            }
+            Some(words) => {
+                let kept = self.point_in(&group, words)?;
+                let changed = group.snapshot_name(kept.lsn, name)?;
+                (group.snapshot(name)?, changed)
+            }
+        };
+        self.flush_group(&group, changed)?;
+        Ok(self.told(&group, point))
+    }
+
+    /// Snapshots after an LSN, oldest first.
+    pub fn snapshots(&self, target: &str, after: u64, limit: usize) -> Result<Vec<SnapshotInfo>> {
+        let group = self.group_of(target)?;
+        Ok(group.snapshots(Lsn(after), limit).into_iter().map(|point| self.told(&group, point)).collect())
+    }
+
+    /// The same with the seconds that are kept.
+    pub fn kept_points(&self, target: &str, after: u64, limit: usize) -> Result<Vec<SnapshotInfo>> {
+        let group = self.group_of(target)?;
+        Ok(group.points_after(Lsn(after), limit).into_iter().map(|point| self.told(&group, point)).collect())
+    }
+
+    /// # Errors
+    /// `NotFound`; `Conflict`: it is held.
+    pub fn snapshot_delete(&self, target: &str, name: &str) -> Result<()> {
+        let group = self.group_of(target)?;
+        let lsn = group.snapshot_delete(name)?;
+        self.flush_group(&group, lsn)
+    }
+
+    pub fn snapshot_rename(&self, target: &str, name: &str, new_name: &str) -> Result<()> {
+        check_name("snapshot", new_name)?;
+        let group = self.group_of(target)?;
+        let lsn = group.snapshot_rename(name, new_name)?;
+        self.flush_group(&group, lsn)
+    }
+
+    pub fn snapshot_hold(&self, target: &str, name: &str, held: bool) -> Result<()> {
+        let group = self.group_of(target)?;
+        let lsn = group.snapshot_hold(name, held)?;
+        self.flush_group(&group, lsn)
+    }
+
+    /// The kept point that words mean: a snapshot's name, or a moment.
+    ///
+    /// # Errors
+    /// `NotFound`: nothing of then is kept, with what is; `Invalid`: not understood, or in the future.
+    pub fn point(&self, target: &str, words: &str) -> Result<SnapshotInfo> {
+        let group = self.group_of(target)?;
+        let point = self.point_in(&group, words)?;
+        Ok(self.told(&group, point))
+    }
+
+    fn point_in(&self, group: &Group, words: &str) -> Result<PointInfo> {
+        if let Some(point) = group.point(&When::Name(words.to_owned())) {
+            return Ok(point);
+        }
+        let when = parse_when(words, group.now(), &Zone::system())?;
+        if let When::Lsn(lsn) = &when
+            && *lsn > Group::newest(group)
+        {
+            let newest = Group::newest(group);
+            return Err(Error::invalid(format!("LSN {lsn} is in the future: the newest operation is {newest}")));
+        }
+        group.point(&when).ok_or_else(|| {
+            let kept = match group.kept_window() {
+                Some((first, last)) => {
+                    format!("kept are states from {} to {}", point_name(first.wall), point_name(last.wall))
+                }
+                None => "no earlier state is kept".to_owned(),
+            };
+            Error::new(Kind::NotFound, format!("nothing is kept of {words} in group {}: {kept}", self.group_name(group.id)))
+        })
+    }
+
+    /// A volume with its past, to be mounted. `Conflict` while it is handed out already.
+    pub fn timeline(&self, name: &str, options: VolumeOptions) -> Result<Arc<Timeline>> {
+        let volume = self.volume(name, options)?;
+        let (group, _) = self.find(name)?;
+        Ok(Timeline::new(volume, self.group(group)?, Zone::system()))
+    }
+
+    /// A volume as it was, to be read. The point stays kept as long as somebody has it.
+    pub fn volume_at(&self, name: &str, words: &str) -> Result<(Arc<Volume>, SnapshotInfo)> {
+        self.ensure_open()?;
+        let (id, branch) = self.find(name)?;
+        let group = self.group(id)?;
+        let point = self.point_in(&group, words)?;
+        let pin = self.pin(&group, &point)?;
+        let volume = Volume::open_past(Arc::new(PastLedger::pinned(pin)), branch).map_err(|error| match error.kind {
+            Kind::NotFound => {
+                let then = point_name(point.wall);
+                Error::new(Kind::NotFound, format!("volume {name} did not exist at {then}"))
+            }
+            _ => error,
+        })?;
+        Ok((volume, self.told(&group, point)))
+    }
+
+    fn pin(&self, group: &Arc<Group>, point: &PointInfo) -> Result<Pin> {
+        let gone = || Error::new(Kind::NotFound, format!("the state of {} is not kept any more", point_name(point.wall)));
+        group.pin(point.lsn).ok_or_else(gone)
+    }
+
+    /// A writable copy of a volume, or of all volumes of a group, as they are or were. Costs what is written to it.
+    ///
+    /// 1. The point is kept, and everything up to it lies on the drives: a clone never looks into its parent's ring.
+    /// 2. The manifest gets the new group and what it is based on, in one edit; from here on the parent keeps the point.
+    /// 3. The volumes get records of their own in the new group's log. Without one the next start gives the group up.
+    ///
+    /// # Errors
+    /// `NotFound`, `Invalid`, `Conflict` (a name is in use).
+    pub fn clone_create(self: &Arc<Self>, source: &str, name: &str, at: Option<&str>) -> Result<Vec<VolumeInfo>> {
+        self.ensure_open()?;
+        check_name("volume", name)?;
+        let (group, only) = match self.find(source) {
+            Ok((id, branch)) => (self.group(id)?, Some(branch)),
+            Err(_) => (self.group_of(source)?, None),
+        };
+        let point = match at {
+            Some(words) => self.point_in(&group, words)?,
+            None => group.point_now()?,
+        };
+        let pin = self.pin(&group, &point)?;
+        self.flush_group(&group, point.lsn)?;
+        let mut sources = group.volumes_at(point.lsn)?;
+        sources.retain(|(branch, _)| only.is_none_or(|only| only == *branch));
+        if sources.is_empty() {
+            let then = point_name(point.wall);
+            return Err(Error::new(Kind::NotFound, format!("{source} did not exist at {then}")));
+        }
+        let alone = sources.len() == 1;
+        for (_, record) in &mut sources {
+            record.name = if alone { name.to_owned() } else { format!("{name}-{}", record.name) };
+            check_name("volume", &record.name)?;
+            record.created = group.now();
+            if self.volumes.lock().contains_key(&record.name) {
+                return Err(Error::new(Kind::Conflict, format!("volume {} exists", record.name)));
+            }
+        }
+        let id = self.create_group(name, Some((group.id, point.lsn)))?;
+        drop(pin);
+        let made = self.group(id).and_then(|clone| self.adopt_volumes(&group, &clone, point.lsn, &sources));
+        if let Err(error) = made {
+            self.give_up_group(id)?;
+            return Err(error);
+        }
+        sources.iter().map(|(_, record)| self.info(&record.name)).collect()
+    }
+
+    /// Step 3.
+    fn adopt_volumes(
+        &self,
+        parent: &Arc<Group>,
+        clone: &Arc<Group>,
+        at: Lsn,
+        volumes: &[(BranchId, VolumeRecord)],
+    ) -> Result<()> {
+        let mut lsn = Lsn(0);
+        // Branches are counted on from the parent's: its own are inherited.
+        let counter_key = key::volume(GROUP_BRANCH);
+        if let Some(counter) = parent.get_at(&counter_key, at)? {
+            let mut effects = Effects::new();
+            effects.put(&counter_key, &counter);
+            lsn = clone.commit(control_draft(GROUP_BRANCH, OpKind::VolumeCreate, clone.now(), effects))?;
+        }
+        for (branch, record) in volumes {
+            self.prepare_promise(clone, (*branch, record.rf, record.policy))?;
+            let mut effects = Effects::new();
+            effects.put(&key::volume(*branch), &record.encode());
+            lsn = lsn.max(clone.commit(control_draft(*branch, OpKind::VolumeCreate, clone.now(), effects))?);
+        }
+        self.flush_group(clone, lsn)?;
+        let mut entries = self.volumes.lock();
+        for (branch, record) in volumes {
+            let entry = VolumeEntry { group: clone.id, branch: *branch, mounted: Weak::new() };
+            entries.insert(record.name.clone(), entry);
+        }
+        drop(entries);
+        self.adopt_policies(clone, None)
+    }
+
+    /// A group without volumes, that others were cloned from, goes when the last of them has gone.
+    pub(super) fn let_go_of_base(&self, base: Option<(GroupId, Lsn)>) -> Result<()> {
+        let Some((id, lsn)) = base else { return Ok(()) };
+        let Ok(group) = self.group(id) else { return Ok(()) };
+        group.unpin(lsn);
+        if self.volumes_in(id).is_empty() && self.pool.clones_of(id).is_empty() {
+            return self.give_up_group(id);
+        }
+        Ok(())
+    }
+}
