@@ -12,6 +12,9 @@ export declare const __napiBindingTarget: 'native' | 'wasm32-wasi' | 'wasm32-was
 /** Version of the addon; the same as the package's. */
 export declare function addonVersion(): string
 
+/** A writable copy of a volume, or of every volume of a group, as it is or was. */
+export declare function cloneCreate(handle: number, source: string, name: string, at?: string | undefined | null): Promise<Array<VolumeInfo> | Failure>
+
 export interface Counter {
   name: string
   value: bigint
@@ -101,6 +104,8 @@ export interface MountOptions {
   noexec: boolean
   /** `auto`, `dev` or `uring`. */
   transport: string
+  /** Mount what was there then, for reading: a snapshot's name, a time, an LSN. */
+  at?: string
 }
 
 /** Mounts a volume of an open pool; fulfils with the mount's handle when it answers. */
@@ -129,6 +134,9 @@ export interface PeerCredentials {
   gid: number
   pid: number
 }
+
+/** The kept point that words mean: a snapshot's name, a time, an LSN. */
+export declare function pointFind(handle: number, target: string, words: string): Promise<SnapshotInfo | Failure>
 
 /** Adds an empty directory to the pool, or one of its drives whose content no longer counts. */
 export declare function poolAddDrive(handle: number, drive: DriveSpec): Promise<void | Failure>
@@ -250,6 +258,35 @@ export interface ScrubReport {
   findings: Array<string>
 }
 
+/**
+ * Keeps the state of now, or of an earlier moment that is kept still, under a name. `target`: a group, or a volume that is
+ * alone in its group.
+ */
+export declare function snapshotCreate(handle: number, target: string, name: string, at?: string | undefined | null): Promise<SnapshotInfo | Failure>
+
+export declare function snapshotDelete(handle: number, target: string, name: string): Promise<void | Failure>
+
+/** A held snapshot cannot be deleted. */
+export declare function snapshotHold(handle: number, target: string, name: string, held: boolean): Promise<void | Failure>
+
+/** A snapshot, or a second that is kept. */
+export interface SnapshotInfo {
+  /** Empty: a kept second. */
+  name: string
+  group: string
+  lsn: bigint
+  /** Wall time, since 1970. */
+  wallS: number
+  wallNs: number
+  /** It cannot be deleted. */
+  held: boolean
+}
+
+/** Snapshots after an LSN, oldest first; `seconds`: with the seconds that are kept. */
+export declare function snapshotList(handle: number, target: string, after: bigint, limit: number, seconds: boolean): Promise<Array<SnapshotInfo> | Failure>
+
+export declare function snapshotRename(handle: number, target: string, name: string, newName: string): Promise<void | Failure>
+
 /** What to change of a volume; absent: nothing. */
 export interface VolumeChange {
   rf?: number
@@ -261,6 +298,8 @@ export interface VolumeChange {
   domain?: string
   /** 0: none. */
   quotaBytes?: bigint
+  /** Who may look at its past in a mount: `all`, `owner` or `off`. */
+  past?: string
 }
 
 export declare function volumeCreate(handle: number, request: VolumeCreate): Promise<VolumeInfo | Failure>
@@ -293,6 +332,11 @@ export interface VolumeInfo {
   trouble: string
   ackWrite: boolean
   quotaBytes: bigint
+  /** Who may look at its past in a mount: `all`, `owner` or `off`. */
+  past: string
+  /** What it is a clone of: a group, and the LSN there; empty and 0: of nothing. */
+  baseGroup: string
+  baseLsn: bigint
   /** Seconds since 1970. */
   createdS: number
   newestLsn: bigint

@@ -47,10 +47,11 @@ const IGNORED: readonly string[] = [
   "native/fuse/src/handler/fuzz.rs: grow_the_corpus",
   "native/fuse/tests/server/mod.rs: serve_until_killed",
   "native/store/tests/crash.rs: one_seed",
-  "native/store/tests/flips.rs: every_flipped_byte_of_the_slabs_is_mended_or_refused",
   "native/store/tests/flips.rs: every_flipped_byte_of_a_superblock_is_mended",
   "native/store/tests/flips.rs: every_flipped_byte_of_the_first_manifest_is_mended",
   "native/store/tests/flips.rs: every_flipped_byte_of_the_second_manifest_is_mended",
+  "native/store/tests/flips.rs: every_flipped_byte_of_the_slabs_is_mended_or_refused",
+  "native/store/tests/history/main.rs: every_point_reads_as_it_was_in_many_histories",
   "native/store/tests/space.rs: a_pool_full_of_tiny_files_can_be_emptied",
 ];
 

@@ -9,6 +9,7 @@ import { addMount } from "./verbs/mount.js";
 import { addPool } from "./verbs/pool.js";
 import { addStatus } from "./verbs/status.js";
 import { addScrub } from "./verbs/scrub.js";
+import { addClone, addSnapshot } from "./verbs/snapshot.js";
 import { addTop } from "./verbs/top.js";
 import { addUmount } from "./verbs/umount.js";
 import { addVolume } from "./verbs/volume.js";
@@ -28,6 +29,8 @@ export function createProgram(): Command {
     addDaemon,
     addPool,
     addVolume,
+    addSnapshot,
+    addClone,
     addMount,
     addUmount,
     addStatus,

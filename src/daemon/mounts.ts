@@ -29,7 +29,7 @@ interface Entry {
 type FindPool = (volume: string) => Promise<Pool>;
 
 export class Mounts {
-  /** By volume: a volume is mounted at one place at a time. */
+  /** By volume: a volume is mounted at one place at a time; earlier states of it by their directory. */
   readonly #entries = new Map<string, Entry>();
 
   constructor(
@@ -56,11 +56,17 @@ export class Mounts {
     return entry === undefined ? undefined : toAnswer(entry);
   }
 
+  /** Any mount of a volume, or of an earlier state of it. */
+  anyOf(volume: string): MountAnswer | undefined {
+    const entry = [...this.#entries.values()].find(({ wanted }) => wanted.volume === volume);
+    return entry === undefined ? undefined : toAnswer(entry);
+  }
+
   /** Brings back what was mounted before; a failure is kept with the mount, and tried again by `watch`. */
   async restore(wanted: readonly WantedMount[]): Promise<void> {
     for (const one of wanted) {
       const entry: Entry = { wanted: one, mount: undefined, problem: null };
-      this.#entries.set(one.volume, entry);
+      this.#entries.set(keyOf(one), entry);
       await this.#remount(entry);
     }
   }
@@ -84,9 +90,10 @@ export class Mounts {
   async mount(wanted: WantedMount): Promise<{ mount: MountAnswer; already: boolean }> {
     parseMountOptions(wanted.options);
     const dir = await realMountPoint(wanted.dir);
-    const there = this.#entries.get(wanted.volume);
+    const request = await this.#settled({ ...wanted, dir });
+    const there = this.#entries.get(keyOf(request));
     if (there !== undefined) {
-      if (there.wanted.dir.equals(dir) && there.mount?.alive === true)
+      if (isSame(there.wanted, request) && there.mount?.alive === true)
         return { mount: toAnswer(there), already: true };
       if (!there.wanted.dir.equals(dir)) {
         const where = pathToText(there.wanted.dir);
@@ -97,23 +104,32 @@ export class Mounts {
         );
       }
     }
-    const request = { ...wanted, dir };
     const entry: Entry = { wanted: request, mount: await this.#start(request), problem: null };
-    this.#entries.set(wanted.volume, entry);
+    this.#entries.set(keyOf(request), entry);
     this.log.info({ volume: wanted.volume, dir: pathToText(dir) }, "mounted");
     return { mount: toAnswer(entry), already: false };
   }
 
-  async #start({ volume, dir, options, source }: WantedMount): Promise<Mount> {
+  /** Words for a moment mean the same state from now on. */
+  async #settled(wanted: WantedMount): Promise<WantedMount> {
+    if (wanted.at === undefined) return wanted;
+    const pool = await this.findPool(wanted.volume);
+    const { group } = (await pool.volumes()).find(({ name }) => name === wanted.volume) ?? { group: "" };
+    const { lsn } = await pool.history.find(group, wanted.at);
+    return { ...wanted, at: `lsn:${lsn}` };
+  }
+
+  async #start({ volume, dir, options, source, at }: WantedMount): Promise<Mount> {
     const pool = await this.findPool(volume);
     await clearMountPoint(dir);
-    return await pool.mount(volume, { ...parseMountOptions(options), dir, source });
+    const request = { ...parseMountOptions(options), dir, source };
+    return await pool.mount(volume, at === undefined ? request : { ...request, at });
   }
 
   async unmount(dir: Buffer, how: { detach: boolean }): Promise<UmountResult> {
     const entry = await this.#at(dir);
     const detached = await this.#stop(entry, how);
-    this.#entries.delete(entry.wanted.volume);
+    this.#entries.delete(keyOf(entry.wanted));
     this.log.info({ volume: entry.wanted.volume, dir: pathToText(entry.wanted.dir), detached }, "unmounted");
     return { volume: entry.wanted.volume, detached };
   }
@@ -173,7 +189,7 @@ export class Mounts {
         entry.mount = undefined;
         if (!stillThere) {
           this.log.info({ volume, dir: pathToText(dir) }, "unmounted by somebody else: wanted no longer");
-          this.#entries.delete(volume);
+          this.#entries.delete(keyOf(entry.wanted));
           changed = true;
           continue;
         }
@@ -208,10 +224,20 @@ export class Mounts {
   }
 }
 
+function keyOf({ volume, dir, at }: WantedMount): string {
+  // No volume's name has a slash.
+  return at === undefined ? volume : `/${dir.toString("latin1")}`;
+}
+
+function isSame(left: WantedMount, right: WantedMount): boolean {
+  return left.dir.equals(right.dir) && left.volume === right.volume && left.at === right.at;
+}
+
 function toAnswer({ wanted, mount, problem }: Entry): MountAnswer {
   const mounted = mount?.alive === true;
   return {
     volume: wanted.volume,
+    at: wanted.at ?? null,
     ...pathToJson(wanted.dir),
     options: wanted.options,
     state: mounted ? "mounted" : "failed",

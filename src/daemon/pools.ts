@@ -260,6 +260,12 @@ export class Pools {
     );
   }
 
+  /** The pool that has a volume or a group of this name. */
+  async findTarget(name: string): Promise<Pool> {
+    const found = (await this.volumes()).find(({ volume }) => volume.name === name || volume.group === name);
+    return this.get(found?.pool ?? (await this.findVolume(name)).pool);
+  }
+
   async flush(): Promise<void> {
     for (const { pool } of this.#entries.values()) await pool?.flush();
   }

@@ -19,6 +19,13 @@
 //   PATCH  /v1/volumes/NAME                VolumeSetRequest → VolumeAnswer
 //   POST   /v1/volumes/NAME/rename         VolumeRenameRequest → VolumeAnswer
 //   DELETE /v1/volumes/NAME                {}
+//   GET    /v1/snapshots?target=T          SnapshotAnswer[] ; after=LSN, limit=N, seconds=true
+//   POST   /v1/snapshots                   SnapshotCreateRequest → SnapshotAnswer
+//   DELETE /v1/snapshots/TARGET/NAME       {}
+//   POST   /v1/snapshots/TARGET/NAME/rename  { name } → {}
+//   POST   /v1/snapshots/TARGET/NAME/hold  { held } → {}
+//   GET    /v1/point?target=T&at=WORDS     SnapshotAnswer ; the kept point that is meant
+//   POST   /v1/clones                      CloneRequest → VolumeAnswer[]
 //   GET    /v1/mounts                      MountAnswer[]
 //   POST   /v1/mounts                      MountRequest → MountResult
 //   POST   /v1/umount                      UmountRequest → UmountResult
@@ -28,10 +35,27 @@
 // Sizes are bytes, or text with a unit (`64MiB`). A failure is an ErrorBody with a fitting HTTP status.
 
 import type { ErrorCode } from "../io-path/errors.js";
+import type { Snapshot } from "../io-path/history.js";
 import type { PathJson } from "../io-path/paths.js";
-import type { DomainLevel, DriveStatus, PoolStatus, ScrubReport, VolumeStatus } from "../io-path/pool.js";
+import type {
+  DomainLevel,
+  DriveStatus,
+  PastAccess,
+  PoolStatus,
+  ScrubReport,
+  VolumeStatus,
+} from "../io-path/pool.js";
 
-export type { DomainLevel, DriveStatus, ErrorCode, PathJson, PoolStatus, ScrubReport, VolumeStatus };
+export type {
+  DomainLevel,
+  DriveStatus,
+  ErrorCode,
+  PastAccess,
+  PathJson,
+  PoolStatus,
+  ScrubReport,
+  VolumeStatus,
+};
 
 export const ADMIN_SOCKET = "admin.sock";
 
@@ -98,6 +122,8 @@ export interface VolumeSetRequest {
   domain?: DomainLevel | undefined;
   /** 0 takes the quota off. */
   quota?: Size | undefined;
+  /** Who may look at its past in a mount. */
+  past?: PastAccess | undefined;
 }
 
 export interface DriveLabelRequest {
@@ -110,8 +136,28 @@ export interface VolumeRenameRequest {
   name: string;
 }
 
+/** A snapshot belongs to a group; a target is a group, or a volume that is alone in its group. */
+export type SnapshotAnswer = Snapshot;
+
+export interface SnapshotCreateRequest {
+  target: string;
+  name: string;
+  /** Of an earlier moment that is kept still; absent: of now. */
+  at?: string | undefined;
+}
+
+export interface CloneRequest {
+  /** A volume, or a group with all its volumes. */
+  source: string;
+  name: string;
+  /** A snapshot's name, a time, an LSN; absent: now. */
+  at?: string | undefined;
+}
+
 export interface MountRequest extends PathJson {
   volume: string;
+  /** What was there then, for reading: a snapshot's name, a time, an LSN. */
+  at?: string | undefined;
   /** As in mount(8): `ro`, `allow_other`, … */
   options: string[];
   /** Shown as the mount's source; the volume's name where it is not given. */
@@ -140,6 +186,8 @@ export interface VolumeAnswer extends VolumeStatus {
 
 export interface MountAnswer extends PathJson {
   volume: string;
+  /** The LSN of an earlier state; null: the volume itself. */
+  at: string | null;
   options: string[];
   /** `mounted`, or `failed` with the reason in `problem`: it is tried again. */
   state: "mounted" | "failed";

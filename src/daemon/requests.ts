@@ -56,13 +56,30 @@ export const volumeSet = z
     below: below.optional(),
     domain: domain.optional(),
     quota: size.optional(),
+    past: z.enum(["all", "owner", "off"]).optional(),
   })
   .refine((set) => Object.values(set).some((value) => value !== undefined), "nothing to set");
 export const volumeRename = z.strictObject({ name });
 
+/** A snapshot's name, a time, an LSN. */
+const words = z.string().min(1, "say which moment").max(256);
+
+export const snapshotCreate = z.strictObject({ target: name, name, at: words.optional() });
+export const snapshotRename = z.strictObject({ name });
+export const snapshotHold = z.strictObject({ held: z.boolean() });
+export const snapshotList = z.strictObject({
+  target: name,
+  after: z.coerce.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER).default(0),
+  limit: z.coerce.number().int().min(1).max(10_000).default(1000),
+  seconds: z.enum(["true", "false"]).default("false"),
+});
+export const point = z.strictObject({ target: name, at: words });
+export const clone = z.strictObject({ source: name, name, at: words.optional() });
+
 export const mount = z.strictObject({
   ...pathFields,
   volume: name,
+  at: words.optional(),
   options: z.array(z.string().max(64)).max(64),
   source: z.string().max(255).optional(),
 });

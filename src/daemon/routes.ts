@@ -30,6 +30,7 @@ export function createRoutes(supervisor: Supervisor): Route[] {
     ...poolRoutes(supervisor),
     ...driveRoutes(supervisor),
     ...volumeRoutes(supervisor),
+    ...historyRoutes(supervisor),
     ...mountRoutes(supervisor),
   ];
 }
@@ -202,6 +203,70 @@ function volumeRoutes(supervisor: Supervisor): Route[] {
   ];
 }
 
+function historyRoutes(supervisor: Supervisor): Route[] {
+  return [
+    {
+      method: "POST",
+      path: "/v1/snapshots",
+      run: async ({ body }) => {
+        const { target, name, at } = requests.parse(requests.snapshotCreate, body);
+        return { status: 201, json: await (await supervisor.history(target)).create(target, name, at) };
+      },
+    },
+    {
+      method: "GET",
+      path: "/v1/snapshots",
+      run: async ({ query }) => {
+        const asked = requests.parse(requests.snapshotList, Object.fromEntries(query));
+        const range = { ...asked, seconds: asked.seconds === "true" };
+        return { json: await (await supervisor.history(asked.target)).list(asked.target, range) };
+      },
+    },
+    {
+      method: "DELETE",
+      path: "/v1/snapshots/:target/:name",
+      run: async ({ params: [target = "", name = ""] }) => {
+        await (await supervisor.history(target)).delete(target, name);
+        return { json: {} };
+      },
+    },
+    {
+      method: "POST",
+      path: "/v1/snapshots/:target/:name/rename",
+      run: async ({ params: [target = "", name = ""], body }) => {
+        const renamed = requests.parse(requests.snapshotRename, body);
+        await (await supervisor.history(target)).rename(target, name, renamed.name);
+        return { json: {} };
+      },
+    },
+    {
+      method: "POST",
+      path: "/v1/snapshots/:target/:name/hold",
+      run: async ({ params: [target = "", name = ""], body }) => {
+        const { held } = requests.parse(requests.snapshotHold, body);
+        await (await supervisor.history(target)).hold(target, name, held);
+        return { json: {} };
+      },
+    },
+    {
+      method: "GET",
+      path: "/v1/point",
+      run: async ({ query }) => {
+        const { target, at } = requests.parse(requests.point, Object.fromEntries(query));
+        return { json: await (await supervisor.history(target)).find(target, at) };
+      },
+    },
+    {
+      method: "POST",
+      path: "/v1/clones",
+      run: async ({ body }) => {
+        const { source, name, at } = requests.parse(requests.clone, body);
+        return { status: 201, json: await supervisor.clone(source, name, at) };
+      },
+    },
+  ];
+}
+
 function mountRoutes(supervisor: Supervisor): Route[] {
   return [
     { method: "GET", path: "/v1/mounts", run: async () => ({ json: supervisor.mounts.answers() }) },
@@ -210,9 +275,9 @@ function mountRoutes(supervisor: Supervisor): Route[] {
       path: "/v1/mounts",
       run: async ({ body }) => {
         const request = requests.parse(requests.mount, body);
-        const { volume, options, source = volume } = request;
+        const { volume, options, source = volume, at } = request;
         const dir = requests.requirePath("mount point", request);
-        return { json: await supervisor.mount({ volume, dir, options, source }) };
+        return { json: await supervisor.mount({ volume, dir, options, source, at }) };
       },
     },
     {

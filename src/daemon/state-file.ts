@@ -16,6 +16,8 @@ export interface WantedMount {
   dir: Buffer;
   options: string[];
   source: string;
+  /** The LSN of an earlier state; absent: the volume itself. */
+  at?: string | undefined;
 }
 
 export interface State {
@@ -37,7 +39,13 @@ const schema = z.object({
   format: z.literal(1),
   pools: z.array(z.object({ name: z.string(), uuid: z.string(), drives: z.array(path) })),
   mounts: z.array(
-    z.object({ volume: z.string(), dir: path, options: z.array(z.string()), source: z.string() }),
+    z.object({
+      volume: z.string(),
+      dir: path,
+      options: z.array(z.string()),
+      source: z.string(),
+      at: z.string().optional(),
+    }),
   ),
 });
 

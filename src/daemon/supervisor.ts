@@ -1,6 +1,7 @@
 // What the daemon does: opens pools, remounts, carries out requests one after the other, and stops in order.
 
 import { HoldfastError } from "../io-path/errors.js";
+import type { History } from "../io-path/history.js";
 import { onMountEnded } from "../io-path/mount.js";
 import { pathToJson, pathToText } from "../io-path/paths.js";
 import type { DriveRequest, VolumeChange, VolumeRequest, VolumeStatus } from "../io-path/pool.js";
@@ -156,7 +157,7 @@ export class Supervisor {
   destroyPool(name: string): Promise<void> {
     return this.#change(async () => {
       const volumes = (await this.pools.volumes()).filter(({ pool }) => pool === name);
-      const mounted = volumes.flatMap(({ volume }) => this.mounts.of(volume.name) ?? []);
+      const mounted = volumes.flatMap(({ volume }) => this.mounts.anyOf(volume.name) ?? []);
       if (mounted.length > 0) {
         const names = mounted.map(({ volume }) => volume).join(", ");
         throw new HoldfastError(
@@ -218,7 +219,7 @@ export class Supervisor {
   }
 
   #requireUnmounted(volume: string): void {
-    const mount = this.mounts.of(volume);
+    const mount = this.mounts.anyOf(volume);
     if (mount === undefined) return;
     const dir = mount.path ?? "its mount point";
     throw new HoldfastError(
@@ -226,6 +227,25 @@ export class Supervisor {
       `volume ${volume} is mounted at ${dir}`,
       `first: holdfast umount ${dir}`,
     );
+  }
+
+  /** Snapshots wait for nothing else that the daemon does. */
+  async history(target: string): Promise<History> {
+    this.#requireRunning();
+    return (await this.pools.findTarget(target)).history;
+  }
+
+  clone(source: string, name: string, at?: string): Promise<VolumeAnswer[]> {
+    return this.#change(async () => {
+      checkName("volume", name);
+      const pool = await this.pools.findTarget(source);
+      const there = (await this.pools.volumes()).find(({ volume }) => volume.name === name);
+      if (there !== undefined) {
+        throw new HoldfastError("Conflict", `volume ${name} exists already, in pool ${there.pool}`);
+      }
+      const made = await pool.clone(source, name, at);
+      return made.map((volume) => this.#volumeAnswer(pool.identity.name, volume));
+    });
   }
 
   mount(wanted: WantedMount): Promise<MountResult> {

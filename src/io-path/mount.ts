@@ -16,6 +16,8 @@ export interface MountRequest extends MountFlags {
   dir: Buffer;
   /** Shown as the mount's source in /proc/self/mountinfo. */
   source: string;
+  /** What was there then, for reading: a snapshot's name, a time, an LSN. */
+  at?: string;
 }
 
 /** Calls `listener` soon after a mount ended by itself; which one is found with `alive`. One listener a process. */

@@ -2,6 +2,7 @@
 
 import { native, unwrap, exact } from "./addon.js";
 import type { DriveSpec, PoolIdentity, VolumeCreate } from "./addon.js";
+import { History } from "./history.js";
 import { Mount } from "./mount.js";
 import type { MountRequest } from "./mount.js";
 
@@ -131,6 +132,10 @@ export interface VolumeStatus {
   ack: "fsync" | "write";
   /** 0: none. */
   quotaBytes: number;
+  /** Who may look at its past in a mount. */
+  past: PastAccess;
+  /** What its group is a clone of; null: of nothing. */
+  base: { group: string; lsn: number } | null;
   createdSeconds: number;
   newestLsn: number;
   durableLsn: number;
@@ -151,6 +156,9 @@ export interface VolumeRequest {
   domain: DomainLevel;
 }
 
+/** Everybody with the rights that they had then, the owner of the volume's root, or nobody. */
+export type PastAccess = "all" | "owner" | "off";
+
 export type DomainLevel = "drive" | "node" | "block" | "rack";
 
 /** What to change of a volume; absent: nothing. */
@@ -161,16 +169,19 @@ export interface VolumeChange {
   domain?: DomainLevel | undefined;
   /** 0: none. */
   quotaBytes?: number | undefined;
+  past?: PastAccess | undefined;
 }
 
 export class Pool {
   readonly #handle: number;
+  readonly history: History;
 
   private constructor(
     readonly identity: PoolIdentity,
     handle: number,
   ) {
     this.#handle = handle;
+    this.history = new History(handle);
   }
 
   /** Creates a pool on empty directories and opens it. */
@@ -277,15 +288,21 @@ export class Pool {
 
   /** Changes a volume, mounted or not; what lies on the drives follows in the background. */
   async setVolume(name: string, change: VolumeChange): Promise<void> {
-    const { rf, minWriteCopies, below, domain, quotaBytes } = change;
+    const { rf, minWriteCopies, below, domain, quotaBytes, past } = change;
     const set = {
       ...(rf === undefined ? {} : { rf }),
       ...(minWriteCopies === undefined ? {} : { minWriteCopies }),
       ...(below === undefined ? {} : { failBelow: below === "fail" }),
       ...(domain === undefined ? {} : { domain }),
       ...(quotaBytes === undefined ? {} : { quotaBytes: BigInt(quotaBytes) }),
+      ...(past === undefined ? {} : { past }),
     };
     unwrap(await native.volumeSet(this.#handle, name, set));
+  }
+
+  /** A writable copy of a volume, or of every volume of a group, as it is or was. */
+  async clone(source: string, name: string, at?: string): Promise<VolumeStatus[]> {
+    return unwrap(await native.cloneCreate(this.#handle, source, name, at)).map(toVolumeStatus);
   }
 
   async destroyVolume(name: string): Promise<void> {
@@ -389,6 +406,8 @@ function toVolumeStatus(volume: NativeVolume): VolumeStatus {
     trouble: volume.trouble,
     ack: volume.ackWrite ? "write" : "fsync",
     quotaBytes: exact(volume.quotaBytes),
+    past: volume.past as PastAccess,
+    base: volume.baseGroup === "" ? null : { group: volume.baseGroup, lsn: exact(volume.baseLsn) },
     createdSeconds: volume.createdS,
     newestLsn: exact(volume.newestLsn),
     durableLsn: exact(volume.durableLsn),

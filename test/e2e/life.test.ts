@@ -52,6 +52,7 @@ describe("life of a volume", () => {
       [
         ...[
           "ack",
+          "base",
           "below",
           "createdSeconds",
           "domain",
@@ -60,11 +61,12 @@ describe("life of a volume", () => {
           "group",
           "minWriteCopies",
         ],
-        ...["mount", "name", "newestLsn", "pool", "problem", "quotaBytes", "rf", "trouble"],
+        ...["mount", "name", "newestLsn", "past", "pool", "problem", "quotaBytes", "rf", "trouble"],
       ].sort(),
     );
     assert.deepEqual([volume?.name, volume?.group, volume?.rf, volume?.ack], ["v", "v", 2, "fsync"]);
     assert.deepEqual(keysOf(volume?.mount), [
+      "at",
       "options",
       "path",
       "problem",

@@ -8,6 +8,7 @@
 
 mod call;
 mod convert;
+mod history;
 mod mount;
 mod pool;
 mod registry;

@@ -5,6 +5,7 @@ use crate::convert;
 use crate::pool::pool;
 use crate::registry::Registry;
 use holdfast_fuse::{Mount, ServeOptions, TransportWish};
+use holdfast_store::api::FileSystem;
 use holdfast_store::error::{Error, Kind};
 use holdfast_store::volume::{Volume, VolumeOptions};
 use napi::bindgen_prelude::{Function, Object, Uint8Array};
@@ -44,6 +45,8 @@ pub struct MountOptions {
     pub noexec: bool,
     /// `auto`, `dev` or `uring`.
     pub transport: String,
+    /// Mount what was there then, for reading: a snapshot's name, a time, an LSN.
+    pub at: Option<String>,
 }
 
 /// Events that wait for JavaScript at most. They carry nothing, so one that is dropped because others wait is no loss.
@@ -86,13 +89,14 @@ pub fn mount_start(env: &Env, pool_handle: f64, volume: String, options: MountOp
         "uring" => TransportWish::Uring,
         other => return Err(bad_argument(format!("transport {other:?} is none of auto, dev, uring"))),
     };
+    let at = options.at;
     let options = holdfast_fuse::MountOptions {
         dir: convert::path("dir", &options.dir)?,
         source: options.source,
         allow_other: options.allow_other,
         suid: options.suid,
         dev: options.dev,
-        read_only: options.read_only,
+        read_only: options.read_only || at.is_some(),
         noatime: options.noatime,
         noexec: options.noexec,
     };
@@ -100,9 +104,18 @@ pub fn mount_start(env: &Env, pool_handle: f64, volume: String, options: MountOp
         let on_end = Some(Box::new(tell_mount_ended) as Box<dyn FnOnce() + Send>);
         let serve = ServeOptions { transport, on_end, ..ServeOptions::default() };
         let what = format!("mounting {volume} at {}", options.dir.display());
-        let volume = pool(pool_handle)?.volume(&volume, VolumeOptions { noatime: options.noatime })?;
-        let mount = Mount::start_with(volume.clone(), options, serve)
-            .map_err(|error| system_error(&what, &error))?;
+        let pool = pool(pool_handle)?;
+        let (volume, file_system): (_, Arc<dyn FileSystem>) = match at {
+            Some(at) => {
+                let (volume, _) = pool.volume_at(&volume, &at)?;
+                (volume.clone(), volume)
+            }
+            None => {
+                let timeline = pool.timeline(&volume, VolumeOptions { noatime: options.noatime })?;
+                (timeline.present().clone(), timeline)
+            }
+        };
+        let mount = Mount::start_with(file_system, options, serve).map_err(|error| system_error(&what, &error))?;
         let mount = Arc::new(Mounted { mount, volume });
         MOUNTS.add(mount.clone()).ok_or_else(|| {
             let refused = Error::new(Kind::Unavailable, format!("{what}: {MOUNTS_MAX} mounts are there already"));

@@ -273,6 +273,8 @@ pub struct VolumeChange {
     pub domain: Option<String>,
     /// 0: none.
     pub quota_bytes: Option<BigInt>,
+    /// Who may look at its past in a mount: `all`, `owner` or `off`.
+    pub past: Option<String>,
 }
 
 impl VolumeChange {
@@ -286,8 +288,14 @@ impl VolumeChange {
             fail_below: self.fail_below,
             domain: self.domain.as_deref().map(domain_level).transpose()?,
             quota_bytes: self.quota_bytes.as_ref().map(|bytes| convert::unsigned("quotaBytes", bytes)).transpose()?,
+            past: self.past.as_deref().map(past_access).transpose()?,
         })
     }
+}
+
+fn past_access(name: &str) -> napi::Result<engine::PastAccess> {
+    let access = engine::PastAccess::from_name(name);
+    access.ok_or_else(|| napi::Error::new(Status::InvalidArg, format!("past {name:?}: all, owner or off")))
 }
 
 fn domain_level(name: &str) -> napi::Result<engine::DomainLevel> {
@@ -307,6 +315,11 @@ pub struct VolumeInfo {
     pub trouble: String,
     pub ack_write: bool,
     pub quota_bytes: BigInt,
+    /// Who may look at its past in a mount: `all`, `owner` or `off`.
+    pub past: String,
+    /// What it is a clone of: a group, and the LSN there; empty and 0: of nothing.
+    pub base_group: String,
+    pub base_lsn: BigInt,
     /// Seconds since 1970.
     pub created_s: f64,
     pub newest_lsn: BigInt,
@@ -374,6 +387,9 @@ impl From<engine::VolumeInfo> for VolumeInfo {
             trouble: volume.trouble,
             ack_write: volume.ack_write,
             quota_bytes: volume.quota_bytes.into(),
+            past: volume.past.name().to_owned(),
+            base_group: volume.base_group,
+            base_lsn: volume.base_lsn.into(),
             created_s: volume.created_s as f64,
             newest_lsn: volume.newest_lsn.into(),
             durable_lsn: volume.durable_lsn.into(),

@@ -11,6 +11,7 @@ interface MountOptions {
   options?: string[];
   source?: string;
   transport?: string;
+  at?: string;
 }
 
 export function addMount(program: Command): void {
@@ -18,6 +19,10 @@ export function addMount(program: Command): void {
     .command("mount <volume> <dir>")
     .description("mount a volume; it stays wanted until `umount`, also over restarts")
     .option("-o, --options <list>", "ro, allow_other, suid, dev, noexec, noatime …; commas between", collect)
+    .option(
+      "--at <point>",
+      "what was there then, for reading: a snapshot's name, 10:31, -5m, 2026-11-22T10:31:07Z, lsn:N",
+    )
     .addOption(
       new Option("--transport <door>", "what carries requests; auto: what measures faster here").choices([
         "auto",
@@ -31,7 +36,8 @@ export function addMount(program: Command): void {
       const words = (options.options ?? []).flatMap((list) => list.split(",")).filter((word) => word !== "");
       if (options.transport !== undefined) words.push(`transport=${options.transport}`);
       const source = options.source === undefined ? {} : { source: options.source };
-      const request = { volume, ...toPathJson(dir), options: words, ...source };
+      const at = options.at === undefined ? {} : { at: options.at };
+      const request = { volume, ...toPathJson(dir), options: words, ...source, ...at };
       const result = await client.post<MountResult>("/v1/mounts", request);
       const where = showArgument(dir);
       print(output, result, () =>

@@ -105,6 +105,7 @@ interface SetOptions {
   below?: string;
   domain?: string;
   quota?: string;
+  past?: string;
 }
 
 /** Counts as numbers. */
@@ -129,6 +130,13 @@ function addSet(volume: Command): void {
     .addOption(new Option("--below <policy>", "with fewer, writes wait or fail").choices(BELOW))
     .addOption(new Option("--domain <level>", "what no two copies share").choices(DOMAINS))
     .option("--quota <size>", "bytes it may hold at most; 0: no limit")
+    .addOption(
+      new Option("--past <who>", "who may look below .holdfast in its mount").choices([
+        "all",
+        "owner",
+        "off",
+      ]),
+    )
     .action(async (name: string, options: SetOptions, command: Command) => {
       const { client, output } = contextOf(command);
       if (Object.keys(options).length === 0) {
@@ -174,12 +182,16 @@ function quotaOf(volume: VolumeAnswer): string {
   return volume.quotaBytes === 0 ? "none" : bytes(volume.quotaBytes);
 }
 
+const PAST = { all: "everybody, with the rights of then", owner: "the owner of its root", off: "nobody" };
+
 function describe(volume: VolumeAnswer): string {
   return [
     `${volume.name}  ${volume.rf} copies in pool ${volume.pool}, group ${volume.group}, ack on ${volume.ack}`,
     `no two copies on one ${volume.domain}; a write needs ${volume.minWriteCopies} of them, with fewer it ` +
       (volume.below === "fail" ? "fails" : "waits"),
     ...(volume.trouble === "" ? [] : [`now: ${volume.trouble}`]),
+    `its past (.holdfast in the mount) is for ${PAST[volume.past]}`,
+    ...(volume.base === null ? [] : [`a clone of group ${volume.base.group} at LSN ${volume.base.lsn}`]),
     `quota ${quotaOf(volume)}; created ${new Date(volume.createdSeconds * 1000).toISOString()}`,
     `log: newest ${volume.newestLsn}, durable ${volume.durableLsn}, drained ${volume.drainedLsn}`,
     volume.mount === null ? "not mounted" : `${volume.mount.state} at ${showPath(volume.mount)}`,

@@ -1,0 +1,124 @@
+//! Snapshots, earlier states and clones.
+
+use crate::call::in_thread;
+use crate::convert;
+use crate::pool::{VolumeInfo, pool};
+use holdfast_store::engine;
+use napi::Env;
+use napi::bindgen_prelude::{BigInt, Object};
+use napi_derive::napi;
+
+/// Points that one call lists at most.
+const LIST_MAX: u32 = 10_000;
+
+/// A snapshot, or a second that is kept.
+#[napi(object)]
+pub struct SnapshotInfo {
+    /// Empty: a kept second.
+    pub name: String,
+    pub group: String,
+    pub lsn: BigInt,
+    /// Wall time, since 1970.
+    pub wall_s: f64,
+    pub wall_ns: u32,
+    /// It cannot be deleted.
+    pub held: bool,
+}
+
+impl From<engine::SnapshotInfo> for SnapshotInfo {
+    fn from(point: engine::SnapshotInfo) -> Self {
+        Self {
+            name: point.name,
+            group: point.group,
+            lsn: point.lsn.into(),
+            wall_s: point.wall_s as f64,
+            wall_ns: point.wall_ns,
+            held: point.held,
+        }
+    }
+}
+
+/// Keeps the state of now, or of an earlier moment that is kept still, under a name. `target`: a group, or a volume that is
+/// alone in its group.
+#[napi(ts_return_type = "Promise<SnapshotInfo | Failure>")]
+pub fn snapshot_create(
+    env: &Env,
+    handle: f64,
+    target: String,
+    name: String,
+    at: Option<String>,
+) -> napi::Result<Object<'_>> {
+    let handle = convert::handle("pool", handle)?;
+    in_thread(env, "snapshot-create", move || {
+        Ok(SnapshotInfo::from(pool(handle)?.snapshot_create(&target, &name, at.as_deref())?))
+    })
+}
+
+/// Snapshots after an LSN, oldest first; `seconds`: with the seconds that are kept.
+#[napi(ts_return_type = "Promise<Array<SnapshotInfo> | Failure>")]
+pub fn snapshot_list(
+    env: &Env,
+    handle: f64,
+    target: String,
+    after: BigInt,
+    limit: f64,
+    seconds: bool,
+) -> napi::Result<Object<'_>> {
+    let handle = convert::handle("pool", handle)?;
+    let after = convert::unsigned("after", &after)?;
+    let limit = convert::whole("limit", limit, LIST_MAX)? as usize;
+    in_thread(env, "snapshot-list", move || {
+        let pool = pool(handle)?;
+        let points =
+            if seconds { pool.kept_points(&target, after, limit)? } else { pool.snapshots(&target, after, limit)? };
+        Ok(points.into_iter().map(SnapshotInfo::from).collect::<Vec<_>>())
+    })
+}
+
+#[napi(ts_return_type = "Promise<void | Failure>")]
+pub fn snapshot_delete(env: &Env, handle: f64, target: String, name: String) -> napi::Result<Object<'_>> {
+    let handle = convert::handle("pool", handle)?;
+    in_thread(env, "snapshot-delete", move || pool(handle)?.snapshot_delete(&target, &name))
+}
+
+#[napi(ts_return_type = "Promise<void | Failure>")]
+pub fn snapshot_rename(
+    env: &Env,
+    handle: f64,
+    target: String,
+    name: String,
+    new_name: String,
+) -> napi::Result<Object<'_>> {
+    let handle = convert::handle("pool", handle)?;
+    in_thread(env, "snapshot-rename", move || pool(handle)?.snapshot_rename(&target, &name, &new_name))
+}
+
+/// A held snapshot cannot be deleted.
+#[napi(ts_return_type = "Promise<void | Failure>")]
+pub fn snapshot_hold(env: &Env, handle: f64, target: String, name: String, held: bool) -> napi::Result<Object<'_>> {
+    let handle = convert::handle("pool", handle)?;
+    in_thread(env, "snapshot-hold", move || pool(handle)?.snapshot_hold(&target, &name, held))
+}
+
+/// The kept point that words mean: a snapshot's name, a time, an LSN.
+#[napi(ts_return_type = "Promise<SnapshotInfo | Failure>")]
+pub fn point_find(env: &Env, handle: f64, target: String, words: String) -> napi::Result<Object<'_>> {
+    let handle = convert::handle("pool", handle)?;
+    in_thread(env, "point-find", move || Ok(SnapshotInfo::from(pool(handle)?.point(&target, &words)?)))
+}
+
+/// A writable copy of a volume, or of every volume of a group, as it is or was.
+#[napi(ts_return_type = "Promise<Array<VolumeInfo> | Failure>")]
+pub fn clone_create(
+    env: &Env,
+    handle: f64,
+    source: String,
+    name: String,
+    at: Option<String>,
+) -> napi::Result<Object<'_>> {
+    let handle = convert::handle("pool", handle)?;
+    in_thread(env, "clone-create", move || {
+        let made = pool(handle)?.clone_create(&source, &name, at.as_deref())?;
+        Ok(made.into_iter().map(VolumeInfo::from).collect::<Vec<_>>())
+    })
+}
