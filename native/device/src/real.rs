@@ -12,6 +12,7 @@
 mod directory;
 mod file;
 mod parallel;
+mod pieces;
 mod settled;
 mod reading;
 #[cfg(test)]

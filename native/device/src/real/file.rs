@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::directory::{Directory, check, last_error, stat};
+use super::pieces::{PIECE_BYTES, Pieces};
 use super::settled::{self, Settled};
 use crate::aligned::{AlignedBuffer, DIRECT_ALIGNMENT};
 use crate::drive::Durability;
@@ -70,6 +71,11 @@ impl DriveFile {
         let (name, bytes) = (name.to_owned(), found.st_size as u64);
         let settled = Settled::new(bytes);
         Ok(Self { name, buffered, direct, bytes, dirty: AtomicBool::new(false), settled })
+    }
+
+    /// The descriptor whose sync covers both.
+    pub(super) fn buffered(&self) -> RawFd {
+        self.buffered.as_raw_fd()
     }
 
     pub(super) fn is_direct(&self) -> bool {
@@ -167,11 +173,9 @@ impl DriveFile {
             }
             Durability::Durable if self.needs_copy(slices) => {
                 let copy = AlignedBuffer::gather(slices);
-                write_all(self.descriptor_for(offset, total), offset, &[&copy], libc::RWF_DSYNC)
+                write_durable(self.descriptor_for(offset, total), offset, &[&copy])
             }
-            Durability::Durable => {
-                write_all(self.descriptor_for(offset, total), offset, slices, libc::RWF_DSYNC)
-            }
+            Durability::Durable => write_durable(self.descriptor_for(offset, total), offset, slices),
         }
     }
 
@@ -224,22 +228,40 @@ pub(super) fn vectors(slices: &[&[u8]]) -> Vec<libc::iovec> {
         .collect()
 }
 
+/// One piece is synced as it is written, several by one sync afterwards.
+fn write_durable(descriptor: RawFd, offset: u64, slices: &[&[u8]]) -> io::Result<()> {
+    if slices.iter().map(|slice| slice.len()).sum::<usize>() <= PIECE_BYTES {
+        return write_all(descriptor, offset, slices, libc::RWF_DSYNC);
+    }
+    write_all(descriptor, offset, slices, 0)?;
+    // SAFETY: the descriptor is open.
+    check(unsafe { libc::fdatasync(descriptor) }).map(drop)
+}
+
+/// In pieces, one after the other.
 pub(super) fn write_all(
     descriptor: RawFd,
     offset: u64,
     slices: &[&[u8]],
     flags: libc::c_int,
 ) -> io::Result<()> {
-    let mut vectors = vectors(slices);
+    let whole = vectors(slices);
+    let mut pieces = Pieces::new(&whole);
+    let mut at = offset;
+    while let Some(piece) = pieces.next_piece() {
+        at += write_piece(descriptor, at, piece, flags)?;
+    }
+    Ok(())
+}
+
+/// Writes all of at most [`SLICES_MAX`] vectors, none of them empty; how many bytes that is.
+fn write_piece(descriptor: RawFd, offset: u64, piece: &[libc::iovec], flags: libc::c_int) -> io::Result<u64> {
+    let mut vectors = piece.to_vec();
     let (mut first, mut at) = (0, offset);
     while first < vectors.len() {
-        if vectors[first].iov_len == 0 {
-            first += 1;
-            continue;
-        }
-        let part = &vectors[first..vectors.len().min(first + SLICES_MAX)];
+        let part = &vectors[first..];
         let count = part.len() as libc::c_int;
-        // SAFETY: the vectors point into `slices`, which are borrowed for the whole call; the kernel only reads.
+        // SAFETY: the vectors point into slices that the caller has borrowed; the kernel only reads.
         let put = unsafe { libc::pwritev2(descriptor, part.as_ptr(), count, at as libc::off_t, flags) };
         match put {
             0 => return Err(io::ErrorKind::WriteZero.into()),
@@ -253,7 +275,7 @@ pub(super) fn write_all(
             }
         }
     }
-    Ok(())
+    Ok(at - offset)
 }
 
 /// Takes `put` written bytes off the vectors; gives the first that still holds some.

@@ -8,22 +8,26 @@
 //! 1. blocks are looked up: overwriting written ones changes no metadata (`settled.rs`);
 //! 2. all writes are done;
 //! 3. every file with blocks that were new syncs, or, when there is none, one file for all: the disk is flushed.
+//!
+//! A large write goes in pieces ([`pieces`](super::pieces)), one after the other, so that reads do not wait behind all of it.
+//! Where it does not share a flush, the pieces are written plainly and a sync of the file follows them.
 
 use std::cell::RefCell;
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
-use io_uring::{IoUring, opcode, types};
+use io_uring::{IoUring, opcode, squeue, types};
 
 use super::RealDrive;
 use super::directory::plain_error;
 use super::file::{DriveFile, vectors};
+use super::pieces::{PIECE_BYTES, Pieces};
 use crate::aligned::AlignedBuffer;
 use crate::drive::{Durability, Write};
 use crate::threads;
 
-/// Writes in one submission; larger sets go in parts. A frame has as many copies as its group's replication factor.
+/// Writes at once, each with one piece in flight; larger sets go in parts. A frame has as many copies as its group's replication factor.
 const RING_ENTRIES: usize = 16;
 /// How often a call that the kernel turns away for now is tried again.
 const SUBMIT_ATTEMPTS: usize = 10_000;
@@ -175,35 +179,80 @@ fn run_on_ring(part: &[Prepared<'_>]) -> Option<Vec<io::Result<()>>> {
             };
         }
         let ThreadRing::Ready(ring) = state else { return None };
-        let codes = submit_all(ring, part);
-        if codes.is_none() {
+        let outcomes = submit_all(ring, part);
+        if outcomes.is_none() {
             // Entries that were never submitted die with the ring.
             *state = ThreadRing::Untried;
         }
-        Some(codes?.into_iter().zip(part).map(|(code, ready)| finish(code, ready)).collect())
+        Some(outcomes?.iter().zip(part).map(|(outcome, ready)| finish(outcome, ready)).collect())
     })
 }
 
-/// Submits one write per entry and waits for all; gives the kernel's result codes. `None`: nothing was submitted.
-fn submit_all(ring: &mut IoUring, part: &[Prepared<'_>]) -> Option<Vec<i32>> {
-    for (number, ready) in part.iter().enumerate() {
-        let descriptor = types::Fd(ready.file.descriptor_for(ready.write.offset, ready.total));
-        let entry = opcode::Writev::new(descriptor, ready.vectors.as_ptr(), ready.vectors.len() as u32)
-            .offset(ready.write.offset)
-            .rw_flags(if ready.shared { 0 } else { libc::RWF_DSYNC })
-            .build()
-            .user_data(number as u64);
-        // SAFETY: vectors, slices, copies and descriptors outlive this function, and it does not return (nor unwind)
-        // while an entry is in flight.
-        let pushed = unsafe { ring.submission().push(&entry) };
-        if pushed.is_err() {
-            return None;
+/// How far a write has come.
+struct Progress<'a> {
+    pieces: Pieces<'a>,
+    /// Bytes that the kernel has taken, and what it was asked to take next.
+    done: usize,
+    asked: usize,
+    /// Its own sync has been asked for.
+    syncing: bool,
+    /// The code of its end.
+    code: i32,
+}
+
+impl Progress<'_> {
+    /// What the kernel is to do next for this write; `None`: nothing is left, or it has failed.
+    fn next(&mut self, ready: &Prepared<'_>, answer: Option<i32>) -> Option<squeue::Entry> {
+        if let Some(code) = answer {
+            self.code = code;
+            if self.syncing || code < 0 {
+                return None;
+            }
+            self.done += code as usize;
+            if code as usize != self.asked {
+                return None;
+            }
         }
+        let flags = if ready.shared || ready.total > PIECE_BYTES { 0 } else { libc::RWF_DSYNC };
+        let Some(vectors) = self.pieces.next_piece() else {
+            self.syncing = !ready.shared && ready.total > PIECE_BYTES;
+            let sync = opcode::Fsync::new(types::Fd(ready.file.buffered())).flags(types::FsyncFlags::DATASYNC);
+            return self.syncing.then(|| sync.build());
+        };
+        self.asked = vectors.iter().map(|vector| vector.iov_len).sum();
+        let descriptor = types::Fd(ready.file.descriptor_for(ready.write.offset, ready.total));
+        let entry = opcode::Writev::new(descriptor, vectors.as_ptr(), vectors.len() as u32)
+            .offset(ready.write.offset + self.done as u64)
+            .rw_flags(flags)
+            .build();
+        Some(entry)
     }
-    let mut codes = vec![0; part.len()];
-    let (mut submitted, mut done, mut refusals) = (0, 0, 0);
-    while done < part.len() {
-        match ring.submit_and_wait(part.len() - done) {
+}
+
+/// Submits a piece of each write and waits for all to end, asking for the next piece as each is done; gives what came of
+/// each. `None`: nothing was submitted.
+fn submit_all(ring: &mut IoUring, part: &[Prepared<'_>]) -> Option<Vec<Outcome>> {
+    let mut progress: Vec<Progress<'_>> = Vec::with_capacity(part.len());
+    progress.extend(part.iter().map(|ready| Progress {
+        pieces: Pieces::new(&ready.vectors),
+        done: 0,
+        asked: 0,
+        syncing: false,
+        code: 0,
+    }));
+    let mut flying = 0;
+    let push = |ring: &mut IoUring, progress: &mut [Progress<'_>], number: usize, answer: Option<i32>| {
+        let Some(entry) = progress[number].next(&part[number], answer) else { return Some(false) };
+        // SAFETY: vectors, slices, copies and descriptors outlive this function, and it does not return (nor unwind)
+        // while an entry is in flight; the vectors of a piece stay until the next one is asked for.
+        unsafe { ring.submission().push(&entry.user_data(number as u64)) }.ok().map(|()| true)
+    };
+    for number in 0..part.len() {
+        flying += push(ring, &mut progress, number, None)? as usize;
+    }
+    let (mut submitted, mut refusals) = (0, 0);
+    while flying > 0 {
+        match ring.submit_and_wait(1) {
             Ok(count) => submitted += count,
             Err(error) => {
                 refusals += 1;
@@ -213,30 +262,52 @@ fn submit_all(ring: &mut IoUring, part: &[Prepared<'_>]) -> Option<Vec<i32>> {
                 } else if submitted == 0 {
                     return None;
                 } else {
-                    // The kernel still reads memory that we are about to give back, and will not say when it is
-                    // done. A crash is recoverable; a frame of foreign bytes under an ack is not.
-                    eprintln!("io_uring failed with writes in flight: {error}");
-                    std::process::abort();
+                    give_up(&error);
                 }
             }
         }
-        for completion in ring.completion() {
-            codes[completion.user_data() as usize] = completion.result();
-            done += 1;
+        let answers: Vec<(usize, i32)> =
+            ring.completion().map(|entry| (entry.user_data() as usize, entry.result())).collect();
+        for (number, code) in answers {
+            flying -= 1;
+            match push(ring, &mut progress, number, Some(code)) {
+                Some(more) => flying += more as usize,
+                // There is an entry for each write of the part, and this one's is free.
+                None => give_up(&io::Error::other("its submission queue is full")),
+            }
         }
     }
-    Some(codes)
+    Some(progress.iter().map(|write| Outcome { code: write.code, done: write.done, syncing: write.syncing }).collect())
 }
 
-/// Turns a result code into a result; short and interrupted writes are finished here.
-fn finish(code: i32, ready: &Prepared<'_>) -> io::Result<()> {
+/// The kernel still reads memory that we are about to give back, and will not say when it is done. A crash is recoverable; a
+/// frame of foreign bytes under an ack is not.
+fn give_up(error: &io::Error) -> ! {
+    eprintln!("io_uring failed with writes in flight: {error}");
+    std::process::abort();
+}
+
+/// What came of one write.
+struct Outcome {
+    /// The kernel's last word.
+    code: i32,
+    /// Bytes that it has taken.
+    done: usize,
+    /// The last word was about the sync.
+    syncing: bool,
+}
+
+/// Turns an outcome into a result; short and interrupted writes are finished here. A sync that failed is final (I-8).
+fn finish(outcome: &Outcome, ready: &Prepared<'_>) -> io::Result<()> {
+    let Outcome { code, done, syncing } = *outcome;
     match code {
-        code if code >= 0 && code as usize == ready.total => Ok(()),
-        code if code >= 0 => ready.file.write_rest(ready.write.offset, ready.write.slices, code as usize),
-        code if code == -libc::EINTR || code == -libc::EAGAIN => {
-            ready.file.write_rest(ready.write.offset, ready.write.slices, 0)
+        code if code < 0 && syncing => {
+            ready.drive.flush_failed.store(true, Ordering::Release);
+            Err(io::Error::from_raw_os_error(-code))
         }
-        code => Err(io::Error::from_raw_os_error(-code)),
+        code if code < 0 && code != -libc::EINTR && code != -libc::EAGAIN => Err(io::Error::from_raw_os_error(-code)),
+        _ if done == ready.total => Ok(()),
+        _ => ready.file.write_rest(ready.write.offset, ready.write.slices, done),
     }
 }
 
