@@ -209,6 +209,70 @@ export interface UmountResult {
   detached: boolean;
 }
 
+/** A policy that is applied, and how it fares. */
+export interface PolicyStatus {
+  name: string;
+  /** Groups, or volumes that are alone in theirs. */
+  targets: string[];
+  /** `every 1h`, `cron 0 3 * * * (Europe/Berlin)`. */
+  schedule: string;
+  /** `24x1h` … */
+  keep: string[];
+  hold: boolean;
+  prefix: string;
+  running: boolean;
+  /** Seconds since 1970. */
+  nextSeconds: number;
+  /** The last run that took every snapshot it should; null: none yet. */
+  lastSuccessSeconds: number | null;
+  /** Runs in a row that failed. */
+  failures: number;
+  /** What went wrong in the last run. */
+  problems: string[];
+  /** Snapshots since the daemon started. */
+  taken: number;
+  failed: number;
+  pruned: number;
+}
+
+export interface PolicyAnswer {
+  /** Null: nothing was ever applied. */
+  applied: { file: string; text: string; appliedSeconds: number } | null;
+  policies: PolicyStatus[];
+}
+
+export interface PolicyApplyRequest {
+  /** For messages. */
+  file: string;
+  text: string;
+  /** Also with a policy that keeps nothing. */
+  yes: boolean;
+}
+
+export interface PolicyTestRequest {
+  file: string;
+  text: string;
+  /** `7d`, or a time; default: a day. */
+  until?: string | undefined;
+}
+
+/** What a policy would do to one target. */
+export interface PolicyForecast {
+  policy: string;
+  target: string;
+  schedule: string;
+  nextRunsSeconds: number[];
+  /** Snapshots of the policy that exist now. */
+  there: number;
+  /** Runs until then. */
+  runs: number;
+  prunedCount: number;
+  /** The first of them. `exists`: it is there now. */
+  pruned: { name: string; atSeconds: number; exists: boolean }[];
+  /** What would be there then; nothing in `because`: the run after that would prune it. */
+  kept: { name: string; wallSeconds: number; exists: boolean; because: string[] }[];
+}
+
 export interface StatusAnswer {
   /** Replay and remounts are done. */
   ready: boolean;
