@@ -6,6 +6,7 @@ import { addCompletion } from "./verbs/completion.js";
 import { addDaemon } from "./verbs/daemon.js";
 import { addDoctor } from "./verbs/doctor.js";
 import { addMount } from "./verbs/mount.js";
+import { addPolicy } from "./verbs/policy.js";
 import { addPool } from "./verbs/pool.js";
 import { addStatus } from "./verbs/status.js";
 import { addScrub } from "./verbs/scrub.js";
@@ -31,6 +32,7 @@ export function createProgram(): Command {
     addVolume,
     addSnapshot,
     addClone,
+    addPolicy,
     addMount,
     addUmount,
     addStatus,

@@ -64,5 +64,29 @@ export function renderMetrics(status: StatusAnswer): Promise<string> {
   for (const { volume, transport, state } of status.mounts) {
     mounted.set({ volume, transport }, state === "mounted" ? 1 : 0);
   }
+  policyMetrics(status, gauge);
   return registry.metrics();
+}
+
+function policyMetrics(
+  status: StatusAnswer,
+  gauge: (name: string, help: string, labelNames: string[]) => Gauge,
+): void {
+  const snapshots = gauge("policy_snapshots", "Snapshots by a policy since start, by what became of them", [
+    "policy",
+    "what",
+  ]);
+  const success = gauge("policy_last_success_seconds", "When a policy last took every snapshot it should", [
+    "policy",
+  ]);
+  const failures = gauge("policy_failures_in_a_row", "Runs of a policy that failed since the last success", [
+    "policy",
+  ]);
+  for (const { name: policy, taken, failed, pruned, ...rest } of status.policies) {
+    snapshots.set({ policy, what: "taken" }, taken);
+    snapshots.set({ policy, what: "failed" }, failed);
+    snapshots.set({ policy, what: "pruned" }, pruned);
+    if (rest.lastSuccessSeconds !== null) success.set({ policy }, rest.lastSuccessSeconds);
+    failures.set({ policy }, rest.failures);
+  }
 }

@@ -29,6 +29,9 @@
 //   GET    /v1/mounts                      MountAnswer[]
 //   POST   /v1/mounts                      MountRequest → MountResult
 //   POST   /v1/umount                      UmountRequest → UmountResult
+//   GET    /v1/policy                      PolicyAnswer
+//   POST   /v1/policy                      PolicyApplyRequest → PolicyAnswer
+//   POST   /v1/policy/test                 PolicyTestRequest → PolicyForecast[] ; nothing is changed
 //   POST   /v1/flush                       {} ; everything acknowledged is durable
 //   GET    /metrics                        Prometheus text
 //
@@ -284,6 +287,7 @@ export interface StatusAnswer {
   pools: PoolAnswer[];
   volumes: VolumeAnswer[];
   mounts: MountAnswer[];
+  policies: PolicyStatus[];
   /** Sentences for the administrator. */
   warnings: string[];
 }

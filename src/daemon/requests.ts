@@ -3,6 +3,7 @@
 import { z } from "zod";
 import { HoldfastError } from "../io-path/errors.js";
 import { pathFromJson } from "../io-path/paths.js";
+import { FILE_CHARACTERS_MAX } from "./policy/file.js";
 import type { PathJson } from "./protocol.js";
 
 const size = z.union([z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER), z.string().max(32)]);
@@ -83,6 +84,11 @@ export const mount = z.strictObject({
   options: z.array(z.string().max(64)).max(64),
   source: z.string().max(255).optional(),
 });
+
+const policyFile = { file: z.string().min(1).max(4096), text: z.string().max(FILE_CHARACTERS_MAX) };
+
+export const policyApply = z.strictObject({ ...policyFile, yes: z.boolean().default(false) });
+export const policyTest = z.strictObject({ ...policyFile, until: z.string().max(64).default("1d") });
 
 export const umount = z.strictObject({ ...pathFields, detach: z.boolean().default(false) });
 

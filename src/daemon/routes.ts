@@ -32,6 +32,7 @@ export function createRoutes(supervisor: Supervisor): Route[] {
     ...volumeRoutes(supervisor),
     ...historyRoutes(supervisor),
     ...mountRoutes(supervisor),
+    ...policyRoutes(supervisor),
   ];
 }
 
@@ -286,6 +287,28 @@ function mountRoutes(supervisor: Supervisor): Route[] {
       run: async ({ body }) => {
         const request = requests.parse(requests.umount, body);
         return { json: await supervisor.unmount(requests.requirePath("mount point", request), request) };
+      },
+    },
+  ];
+}
+
+function policyRoutes(supervisor: Supervisor): Route[] {
+  return [
+    { method: "GET", path: "/v1/policy", run: async () => ({ json: supervisor.policies.answer() }) },
+    {
+      method: "POST",
+      path: "/v1/policy",
+      run: async ({ body }) => {
+        const { file, text, yes } = requests.parse(requests.policyApply, body);
+        return { json: await supervisor.applyPolicies(file, text, { yes }) };
+      },
+    },
+    {
+      method: "POST",
+      path: "/v1/policy/test",
+      run: async ({ body }) => {
+        const { file, text, until } = requests.parse(requests.policyTest, body);
+        return { json: await supervisor.policies.test(file, text, until) };
       },
     },
   ];

@@ -10,8 +10,19 @@ import type { Config } from "./config.js";
 import type { Log } from "./log.js";
 import { Mounts } from "./mounts.js";
 import { checkName } from "./names.js";
+import { systemClock } from "./policy/clock.js";
+import { PolicyRunner } from "./policy/runner.js";
+import { policyStateFile } from "./policy/state.js";
+import { PoolSnapshots } from "./pool-snapshots.js";
 import { Pools } from "./pools.js";
-import type { MountResult, PoolAnswer, StatusAnswer, UmountResult, VolumeAnswer } from "./protocol.js";
+import type {
+  MountResult,
+  PolicyAnswer,
+  PoolAnswer,
+  StatusAnswer,
+  UmountResult,
+  VolumeAnswer,
+} from "./protocol.js";
 import type { RuntimeFolder } from "./runtime-folder.js";
 import { readState, writeState } from "./state-file.js";
 import type { WantedMount } from "./state-file.js";
@@ -30,6 +41,7 @@ const WATCH_MS = 1000;
 export class Supervisor {
   readonly pools: Pools;
   readonly mounts: Mounts;
+  readonly policies: PolicyRunner;
   readonly #options: SupervisorOptions;
   readonly #startedAt = performance.now();
   #phase: StatusAnswer["phase"] = "starting";
@@ -56,6 +68,12 @@ export class Supervisor {
       async (volume) => this.pools.get((await this.pools.findVolume(volume)).pool),
       log,
     );
+    this.policies = new PolicyRunner({
+      store: new PoolSnapshots(this.pools),
+      file: policyStateFile(options.folder),
+      clock: systemClock,
+      log,
+    });
   }
 
   /** Replays and remounts. Requests are refused until it is done; what fails is shown in `status` and tried again. */
@@ -67,6 +85,7 @@ export class Supervisor {
       if (this.#phase !== "starting") return;
       this.#phase = "running";
       onMountEnded(() => this.#watchNow());
+      this.policies.start();
       this.#watchSoon();
     });
   }
@@ -265,6 +284,13 @@ export class Supervisor {
     });
   }
 
+  applyPolicies(file: string, text: string, how: { yes: boolean }): Promise<PolicyAnswer> {
+    return this.#change(async () => {
+      await this.policies.apply(file, text, how);
+      return this.policies.answer();
+    });
+  }
+
   async volumes(pool?: string): Promise<VolumeAnswer[]> {
     const all = (await this.pools.volumes()).map((found) => this.#volumeAnswer(found.pool, found.volume));
     return pool === undefined ? all : all.filter((volume) => volume.pool === pool);
@@ -295,7 +321,13 @@ export class Supervisor {
       pools,
       volumes: serving ? await this.volumes() : [],
       mounts: this.mounts.answers(),
-      warnings: [...problems, ...pools.flatMap(poolWarnings), ...(runtime.tmpfs ? [] : [slow])],
+      policies: this.policies.answers(),
+      warnings: [
+        ...problems,
+        ...pools.flatMap(poolWarnings),
+        ...this.policies.warnings(),
+        ...(runtime.tmpfs ? [] : [slow]),
+      ],
     };
   }
 
@@ -306,6 +338,7 @@ export class Supervisor {
     return this.#exclusive(async () => {
       const { config, log } = this.#options;
       try {
+        await this.policies.stop();
         await this.pools.flush();
         await this.mounts.stopAll(config.stop.graceSeconds * 1000);
       } finally {

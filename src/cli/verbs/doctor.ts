@@ -9,6 +9,7 @@ import { print } from "../output.js";
 import { isTold, poolFindings } from "./pool-health.js";
 import type { Finding } from "./pool-health.js";
 import { fetchStatus } from "./status.js";
+import { policyFindings } from "./policy.js";
 
 export function addDoctor(program: Command): void {
   program
@@ -66,7 +67,8 @@ async function daemon({ client }: Context): Promise<Finding[]> {
     const status = await fetchStatus(client);
     const up = `process ${status.pid}, version ${status.version}, ${status.ready ? "ready" : status.phase}`;
     const pools = status.pools.flatMap((pool) => poolFindings(pool, status.volumes));
-    const untold = status.warnings.filter((warning) => !isTold(warning));
+    const untold = status.warnings.filter((warning) => !isTold(warning) && !/^policy \S+: /.test(warning));
+    const policies = status.policies.flatMap(policyFindings);
     const warnings = untold.map((warning) => ({
       check: "warning",
       ok: false,
@@ -74,7 +76,7 @@ async function daemon({ client }: Context): Promise<Finding[]> {
       hint: "",
     }));
     const hint = "what it waits for is in the warnings below and in its log";
-    return [{ check: "daemon", ok: status.ready, detail: up, hint }, ...pools, ...warnings];
+    return [{ check: "daemon", ok: status.ready, detail: up, hint }, ...pools, ...policies, ...warnings];
   } catch (error) {
     const body = toBody(error);
     return [{ check: "daemon", ok: false, detail: body.message, hint: body.hint }];

@@ -6,6 +6,7 @@ import { contextOf, showPath } from "../context.js";
 import { CliError, exitCodeOf } from "../errors.js";
 import type { Client } from "../client.js";
 import { duration, print, table } from "../output.js";
+import { policyTable } from "./policy.js";
 import { poolTable } from "./pool.js";
 import { volumeTable } from "./volume.js";
 
@@ -38,6 +39,7 @@ export function describe(status: StatusAnswer): string {
     volumeTable(status.volumes),
     "",
     mountTable(status.mounts),
+    ...(status.policies.length === 0 ? [] : ["", policyTable(status.policies)]),
     ...status.warnings.map((warning) => `warning: ${warning}`),
   ].join("\n");
 }
