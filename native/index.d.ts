@@ -12,6 +12,12 @@ export declare const __napiBindingTarget: 'native' | 'wasm32-wasi' | 'wasm32-was
 /** Version of the addon; the same as the package's. */
 export declare function addonVersion(): string
 
+/** A piece of a file, in bytes. */
+export interface ByteRange {
+  offset: bigint
+  length: bigint
+}
+
 /** A writable copy of a volume, or of every volume of a group, as it is or was. */
 export declare function cloneCreate(handle: number, source: string, name: string, at?: string | undefined | null): Promise<Array<VolumeInfo> | Failure>
 
@@ -25,6 +31,15 @@ export interface Counter {
  * alone.
  */
 export declare function detachStale(dir: Uint8Array): Promise<boolean | Failure>
+
+/** Some changes between two points, by inode number. */
+export interface DifferencePage {
+  from: SnapshotInfo
+  to: SnapshotInfo
+  changes: Array<FileChange>
+  /** Where the next page begins; absent: this was the last one. */
+  next?: bigint
+}
 
 /** A drive as the administrator names it. */
 export interface DriveSpec {
@@ -63,6 +78,26 @@ export interface Failure {
 
 /** What the caller can do about a failure. The same words as the command line's exit codes. */
 export type FailureCode = 'Internal' | 'Invalid' | 'NotFound' | 'Conflict' | 'Denied' | 'Unavailable' | 'Corrupt' | 'Fenced' | 'NoSpace' | 'Closed'
+
+/** What became of one name or file. */
+export interface FileChange {
+  /** `added`, `removed`, `renamed`, `changed` or `attributes`. */
+  kind: string
+  /** From the volume's root; of the earlier state when it was removed. */
+  path: Uint8Array
+  /** Where it was, if it was renamed. */
+  oldPath?: Uint8Array
+  ino: bigint
+  /** mode >> 12 */
+  fileType: number
+  size: bigint
+  /** Newest change of the inode, and its time since 1970. */
+  lsn: bigint
+  timeS: number
+  timeNs: number
+  /** Bytes that may differ. */
+  ranges: Array<ByteRange>
+}
 
 export interface Healing {
   thingsLeft: bigint
@@ -320,6 +355,9 @@ export interface VolumeCreate {
 }
 
 export declare function volumeDestroy(handle: number, name: string): Promise<void | Failure>
+
+/** What changed in a volume between two moments that are kept (absent: now), of inodes from `first` on; about `limit` changes. */
+export declare function volumeDifference(handle: number, volume: string, from: string, to: string | undefined | null, first: bigint, limit: number): Promise<DifferencePage | Failure>
 
 export interface VolumeInfo {
   name: string

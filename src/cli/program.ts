@@ -4,6 +4,7 @@ import { readFileSync } from "node:fs";
 import { Command } from "commander";
 import { addCompletion } from "./verbs/completion.js";
 import { addDaemon } from "./verbs/daemon.js";
+import { addDiff } from "./verbs/diff.js";
 import { addDoctor } from "./verbs/doctor.js";
 import { addMount } from "./verbs/mount.js";
 import { addPolicy } from "./verbs/policy.js";
@@ -33,6 +34,7 @@ export function createProgram(): Command {
     addSnapshot,
     addClone,
     addPolicy,
+    addDiff,
     addMount,
     addUmount,
     addStatus,

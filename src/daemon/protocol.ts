@@ -25,6 +25,7 @@
 //   POST   /v1/snapshots/TARGET/NAME/rename  { name } → {}
 //   POST   /v1/snapshots/TARGET/NAME/hold  { held } → {}
 //   GET    /v1/point?target=T&at=WORDS     SnapshotAnswer ; the kept point that is meant
+//   GET    /v1/volumes/NAME/difference?from=WORDS  DifferenceAnswer ; to=WORDS, first=INODE, limit=N: next page
 //   POST   /v1/clones                      CloneRequest → VolumeAnswer[]
 //   GET    /v1/mounts                      MountAnswer[]
 //   POST   /v1/mounts                      MountRequest → MountResult
@@ -38,7 +39,7 @@
 // Sizes are bytes, or text with a unit (`64MiB`). A failure is an ErrorBody with a fitting HTTP status.
 
 import type { ErrorCode } from "../io-path/errors.js";
-import type { Snapshot } from "../io-path/history.js";
+import type { DifferencePage, FileChange, Snapshot } from "../io-path/history.js";
 import type { PathJson } from "../io-path/paths.js";
 import type {
   DomainLevel,
@@ -147,6 +148,16 @@ export interface SnapshotCreateRequest {
   name: string;
   /** Of an earlier moment that is kept still; absent: of now. */
   at?: string | undefined;
+}
+
+/** What became of one name or file between two points; the path is from the volume's root. */
+export interface FileChangeAnswer extends Omit<FileChange, "path" | "oldPath">, PathJson {
+  /** Where it was; null: it was not renamed. */
+  old: PathJson | null;
+}
+
+export interface DifferenceAnswer extends Omit<DifferencePage, "changes"> {
+  changes: FileChangeAnswer[];
 }
 
 export interface CloneRequest {

@@ -75,6 +75,12 @@ export const snapshotList = z.strictObject({
   seconds: z.enum(["true", "false"]).default("false"),
 });
 export const point = z.strictObject({ target: name, at: words });
+export const difference = z.strictObject({
+  from: words,
+  to: words.optional(),
+  first: z.coerce.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER).default(0),
+  limit: z.coerce.number().int().min(1).max(10_000).default(1000),
+});
 export const clone = z.strictObject({ source: name, name, at: words.optional() });
 
 export const mount = z.strictObject({

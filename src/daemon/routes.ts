@@ -1,7 +1,10 @@
 // The API's routes: convert, call, convert back.
 
 import type { z } from "zod";
+import type { FileChange } from "../io-path/history.js";
+import { pathToJson } from "../io-path/paths.js";
 import type { DriveRequest } from "../io-path/pool.js";
+import type { FileChangeAnswer } from "./protocol.js";
 import { parseSize } from "./units.js";
 import * as requests from "./requests.js";
 import type { Supervisor } from "./supervisor.js";
@@ -258,6 +261,15 @@ function historyRoutes(supervisor: Supervisor): Route[] {
       },
     },
     {
+      method: "GET",
+      path: "/v1/volumes/:name/difference",
+      run: async ({ params: [name = ""], query }) => {
+        const { from, to, ...range } = requests.parse(requests.difference, Object.fromEntries(query));
+        const page = await (await supervisor.history(name)).difference(name, { from, to }, range);
+        return { json: { ...page, changes: page.changes.map(toChangeAnswer) } };
+      },
+    },
+    {
       method: "POST",
       path: "/v1/clones",
       run: async ({ body }) => {
@@ -266,6 +278,10 @@ function historyRoutes(supervisor: Supervisor): Route[] {
       },
     },
   ];
+}
+
+function toChangeAnswer({ path, oldPath, ...change }: FileChange): FileChangeAnswer {
+  return { ...change, ...pathToJson(path), old: oldPath === null ? null : pathToJson(oldPath) };
 }
 
 function mountRoutes(supervisor: Supervisor): Route[] {

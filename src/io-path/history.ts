@@ -29,12 +29,58 @@ function toSnapshot(point: NativeSnapshot): Snapshot {
   return { name, group, held, lsn: exact(point.lsn), time: isoTime(wallS, wallNs), wallSeconds: wallS };
 }
 
+/** What became of one name or file between two points. */
+export interface FileChange {
+  kind: "added" | "removed" | "renamed" | "changed" | "attributes";
+  /** From the volume's root; of the earlier state when it was removed. */
+  path: Buffer;
+  /** Where it was; null: it was not renamed. */
+  oldPath: Buffer | null;
+  inode: number;
+  type: FileType;
+  size: number;
+  /** Newest change of the inode, and its time. */
+  lsn: number;
+  time: string;
+  /** Bytes that may differ; of an added file all that hold data. */
+  ranges: { offset: number; length: number }[];
+}
+
+export type FileType = "file" | "directory" | "symlink" | "other";
+
+/** Some changes, by inode number. */
+export interface DifferencePage {
+  from: Snapshot;
+  to: Snapshot;
+  changes: FileChange[];
+  /** Where the next page begins; null: this was the last one. */
+  next: number | null;
+}
+
+const FILE_TYPES: Readonly<Record<number, FileType>> = { 4: "directory", 8: "file", 10: "symlink" };
+
 export interface ListRange {
   /** Only later ones; 0: from the first on. */
   after: number;
   limit: number;
   /** With the seconds that are kept. */
   seconds: boolean;
+}
+
+type NativePage = Exclude<Awaited<ReturnType<typeof native.volumeDifference>>, { failure: unknown }>;
+
+function toChange(change: NativePage["changes"][number]): FileChange {
+  return {
+    kind: change.kind as FileChange["kind"],
+    path: Buffer.from(change.path),
+    oldPath: change.oldPath === undefined ? null : Buffer.from(change.oldPath),
+    inode: exact(change.ino),
+    type: FILE_TYPES[change.fileType] ?? "other",
+    size: exact(change.size),
+    lsn: exact(change.lsn),
+    time: isoTime(change.timeS, change.timeNs),
+    ranges: change.ranges.map(({ offset, length }) => ({ offset: exact(offset), length: exact(length) })),
+  };
 }
 
 /** Where nothing else is said a target is a group, or a volume that is alone in its group. */
@@ -67,6 +113,23 @@ export class History {
 
   async hold(target: string, name: string, held: boolean): Promise<void> {
     unwrap(await native.snapshotHold(this.#handle, target, name, held));
+  }
+
+  /** What changed in a volume between two moments (absent: now), of inodes from `first` on: about `limit` changes. */
+  async difference(
+    volume: string,
+    span: { from: string; to?: string | undefined },
+    { first, limit }: { first: number; limit: number },
+  ): Promise<DifferencePage> {
+    const page = unwrap(
+      await native.volumeDifference(this.#handle, volume, span.from, span.to, BigInt(first), limit),
+    );
+    return {
+      from: toSnapshot(page.from),
+      to: toSnapshot(page.to),
+      changes: page.changes.map(toChange),
+      next: page.next === undefined ? null : exact(page.next),
+    };
   }
 
   /** The kept point that words mean: a snapshot's name, a time, an LSN. */

@@ -17,10 +17,16 @@ import {
   statSync,
   unlinkSync,
   writeFileSync,
+  writeSync,
 } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
-import type { MountResult, SnapshotAnswer, VolumeAnswer } from "../../src/daemon/protocol.js";
+import type {
+  DifferenceAnswer,
+  MountResult,
+  SnapshotAnswer,
+  VolumeAnswer,
+} from "../../src/daemon/protocol.js";
 import { Place, run, until } from "../daemon-fixture.js";
 
 const NOBODY = 65534;
@@ -128,6 +134,33 @@ describe("the past of a volume", () => {
   it("is copied back by reference", () => {
     run("cp", ["-a", "--reflink=auto", join(mount, ".holdfast/snapshots/before/dir"), join(mount, "back")]);
     assert.equal(sha(join(mount, "back/data")), hash);
+  });
+
+  it("is compared with now, by file and by byte", () => {
+    writeFileSync(join(mount, "grown"), Buffer.alloc(100_000, 1));
+    place.json("snapshot", "create", "v", "middle");
+    const file = openSync(join(mount, "grown"), "r+");
+    writeSync(file, Buffer.alloc(4096, 2), 0, 4096, 40_960);
+    closeSync(file);
+    renameSync(join(mount, "back"), join(mount, "forth"));
+    unlinkSync(join(mount, "text"));
+    writeFileSync(join(mount, "new"), "new\n");
+    const { changes } = place.json<DifferenceAnswer>("diff", "v", "middle");
+    assert.deepEqual(
+      changes.map(({ kind, path, old }) => [kind, path, old?.path ?? ""]),
+      [
+        ["renamed", "forth", "back"],
+        ["changed", "grown", ""],
+        ["added", "new", ""],
+        ["removed", "text", ""],
+      ],
+    );
+    assert.deepEqual(changes[1]?.ranges, [{ offset: 40_960, length: 4096 }]);
+    assert.deepEqual(place.json<DifferenceAnswer>("diff", "v", "middle", "middle").changes, []);
+    assert.match(place.fails(2, "diff", "v", "now", "middle").message, /is not before/);
+    writeFileSync(join(mount, "text"), "two\n");
+    renameSync(join(mount, "forth"), join(mount, "back"));
+    place.json("snapshot", "delete", "v", "middle", "--yes");
   });
 
   it("has every second, by its time", async () => {

@@ -5,7 +5,7 @@ use crate::convert;
 use crate::pool::{VolumeInfo, pool};
 use holdfast_store::engine;
 use napi::Env;
-use napi::bindgen_prelude::{BigInt, Object};
+use napi::bindgen_prelude::{BigInt, Object, Uint8Array};
 use napi_derive::napi;
 
 /// Points that one call lists at most.
@@ -105,6 +105,87 @@ pub fn snapshot_hold(env: &Env, handle: f64, target: String, name: String, held:
 pub fn point_find(env: &Env, handle: f64, target: String, words: String) -> napi::Result<Object<'_>> {
     let handle = convert::handle("pool", handle)?;
     in_thread(env, "point-find", move || Ok(SnapshotInfo::from(pool(handle)?.point(&target, &words)?)))
+}
+
+/// A piece of a file, in bytes.
+#[napi(object)]
+pub struct ByteRange {
+    pub offset: BigInt,
+    pub length: BigInt,
+}
+
+/// What became of one name or file.
+#[napi(object)]
+pub struct FileChange {
+    /// `added`, `removed`, `renamed`, `changed` or `attributes`.
+    pub kind: String,
+    /// From the volume's root; of the earlier state when it was removed.
+    pub path: Uint8Array,
+    /// Where it was, if it was renamed.
+    pub old_path: Option<Uint8Array>,
+    pub ino: BigInt,
+    /// mode >> 12
+    pub file_type: u32,
+    pub size: BigInt,
+    /// Newest change of the inode, and its time since 1970.
+    pub lsn: BigInt,
+    pub time_s: f64,
+    pub time_ns: u32,
+    /// Bytes that may differ.
+    pub ranges: Vec<ByteRange>,
+}
+
+/// Some changes between two points, by inode number.
+#[napi(object)]
+pub struct DifferencePage {
+    pub from: SnapshotInfo,
+    pub to: SnapshotInfo,
+    pub changes: Vec<FileChange>,
+    /// Where the next page begins; absent: this was the last one.
+    pub next: Option<BigInt>,
+}
+
+impl From<engine::FileChange> for FileChange {
+    fn from(change: engine::FileChange) -> Self {
+        let range = |(offset, length): (u64, u64)| ByteRange { offset: offset.into(), length: length.into() };
+        Self {
+            kind: change.kind.name().to_owned(),
+            path: change.path.into(),
+            old_path: change.old_path.map(Uint8Array::from),
+            ino: change.ino.0.into(),
+            file_type: u32::from(change.file_type),
+            size: change.size.into(),
+            lsn: change.lsn.0.into(),
+            time_s: change.time.sec as f64,
+            time_ns: change.time.nsec,
+            ranges: change.ranges.into_iter().map(range).collect(),
+        }
+    }
+}
+
+/// What changed in a volume between two moments that are kept (absent: now), of inodes from `first` on; about `limit` changes.
+#[napi(ts_return_type = "Promise<DifferencePage | Failure>")]
+pub fn volume_difference(
+    env: &Env,
+    handle: f64,
+    volume: String,
+    from: String,
+    to: Option<String>,
+    first: BigInt,
+    limit: f64,
+) -> napi::Result<Object<'_>> {
+    let handle = convert::handle("pool", handle)?;
+    let first = convert::unsigned("first", &first)?;
+    let limit = convert::whole("limit", limit, LIST_MAX)? as usize;
+    in_thread(env, "volume-difference", move || {
+        let told = pool(handle)?.difference(&volume, &from, to.as_deref(), first, limit)?;
+        Ok(DifferencePage {
+            from: told.from.into(),
+            to: told.to.into(),
+            changes: told.page.changes.into_iter().map(FileChange::from).collect(),
+            next: told.page.next.map(|ino| BigInt::from(ino.0)),
+        })
+    })
 }
 
 /// A writable copy of a volume, or of every volume of a group, as it is or was.

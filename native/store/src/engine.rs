@@ -17,7 +17,8 @@ mod scrub;
 
 pub use crate::placement::{HealProgress, PoolEvent, ScrubReport};
 pub use check::CheckReport;
-pub use history::SnapshotInfo;
+pub use crate::past::{ChangeKind, FileChange};
+pub use history::{Difference, SnapshotInfo};
 pub use holdfast_format::DomainLevel;
 pub use holdfast_format::inode::PastAccess;
 pub use holdfast_format::inode::WritePolicy as VolumePolicy;

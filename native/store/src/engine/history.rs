@@ -5,13 +5,13 @@
 
 use super::{Engine, VolumeEntry, check_name, control_draft};
 use crate::error::{Error, Kind, Result};
-use crate::group::{Group, PastLedger, Pin, PointInfo, When};
+use crate::group::{Group, PastLedger, Pin, PointInfo, Span, When};
 use crate::ledger::Ledger;
-use crate::past::{Timeline, Zone, parse_when, point_name};
+use crate::past::{DifferencePage, Timeline, Zone, check_span, difference, parse_when, point_name};
 use crate::volume::{Volume, VolumeOptions};
 use holdfast_format::inode::VolumeRecord;
 use holdfast_format::op::{Effects, OpKind};
-use holdfast_format::{BranchId, GROUP_BRANCH, GroupId, Lsn, key};
+use holdfast_format::{BranchId, GROUP_BRANCH, GroupId, Ino, Lsn, key};
 use std::sync::{Arc, Weak};
 
 use super::options::VolumeInfo;
@@ -26,6 +26,13 @@ pub struct SnapshotInfo {
     pub wall_s: i64,
     pub wall_ns: u32,
     pub held: bool,
+}
+
+/// What changed between two points.
+pub struct Difference {
+    pub from: SnapshotInfo,
+    pub to: SnapshotInfo,
+    pub page: DifferencePage,
 }
 
 impl Engine {
@@ -153,6 +160,31 @@ impl Engine {
             };
             Error::new(Kind::NotFound, format!("nothing is kept of {words} in group {}: {kept}", self.group_name(group.id)))
         })
+    }
+
+    /// What changed in a volume between two moments, of inodes from `first` on: about `limit` changes.
+    ///
+    /// # Errors
+    /// `NotFound`, `Invalid`: a moment is not kept, or the later one is named first.
+    pub fn difference(&self, name: &str, from: &str, to: Option<&str>, first: u64, limit: usize) -> Result<Difference> {
+        self.ensure_open()?;
+        let (id, branch) = self.find(name)?;
+        let group = self.group(id)?;
+        let earlier = self.point_in(&group, from)?;
+        let later = match to {
+            Some(words) => self.point_in(&group, words)?,
+            None => group.point_now()?,
+        };
+        // A merge of the meantime must not forget what is compared here.
+        let (_from, _to) = (self.pin(&group, &earlier)?, self.pin(&group, &later)?);
+        let span = Span { from: earlier.lsn, to: later.lsn };
+        let page = if span.from == span.to {
+            DifferencePage { changes: Vec::new(), next: None }
+        } else {
+            check_span(span)?;
+            difference(&group, branch, span, Ino(first), limit)?
+        };
+        Ok(Difference { from: self.told(&group, earlier), to: self.told(&group, later), page })
     }
 
     /// A volume with its past, to be mounted. `Conflict` while it is handed out already.

@@ -7,6 +7,7 @@
 //! - `View` is replaced, never changed: a reader keeps what it started with.
 
 mod commit;
+mod difference;
 mod drain;
 mod outlook;
 mod pace;
@@ -37,6 +38,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use view::{Base, Generation, View};
 
 pub(crate) use drain::PACK_BYTES_MAX;
+pub use crate::metadata::tree::Span;
 pub use past::PastLedger;
 pub use points::{PointInfo, PointTable, When};
 pub use snapshots::Pin;
@@ -179,6 +181,18 @@ impl Group {
     pub fn get_at(&self, key: &[u8], at: Lsn) -> Result<Option<Vec<u8>>> {
         let _hold = self.pool.hold();
         self.view_at(at).get(key)
+    }
+
+    /// Stamp of the version that a kept point saw, if it is the group's own.
+    pub fn stamp_at(&self, key: &[u8], at: Lsn) -> Result<Option<Lsn>> {
+        let _hold = self.pool.hold();
+        Ok(self.view_at(at).stamp(key)?.map(|stamp| stamp.lsn))
+    }
+
+    /// What a kept point saw of a range, in order, until `visit` returns false.
+    pub fn scan_at(&self, from: &[u8], until: &[u8], at: Lsn, visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<()> {
+        let _hold = self.pool.hold();
+        self.view_at(at).scan(from, until, &mut |seen| Ok(seen.value.is_none_or(|value| visit(seen.key, value))))
     }
 
     /// [`Ledger::scan`] without what the group is a clone of.

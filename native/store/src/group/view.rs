@@ -163,6 +163,17 @@ impl View {
         }
     }
 
+    /// Stamp of the version that [`Self::get`] answers with, where it is the group's own.
+    pub fn stamp(&self, key: &[u8]) -> Result<Option<Stamp>> {
+        for generation in &self.generations {
+            if let Some((stamp, _)) = generation.memtable.get_at(key, self.at) {
+                return Ok(Some(stamp));
+            }
+        }
+        let found = if self.at == NOW { self.levels.get(key)? } else { self.levels.get_at(key, self.at)? };
+        Ok(found.map(|(stamp, _)| stamp))
+    }
+
     /// Newest version of every key in `[from, until)`, deletions included, in order, until `visit` returns false. For a
     /// DATA key with pieces this is the newest piece only.
     pub fn scan(

@@ -2,6 +2,7 @@
 
 pub mod cache;
 mod cells;
+mod changed;
 mod compact;
 mod cut;
 mod dissolve;

@@ -22,6 +22,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
+pub use super::changed::{ChangedKeys, Span};
 pub use super::compact::Compaction;
 pub use super::levels::{Levels, LevelsIter};
 

@@ -2,7 +2,7 @@
 
 use super::rig::tree::{difference, walk};
 use super::rig::{Rig, options, volume_create};
-use super::users;
+use super::{differences, users};
 use holdfast_device::{Clock, Rng};
 use holdfast_store::engine::EngineOptions;
 use holdfast_store::error::Kind;
@@ -28,6 +28,7 @@ pub struct Totals {
     parents_destroyed: u64,
     restarts: u64,
     points_read: u64,
+    changes_told: u64,
 }
 
 impl Totals {
@@ -42,6 +43,7 @@ impl Totals {
         self.parents_destroyed += other.parents_destroyed;
         self.restarts += other.restarts;
         self.points_read += other.points_read;
+        self.changes_told += other.changes_told;
     }
 
     /// A run that never does something proves nothing about it.
@@ -55,6 +57,7 @@ impl Totals {
             self.clones_of_clones,
             self.parents_destroyed,
             self.restarts,
+            self.changes_told,
         ];
         assert!(histories < 50 || enough.iter().all(|count| *count >= histories / 20), "{self:?}");
     }
@@ -150,6 +153,9 @@ impl Run {
             self.step();
         }
         self.verify();
+        for group in self.groups.keys().cloned().collect::<Vec<_>>() {
+            self.compare(&group);
+        }
         self.end(before);
         self.totals
     }
@@ -172,7 +178,10 @@ impl Run {
             28..=30 => self.clone_some(&group),
             31 => self.destroy(&group),
             32 => self.restart(),
-            33 => self.verify(),
+            33 => {
+                self.verify();
+                self.compare(&group);
+            }
             34 => {
                 let group = self.rig().engine.groups();
                 group.iter().for_each(|group| group.drain_now().expect("drained"));
@@ -349,6 +358,22 @@ impl Run {
         }
         let report = self.rig().engine.fsck().expect("checked");
         assert!(report.problems.is_empty(), "{:#?}", report.problems);
+    }
+
+    /// Two points of a group, compared by their records and by all that can be seen of them.
+    fn compare(&mut self, group: &str) {
+        let kept = self.kept(group);
+        if kept.len() < 2 {
+            return;
+        }
+        let at = self.rng.below(kept.len() as u64 - 1) as usize;
+        let until = at + 1 + self.rng.below((kept.len() - at - 1) as u64) as usize;
+        let words = [format!("lsn:{}", kept[at]), format!("lsn:{}", kept[until])];
+        for name in self.groups[group].volumes.clone() {
+            let engine = &self.rig().engine;
+            let sides = [&words[0], &words[1]].map(|words| engine.volume_at(&name, words).expect("kept").0);
+            self.totals.changes_told += differences::check(&self.rig().engine, &name, &words, &sides);
+        }
     }
 
     /// Without points only the present takes space; without volumes nothing does.

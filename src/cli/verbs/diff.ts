@@ -1,0 +1,65 @@
+// holdfast diff VOLUME FROM [TO]
+
+import type { Command } from "commander";
+import type { DifferenceAnswer, FileChangeAnswer } from "../../daemon/protocol.js";
+import { contextOf, showPath } from "../context.js";
+import { print } from "../output.js";
+
+const PAGE = 1000;
+const SIGNS = { added: "+", removed: "-", renamed: ">", changed: "M", attributes: "a" };
+
+export function addDiff(program: Command): void {
+  program
+    .command("diff <volume> <from> [to]")
+    .description(
+      "files that differ between two kept moments (default: and now), without reading what does not",
+    )
+    .option("--ranges", "with the bytes that may differ")
+    .action(
+      async (
+        volume: string,
+        from: string,
+        to: string | undefined,
+        options: { ranges?: boolean },
+        command: Command,
+      ) => {
+        const { client, output } = contextOf(command);
+        const changes: FileChangeAnswer[] = [];
+        let page: DifferenceAnswer | undefined;
+        do {
+          // Later pages are about the same two states.
+          const later: string | undefined = page === undefined ? to : `lsn:${page.to.lsn}`;
+          const query = new URLSearchParams({
+            from: page === undefined ? from : `lsn:${page.from.lsn}`,
+            ...(later === undefined ? {} : { to: later }),
+            first: `${page?.next ?? 0}`,
+            limit: `${PAGE}`,
+          });
+          page = await client.get<DifferenceAnswer>(
+            `/v1/volumes/${encodeURIComponent(volume)}/difference?${query.toString()}`,
+          );
+          changes.push(...page.changes);
+        } while (page.next !== null);
+        changes.sort((left, right) => compareText(showPath(left), showPath(right)));
+        const answer = { from: page.from, to: page.to, changes };
+        print(output, answer, () =>
+          [
+            ...changes.map((change) => describe(change, options.ranges === true)),
+            `${changes.length} differences between ${page.from.time} and ${page.to.time}`,
+          ].join("\n"),
+        );
+      },
+    );
+}
+
+function compareText(left: string, right: string): number {
+  return left < right ? -1 : left > right ? 1 : 0;
+}
+
+function describe(change: FileChangeAnswer, withRanges: boolean): string {
+  const slash = change.type === "directory" ? "/" : "";
+  const where = change.old === null ? "" : `${showPath(change.old)} -> `;
+  const line = `${SIGNS[change.kind]} ${where}${showPath(change)}${slash}`;
+  if (!withRanges || change.ranges.length === 0) return line;
+  return `${line}\n${change.ranges.map(({ offset, length }) => `    ${offset} +${length}`).join("\n")}`;
+}
