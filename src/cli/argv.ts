@@ -2,9 +2,11 @@
 // travels through the option parser as text that no argument can be (it contains NUL) and comes out as bytes.
 
 import { isUtf8 } from "node:buffer";
-import { readFileSync } from "node:fs";
+import { readFileSync, readlinkSync, statSync } from "node:fs";
 import { resolve } from "node:path";
 import type { PathJson } from "../daemon/protocol.js";
+import { fromBuffer, fromText } from "./bytes.js";
+import type { Bytes } from "./bytes.js";
 import { CliError } from "./errors.js";
 
 const MARK = "\0base64:";
@@ -45,6 +47,20 @@ export function toPathJson(argument: string): PathJson {
   const bytes = Buffer.from(argument.slice(MARK.length), "base64");
   const absolute = bytes[0] === 0x2f ? bytes : Buffer.concat([Buffer.from(`${process.cwd()}/`), bytes]);
   return { path_base64: absolute.toString("base64") };
+}
+
+const DELETED = " (deleted)";
+
+/** An argument as an absolute path, not normalised; also below a directory that is gone. */
+export function toPathBytes(argument: string): Bytes {
+  if (argument === "") throw new CliError("Invalid", "an empty path");
+  const path = argument.startsWith(MARK)
+    ? fromBuffer(Buffer.from(argument.slice(MARK.length), "base64"))
+    : fromText(argument);
+  if (path.startsWith("/")) return path;
+  const folder = fromBuffer(readlinkSync("/proc/self/cwd", { encoding: "buffer" }));
+  const isGone = folder.endsWith(DELETED) && statSync("/proc/self/cwd").nlink === 0;
+  return `${isGone ? folder.slice(0, -DELETED.length) : folder}/${path}` as Bytes;
 }
 
 /** An argument for people. */

@@ -9,11 +9,13 @@ import { addDoctor } from "./verbs/doctor.js";
 import { addMount } from "./verbs/mount.js";
 import { addPolicy } from "./verbs/policy.js";
 import { addPool } from "./verbs/pool.js";
+import { addRestore, addUndelete } from "./verbs/restore.js";
 import { addStatus } from "./verbs/status.js";
 import { addScrub } from "./verbs/scrub.js";
 import { addClone, addSnapshot } from "./verbs/snapshot.js";
 import { addTop } from "./verbs/top.js";
 import { addUmount } from "./verbs/umount.js";
+import { addVersions } from "./verbs/versions.js";
 import { addVolume } from "./verbs/volume.js";
 
 /** Failures are reported in one place (`report`), as JSON where it is asked for. */
@@ -35,6 +37,9 @@ export function createProgram(): Command {
     addClone,
     addPolicy,
     addDiff,
+    addVersions,
+    addRestore,
+    addUndelete,
     addMount,
     addUmount,
     addStatus,
