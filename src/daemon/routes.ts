@@ -33,7 +33,8 @@ export function createRoutes(supervisor: Supervisor): Route[] {
     ...poolRoutes(supervisor),
     ...driveRoutes(supervisor),
     ...volumeRoutes(supervisor),
-    ...historyRoutes(supervisor),
+    ...snapshotRoutes(supervisor),
+    ...momentRoutes(supervisor),
     ...mountRoutes(supervisor),
     ...policyRoutes(supervisor),
   ];
@@ -207,7 +208,7 @@ function volumeRoutes(supervisor: Supervisor): Route[] {
   ];
 }
 
-function historyRoutes(supervisor: Supervisor): Route[] {
+function snapshotRoutes(supervisor: Supervisor): Route[] {
   return [
     {
       method: "POST",
@@ -252,6 +253,11 @@ function historyRoutes(supervisor: Supervisor): Route[] {
         return { json: {} };
       },
     },
+  ];
+}
+
+function momentRoutes(supervisor: Supervisor): Route[] {
+  return [
     {
       method: "GET",
       path: "/v1/point",
