@@ -37,15 +37,18 @@ impl Drop for Area {
     }
 }
 
-/// A page-aligned, fully allocated area, shared by all clones of the handle.
+const PAGE_BYTES: usize = 4096;
+
+/// A page-aligned area, shared by all clones of the handle.
 #[derive(Clone)]
 pub struct SharedMemory {
     area: Arc<Area>,
 }
 
 impl SharedMemory {
-    /// Maps `path`, created (0600) or extended to `bytes` and allocated, so that touching it cannot fail later. A
-    /// symbolic link is refused. Content of an existing file is kept.
+    /// Maps `path`, created (0600) or extended to `bytes`. Its first page is allocated; what is behind it must be, before it is
+    /// first written ([`SharedMemory::allocate`]), so that touching it cannot fail. A symbolic link is refused. Content of an
+    /// existing file is kept.
     pub fn map(path: &Path, bytes: usize) -> io::Result<Self> {
         use std::os::unix::fs::OpenOptionsExt;
         #[allow(clippy::disallowed_methods)]
@@ -59,8 +62,9 @@ impl SharedMemory {
             .open(path)?;
         if file.metadata()?.len() != bytes as u64 {
             file.set_len(0)?;
+            file.set_len(bytes as u64)?;
         }
-        allocate(&file, bytes)?;
+        allocate(&file, 0, bytes.min(PAGE_BYTES))?;
         // SAFETY: a fresh shared mapping of a file that is at least `bytes` long.
         let start = unsafe {
             libc::mmap(
@@ -109,10 +113,10 @@ impl SharedMemory {
         }
     }
 
-    /// Has the whole area allocated, so that touching it cannot fail.
-    pub fn allocate(&self) -> io::Result<()> {
+    /// Has a range allocated, so that touching it cannot fail.
+    pub fn allocate(&self, offset: usize, bytes: usize) -> io::Result<()> {
         match &self.area.backing {
-            Backing::Mapped { file } => allocate(file, self.area.bytes),
+            Backing::Mapped { file } => allocate(file, offset, bytes),
             Backing::Heap { .. } => Ok(()),
         }
     }
@@ -150,9 +154,12 @@ impl SharedMemory {
     }
 }
 
-fn allocate(file: &std::fs::File, bytes: usize) -> io::Result<()> {
+fn allocate(file: &std::fs::File, offset: usize, bytes: usize) -> io::Result<()> {
+    if bytes == 0 {
+        return Ok(());
+    }
     // SAFETY: a valid descriptor and range.
-    let result = unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, bytes as libc::off_t) };
+    let result = unsafe { libc::posix_fallocate(file.as_raw_fd(), offset as libc::off_t, bytes as libc::off_t) };
     if result == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(result)) }
 }
 

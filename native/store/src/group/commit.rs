@@ -77,7 +77,7 @@ impl Group {
                 self.refill(if pages > 0 { draft.rf } else { 0 }, &draft)?;
                 continue;
             }
-            if let Err(error) = self.log.ring.wake() {
+            if let Err(error) = self.log.ring.wake(op.len(), draft.payload.len()) {
                 self.log.withdraw(lsn);
                 commit.op = op;
                 return Err(error);

@@ -16,10 +16,12 @@ use holdfast_format::ring::{
     RingRecordHeader,
 };
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Share of the ring that holds ops; the rest holds payload pages.
 const OP_AREA_SHARE: usize = 8;
+/// The memory is allocated in so many parts, each when it is first needed: a group that does little takes little.
+const PARTS: usize = u64::BITS as usize;
 /// Share of the page area that is given up at a time, so that appends seldom wait for readers.
 const GIVE_UP_SHARE: u64 = 16;
 
@@ -48,8 +50,9 @@ pub struct Ring {
     header: RingHeader,
     positions: Mutex<Positions>,
     guard: RwLock<()>,
-    /// The areas' memory was given back. Changed under the commit lock only.
-    asleep: AtomicBool,
+    /// Bit n: the n-th of [`PARTS`] parts of the memory is allocated; the others were given back, or never were. Changed
+    /// under the commit lock only.
+    awake: AtomicU64,
 }
 
 impl Ring {
@@ -68,7 +71,8 @@ impl Ring {
         memory.store(RING_TAIL_OFFSET, 0);
         memory.write(0, &header.encode());
         let positions = Positions { op_head: 0, op_tail: 0, page_head: 0, page_tail: 0, page_kept: 0 };
-        Self { memory, header, positions: Mutex::new(positions), guard: RwLock::new(()), asleep: AtomicBool::new(false) }
+        let awake = AtomicU64::new(Self::none_awake(memory.bytes()));
+        Self { memory, header, positions: Mutex::new(positions), guard: RwLock::new(()), awake }
     }
 
     /// The ring that an earlier process left, if it is of this boot, pool and group; `None` otherwise.
@@ -90,7 +94,8 @@ impl Ring {
             return None;
         }
         let positions = Positions { op_head, op_tail, page_head: 0, page_tail: 0, page_kept: 0 };
-        Some(Self { memory, header, positions: Mutex::new(positions), guard: RwLock::new(()), asleep: AtomicBool::new(false) })
+        let awake = AtomicU64::new(Self::none_awake(memory.bytes()));
+        Some(Self { memory, header, positions: Mutex::new(positions), guard: RwLock::new(()), awake })
     }
 
     /// Payload that one op may have at most.
@@ -119,7 +124,8 @@ impl Ring {
             return false;
         }
         drop(positions);
-        if !self.asleep.swap(true, Ordering::AcqRel) {
+        let none = Self::none_awake(self.memory.bytes());
+        if self.awake.swap(none, Ordering::AcqRel) != none {
             let _alone = self.guard.write();
             let mut positions = self.positions.lock();
             positions.page_tail = positions.page_head;
@@ -129,27 +135,68 @@ impl Ring {
         true
     }
 
-    /// Allocates the memory again, if it was given back. The caller holds the commit lock.
+    /// Allocates the memory that the next append needs, where it is not. The caller holds the commit lock.
     ///
     /// # Errors
     /// `NoSpace` when the file system of the run-time directory is full.
-    pub fn wake(&self) -> Result<()> {
-        if self.asleep.load(Ordering::Acquire) {
-            let full = |error| Error::no_space(format!("no memory for the log's ring in the run-time directory: {error}"));
-            self.memory.allocate().map_err(full)?;
-            self.asleep.store(false, Ordering::Release);
+    pub fn wake(&self, op_bytes: usize, payload_bytes: usize) -> Result<()> {
+        let awake = self.awake.load(Ordering::Acquire);
+        if awake == u64::MAX {
+            return Ok(());
+        }
+        let at = *self.positions.lock();
+        let (record_bytes, op_start, page_start) = self.places(&at, op_bytes, payload_bytes);
+        // Where the record begins anew at the area's start, the old place gets a mark.
+        let mark = self.parts(self.op_offset(at.op_head), RING_SKIP.to_le_bytes().len());
+        let op = self.parts(self.op_offset(op_start), record_bytes as usize);
+        let needed = mark | op | self.parts(self.page_offset(page_start), payload_bytes);
+        let full = |error| Error::no_space(format!("no memory for the log's ring in the run-time directory: {error}"));
+        for part in (0..PARTS).filter(|part| needed & !awake & 1 << part != 0) {
+            let offset = part * self.part_bytes();
+            let bytes = self.part_bytes().min(self.memory.bytes().saturating_sub(offset));
+            self.memory.allocate(offset, bytes).map_err(full)?;
+            self.awake.fetch_or(1 << part, Ordering::AcqRel);
         }
         Ok(())
     }
 
+    /// Parts that a small memory does not have need nothing.
+    fn none_awake(bytes: usize) -> u64 {
+        let parts = bytes.div_ceil(Self::part_bytes_of(bytes));
+        u64::MAX.checked_shl(parts as u32).unwrap_or(0)
+    }
+
+    fn part_bytes_of(bytes: usize) -> usize {
+        bytes.div_ceil(PARTS).next_multiple_of(BLOCK_BYTES)
+    }
+
+    fn part_bytes(&self) -> usize {
+        Self::part_bytes_of(self.memory.bytes())
+    }
+
+    /// The parts that a range touches.
+    fn parts(&self, offset: usize, bytes: usize) -> u64 {
+        if bytes == 0 {
+            return 0;
+        }
+        let (first, last) = (offset / self.part_bytes(), (offset + bytes - 1) / self.part_bytes());
+        (first..=last).fold(0, |parts, part| parts | 1 << part)
+    }
+
+    /// Bytes of a record in the ring, and where it and its payload go.
+    fn places(&self, at: &Positions, op_bytes: usize, payload_bytes: usize) -> (u64, u64, u64) {
+        let record_bytes = ((RING_RECORD_HEADER_BYTES + op_bytes) as u64).next_multiple_of(8);
+        let op_start = Self::contiguous(at.op_head, record_bytes, self.header.op_area_bytes);
+        let page_start = Self::contiguous(at.page_head, payload_bytes as u64, self.header.page_area_bytes);
+        (record_bytes, op_start, page_start)
+    }
+
     /// Copies an op and its payload in and publishes it. Returns the payload's page position, or `None` when there is no
-    /// room until a flush has trimmed. The caller holds the commit lock.
+    /// room until a flush has trimmed. The memory that it needs is there ([`Self::wake`]). The caller holds the commit lock.
     pub fn append(&self, op: &[u8], payload: &[u8]) -> Option<u64> {
         debug_assert!(payload.len().is_multiple_of(BLOCK_BYTES));
         let at = *self.positions.lock();
-        let record_bytes = ((RING_RECORD_HEADER_BYTES + op.len()) as u64).next_multiple_of(8);
-        let op_start = Self::contiguous(at.op_head, record_bytes, self.header.op_area_bytes);
-        let page_start = Self::contiguous(at.page_head, payload.len() as u64, self.header.page_area_bytes);
+        let (record_bytes, op_start, page_start) = self.places(&at, op.len(), payload.len());
         let op_end = op_start + record_bytes;
         let page_end = page_start + payload.len() as u64;
         let full = op_end - at.op_tail > self.header.op_area_bytes
@@ -262,6 +309,7 @@ mod tests {
         let mut positions = Vec::new();
         for number in 0..1000u32 {
             let page = [number as u8; BLOCK_BYTES];
+            ring.wake(2, BLOCK_BYTES).expect("memory");
             let position = ring.append(b"op", &page).expect("all before is flushed");
             positions.push(position);
             let (_, head) = ring.window();
@@ -289,5 +337,32 @@ mod tests {
         }
         assert!(positions.iter().all(|position| ring.keeps(*position)));
         assert_eq!(ring.page_bytes_from(positions[0]), (positions.len() * BLOCK_BYTES) as u64);
+    }
+
+    #[test]
+    fn memory_is_allocated_part_by_part_as_it_is_needed() {
+        for bytes in [4 << 20, (5 << 20) + 12_288] {
+            let ring = ring(bytes);
+            let none = Ring::none_awake(bytes);
+            assert_eq!(ring.awake.load(Ordering::Relaxed), none);
+            let payload = vec![7; 5 * BLOCK_BYTES];
+            ring.wake(100, payload.len()).expect("memory");
+            ring.append(&[1; 100], &payload).expect("room");
+            let after_one = ring.awake.load(Ordering::Relaxed) & !none;
+            assert!((1..=4).contains(&after_one.count_ones()), "{after_one:b}");
+            while ring.awake.load(Ordering::Relaxed) != u64::MAX {
+                ring.wake(30_000, payload.len()).expect("memory");
+                if ring.append(&[1; 30_000], &payload).is_none() {
+                    let (_, head) = ring.window();
+                    let pages = ring.positions.lock().page_head;
+                    ring.trim(head, pages);
+                }
+            }
+            let (_, head) = ring.window();
+            let pages = ring.positions.lock().page_head;
+            ring.trim(head, pages);
+            assert!(ring.sleep());
+            assert_eq!(ring.awake.load(Ordering::Relaxed), none);
+        }
     }
 }
