@@ -3,19 +3,11 @@
 
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
-import { chownSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, describe, it } from "node:test";
-import { Place, run, until, without, withoutRoot } from "../daemon-fixture.js";
-
-const VERSIONS = "/usr/lib/postgresql";
-const newest = existsSync(VERSIONS)
-  ? readdirSync(VERSIONS)
-      .sort((a, b) => Number(a) - Number(b))
-      .at(-1)
-  : undefined;
-const BIN = `${VERSIONS}/${newest}/bin`;
-const skip = newest === undefined ? "needs postgresql" : without("runuser") || withoutRoot;
+import { Place, run, until } from "../daemon-fixture.js";
+import { BIN, asPostgres, makeServerFolder, skipPostgres, startServer } from "./postgresql.js";
 
 const CLIENTS = 4;
 const COMMITS_BEFORE_KILL = 300;
@@ -32,7 +24,7 @@ COMMIT;
 \\shell echo :client_id :number
 `;
 
-describe("PostgreSQL", { skip }, () => {
+describe("PostgreSQL", { skip: skipPostgres }, () => {
   const place = new Place();
   const socket = join(place.folder, "socket");
   let data = "";
@@ -43,33 +35,17 @@ describe("PostgreSQL", { skip }, () => {
     await place.remove();
   });
 
-  const asPostgres = (program: string, ...args: string[]) =>
-    run("runuser", ["-u", "postgres", "--", join(BIN, program), ...args], { cwd: "/" });
   const sql = (text: string) => asPostgres("psql", "-h", socket, "-d", "postgres", "-Atqc", text).trim();
-  const startServer = () => {
-    const log = join(socket, "log");
-    const options = `-k ${socket} -h ''`;
-    try {
-      asPostgres("pg_ctl", "-D", data, "-w", "-t", "120", "-l", log, "-o", options, "start");
-    } catch (error) {
-      const said = existsSync(log) ? readFileSync(log, "utf8") : "";
-      throw new Error(`PostgreSQL does not start; its log:\n${said}`, { cause: error });
-    }
-  };
 
   it("recovers with every reported transaction", { timeout: 900_000 }, async () => {
     const mount = await place.provision({ drives: 3, rf: 2, size: "2GiB" });
     place.json("umount", mount);
     place.json("mount", "v", mount, "-o", "allow_other");
     run("chmod", ["755", place.folder]);
-    const { uid, gid } = idsOf("postgres");
-    for (const dir of [socket, join(mount, "data")]) {
-      mkdirSync(dir, { mode: 0o700 });
-      chownSync(dir, uid, gid);
-    }
+    for (const dir of [socket, join(mount, "data")]) makeServerFolder(dir);
     data = join(mount, "data");
     asPostgres("initdb", "-D", data, "-A", "trust", "-k");
-    startServer();
+    startServer(data, socket);
     asPostgres("pgbench", "-h", socket, "-i", "-q", "-s", "1", "postgres");
     sql("CREATE TABLE noted (client int, number bigint); CREATE SEQUENCE numbers");
 
@@ -82,7 +58,7 @@ describe("PostgreSQL", { skip }, () => {
     rmSync(join(data, "postmaster.pid"), { force: true });
     for (const name of readdirSync(socket).filter((name) => name.startsWith(".s.")))
       rmSync(join(socket, name));
-    startServer();
+    startServer(data, socket);
     const there = new Set(sql("SELECT number FROM noted").split("\n"));
     const lost = committed.filter((number) => !there.has(number));
     assert.deepEqual(lost, [], `${lost.length} of ${committed.length} reported transactions are gone`);
@@ -137,9 +113,4 @@ async function endServer(pid: number): Promise<void> {
 function isGone(pid: string): boolean {
   const stat = existsSync(`/proc/${pid}/stat`) ? readFileSync(`/proc/${pid}/stat`, "utf8") : "";
   return stat === "" || /\) [ZX] /.test(stat);
-}
-
-function idsOf(user: string): { uid: number; gid: number } {
-  const [uid = "", gid = ""] = ["-u", "-g"].map((flag) => run("id", [flag, user]).trim());
-  return { uid: Number(uid), gid: Number(gid) };
 }
