@@ -352,6 +352,8 @@ describe(
       assert.equal(asNobody("restore", join(home, "read-only"), "--at", at, "--yes").status, 0);
       assert.equal(statSync(join(home, "read-only")).mode & 0o7777, 0o555);
       unlinkSync(own);
+      // Without a point in between nobody would know that it was gone.
+      keep();
       assert.equal(asNobody("undelete", own).status, 0);
       const seen = JSON.parse(asNobody("versions", own).stdout) as VersionsAnswer;
       assert.deepEqual([seen.versions[0]?.change, seen.versions[1]?.change], ["created", "deleted"]);
