@@ -121,7 +121,12 @@ impl Engine {
             self.pool.heartbeat()?;
             each(&groups, &mut failed, |group| group.expire_step().map(drop));
             each(&groups, &mut failed, |group| {
-                (0..LOOSEN_ROUNDS).try_for_each(|_| group.loosen_step().map(drop))
+                for _ in 0..LOOSEN_ROUNDS {
+                    if !group.loosen_step()? {
+                        break;
+                    }
+                }
+                Ok(())
             });
             self.relieve(&groups, &mut failed);
         }

@@ -186,20 +186,19 @@ impl Group {
     /// Stamp of the version that a kept point saw, if it is the group's own.
     pub fn stamp_at(&self, key: &[u8], at: Lsn) -> Result<Option<Lsn>> {
         let _hold = self.pool.hold();
-        Ok(self.view_at(at).stamp(key)?.map(|stamp| stamp.lsn))
+        Ok(self.view_at(at).get_own(key)?.map(|(stamp, _)| stamp.lsn))
     }
 
     /// What a kept point saw of a range, in order, until `visit` returns false.
     pub fn scan_at(&self, from: &[u8], until: &[u8], at: Lsn, visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<()> {
         let _hold = self.pool.hold();
-        self.view_at(at).scan(from, until, &mut |seen| Ok(seen.value.is_none_or(|value| visit(seen.key, value))))
+        self.view_at(at).scan_values(from, until, visit)
     }
 
     /// [`Ledger::scan`] without what the group is a clone of.
     pub fn scan_own(&self, from: &[u8], until: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<()> {
         let _hold = self.pool.hold();
-        let view = self.view().own();
-        view.scan(from, until, &mut |seen| Ok(seen.value.is_none_or(|value| visit(seen.key, value))))
+        self.view().own().scan_values(from, until, visit)
     }
 
     pub fn newest(&self) -> Lsn {
@@ -229,6 +228,20 @@ impl Group {
 
     pub fn failure(&self) -> Option<Error> {
         self.log.failure()
+    }
+
+    /// Reads whole blocks as a view of this group shows them. The caller holds the pool's pages.
+    fn read_in(
+        &self,
+        view: &View,
+        inode: (BranchId, Ino),
+        levels: u16,
+        first_block: u32,
+        into: &mut [u8],
+    ) -> Result<()> {
+        let count = into.len() / BLOCK_BYTES;
+        let resolved = extent::resolve::resolve(view, inode, levels, first_block as u64, count)?;
+        extent::read::read_resolved(self.sources(), &resolved, into)
     }
 
     /// Where bytes of files are read from.
@@ -339,20 +352,12 @@ impl Ledger for Group {
 
     fn scan(&self, from: &[u8], until: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<()> {
         let _hold = self.pool.hold();
-        self.view().scan(from, until, &mut |seen| {
-            Ok(match seen.value {
-                Some(value) => visit(seen.key, value),
-                None => true,
-            })
-        })
+        self.view().scan_values(from, until, visit)
     }
 
     fn read_blocks(&self, branch: BranchId, ino: Ino, levels: u16, first_block: u32, into: &mut [u8]) -> Result<()> {
         let _hold = self.pool.hold();
-        let view = self.view();
-        let count = into.len() / BLOCK_BYTES;
-        let resolved = extent::resolve::resolve(&view, (branch, ino), levels, first_block as u64, count)?;
-        extent::read::read_resolved(self.sources(), &resolved, into)
+        self.read_in(&self.view(), (branch, ino), levels, first_block, into)
     }
 
     fn map(

@@ -7,7 +7,6 @@ use crate::error::{Error, Kind, Result};
 use crate::extent;
 use crate::ledger::{BlockRef, Durable, Ledger, Mapped, OpDraft, Space};
 use holdfast_format::inode::Time;
-use holdfast_format::limits::BLOCK_BYTES;
 use holdfast_format::{BranchId, Ino, Lsn};
 use std::sync::Arc;
 
@@ -47,15 +46,12 @@ impl Ledger for PastLedger {
 
     fn scan(&self, from: &[u8], until: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<()> {
         let _hold = self.group.pool.hold();
-        self.view()?.scan(from, until, &mut |seen| Ok(seen.value.is_none_or(|value| visit(seen.key, value))))
+        self.view()?.scan_values(from, until, visit)
     }
 
     fn read_blocks(&self, branch: BranchId, ino: Ino, levels: u16, first_block: u32, into: &mut [u8]) -> Result<()> {
         let _hold = self.group.pool.hold();
-        let view = self.view()?;
-        let count = into.len() / BLOCK_BYTES;
-        let resolved = extent::resolve::resolve(&view, (branch, ino), levels, first_block as u64, count)?;
-        extent::read::read_resolved(self.group.sources(), &resolved, into)
+        self.group.read_in(&self.view()?, (branch, ino), levels, first_block, into)
     }
 
     fn map(

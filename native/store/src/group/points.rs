@@ -188,11 +188,7 @@ impl PointTable {
             When::Name(name) => return self.named(name),
             When::Lsn(lsn) => self.kept.range(..=*lsn).next_back(),
             // Most often it is one of the newest.
-            When::Time(time) => {
-                let lsns: Vec<&Lsn> = self.kept.keys().collect();
-                let at = lsns.partition_point(|lsn| self.kept.get(*lsn).is_some_and(|kept| kept.wall <= *time));
-                at.checked_sub(1).and_then(|at| self.kept.get_key_value(lsns[at]))
-            }
+            When::Time(time) => self.kept.iter().rfind(|(_, kept)| kept.wall <= *time),
         };
         before.map(|(lsn, kept)| Self::info(*lsn, kept))
     }

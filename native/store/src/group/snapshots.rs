@@ -196,12 +196,12 @@ impl Group {
     /// The housekeeper's step: looks at some tables of THEN that a point which has gone may have been the only one to see.
     /// False: there is nothing to do.
     pub fn loosen_step(&self) -> Result<bool> {
+        if self.loosened.lock().lsns.is_empty() {
+            return Ok(false);
+        }
         let _alone = self.maintenance.lock();
         let (lsns, looked) = {
             let loosened = self.loosened.lock();
-            if loosened.lsns.is_empty() {
-                return Ok(false);
-            }
             (loosened.lsns.clone(), loosened.looked.clone())
         };
         let points: Arc<Points> = self.points.lock().points();

@@ -5,7 +5,7 @@
 use super::Group;
 use crate::error::Result;
 use crate::metadata::io::{PageName, Version};
-use crate::metadata::memtable::Memtable;
+use crate::metadata::memtable::{Memtable, Stamped};
 use crate::metadata::tree::{Floor, Levels, LevelsIter};
 use crate::oplog::place::Places;
 use holdfast_format::{BranchId, GROUP_BRANCH, Lsn, Stamp, key};
@@ -150,28 +150,29 @@ impl View {
 
     /// Newest version of a record, `None` when it does not exist.
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        for generation in &self.generations {
-            if let Some((_, value)) = generation.memtable.get_at(key, self.at) {
-                return Ok(value);
-            }
-        }
-        let found = if self.at == NOW { self.levels.get(key)? } else { self.levels.get_at(key, self.at)? };
-        match (found, &self.base) {
+        match (self.get_own(key)?, &self.base) {
             (Some((_, value)), _) => Ok(value),
             (None, Some(base)) if is_inherited(key) => base.view().get(key),
             (None, _) => Ok(None),
         }
     }
 
-    /// Stamp of the version that [`Self::get`] answers with, where it is the group's own.
-    pub fn stamp(&self, key: &[u8]) -> Result<Option<Stamp>> {
-        for generation in &self.generations {
-            if let Some((stamp, _)) = generation.memtable.get_at(key, self.at) {
-                return Ok(Some(stamp));
-            }
+    /// Newest version that is the group's own, deletions included.
+    pub fn get_own(&self, key: &[u8]) -> Result<Option<Stamped>> {
+        if let Some(found) = self.generations.iter().find_map(|generation| generation.memtable.get_at(key, self.at)) {
+            return Ok(Some(found));
         }
-        let found = if self.at == NOW { self.levels.get(key)? } else { self.levels.get_at(key, self.at)? };
-        Ok(found.map(|(stamp, _)| stamp))
+        if self.at == NOW { self.levels.get(key) } else { self.levels.get_at(key, self.at) }
+    }
+
+    /// [`Self::scan`] without deletions.
+    pub fn scan_values(
+        &self,
+        from: &[u8],
+        until: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<()> {
+        self.scan(from, until, &mut |seen| Ok(seen.value.is_none_or(|value| visit(seen.key, value))))
     }
 
     /// Newest version of every key in `[from, until)`, deletions included, in order, until `visit` returns false. For a

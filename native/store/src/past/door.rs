@@ -149,12 +149,13 @@ impl Timeline {
 
     /// The root of what a point saw, with a reference for the kernel.
     fn open_point(&self, point: &PointInfo) -> FsResult<Attr> {
-        let slot = {
+        let (slot, volume) = {
             let mut slots = self.slots.lock();
             match slots.by_lsn.get(&point.lsn).copied() {
                 Some(slot) => {
-                    slots.open.get_mut(&slot).ok_or(FsError::Stale)?.references += 1;
-                    slot
+                    let open = slots.open.get_mut(&slot).ok_or(FsError::Stale)?;
+                    open.references += 1;
+                    (slot, open.volume.clone())
                 }
                 None => {
                     let ledger = Arc::new(PastLedger::new(self.group.clone(), point.lsn));
@@ -165,16 +166,12 @@ impl Timeline {
                     })?;
                     let slot = slots.number()?;
                     slots.by_lsn.insert(point.lsn, slot);
-                    slots.open.insert(slot, Slot { lsn: point.lsn, volume, references: 1 });
-                    slot
+                    slots.open.insert(slot, Slot { lsn: point.lsn, volume: volume.clone(), references: 1 });
+                    (slot, volume)
                 }
             }
         };
-        let attr = match self.node(past_node(slot, ROOT_INO))? {
-            Node::Past(_, volume, root) => volume.getattr(root),
-            _ => Err(FsError::Stale),
-        };
-        match attr {
+        match volume.getattr(ROOT_INO) {
             Ok(attr) => Ok(seen_from(slot, attr)),
             Err(error) => {
                 self.give_back(slot, 1);
