@@ -39,6 +39,9 @@ pub const CLEAN_DEAD_PERCENT: usize = 25;
 pub const CLEAN_DEAD_PERCENT_SHORT: usize = 7;
 /// Copies of the manifest at most, and the bounds of one of its two areas.
 pub const MANIFEST_COPIES_MAX: usize = 3;
+/// Rows of a group's epoch history that stay when it is trimmed, and how many there may be before it is: a start each.
+pub const EPOCH_ROWS_KEPT: usize = 256;
+pub const EPOCH_ROWS_MAX: usize = 320;
 pub const MANIFEST_AREA_BYTES_MIN: u64 = 1 << 20;
 pub const MANIFEST_AREA_BYTES_MAX: u64 = 64 << 20;
 /// Drive marks in one superblock.
@@ -116,6 +119,7 @@ pub const UNFLUSHED_BYTES_MAX: usize = 256 << 20;
 
 const _: () = assert!(SLOT_BYTES_MAX as usize / BLOCK_BYTES <= 1024, "a page number fits a u16, a bitmap 128 B");
 const _: () = assert!(MARKS_MAX * 34 + DOMAIN_BYTES_MAX + GROUP_NAME_BYTES_MAX + 256 < BLOCK_BYTES, "superblock");
+const _: () = assert!(0 < EPOCH_ROWS_KEPT && EPOCH_ROWS_KEPT <= EPOCH_ROWS_MAX);
 const _: () = assert!(DRIVE_BYTES_MIN >= 16 * MANIFEST_AREA_BYTES_MIN);
 const _: () = assert!(OP_BYTES_MAX < SLOT_BYTES_MIN as usize, "an op never spans segments");
 const _: () = assert!(VALUE_BYTES_MAX + KEY_BYTES_MAX + 1024 < OP_BYTES_MAX);

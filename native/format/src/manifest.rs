@@ -15,7 +15,7 @@
 
 use crate::checksum::checksum_bound;
 use crate::egroup::{put_copies, take_copies};
-use crate::ids::{EgroupId, GroupId, Lsn, TableId, Uuid};
+use crate::ids::{EgroupId, GroupId, Lsn, Row, TableId, Uuid};
 use crate::limits::{BLOCK_BYTES, COPIES_MAX, DOMAIN_BYTES_MAX, DRIVES_PER_POOL_MAX, GROUP_NAME_BYTES_MAX};
 use crate::table::{SlotAddress, TableDesc};
 use crate::wire::{DecodeError, Put, Take};
@@ -161,6 +161,8 @@ pub struct GroupRecord {
     pub id: GroupId,
     pub uuid: Uuid,
     pub name: String,
+    /// Number of the first row that is remembered.
+    pub first_row: u32,
     pub history: Vec<EpochRow>,
     pub drained_lsn: Lsn,
     /// Frame chain hash at the frame of `drained_lsn`.
@@ -170,6 +172,39 @@ pub struct GroupRecord {
     pub destroyed: bool,
     /// The group is a clone of what another one saw at a kept LSN.
     pub base: Option<(GroupId, Lsn)>,
+}
+
+impl GroupRecord {
+    /// Number of the row of the next owner start.
+    pub fn next_row(&self) -> Row {
+        Row(self.first_row + self.history.len() as u32)
+    }
+
+    pub fn row(&self, row: Row) -> Option<&EpochRow> {
+        self.history.get(row.0.checked_sub(self.first_row)? as usize)
+    }
+
+    /// The rows behind this one; `None`: it is not remembered.
+    pub fn rows_after(&self, row: Row) -> Option<&[EpochRow]> {
+        self.row(row)?;
+        self.history.get((row.0 - self.first_row) as usize + 1..)
+    }
+
+    /// Row `index` is this one, and there are none behind it. The first one that is put says where the history begins.
+    pub fn put_row(&mut self, index: u32, row: EpochRow) {
+        if self.history.is_empty() || index < self.first_row {
+            self.history.clear();
+            self.first_row = index;
+        }
+        self.history.truncate((index - self.first_row) as usize);
+        self.history.push(row);
+    }
+
+    pub fn forget_rows_before(&mut self, row: Row) {
+        let count = (row.0.saturating_sub(self.first_row) as usize).min(self.history.len());
+        self.history.drain(..count);
+        self.first_row += count as u32;
+    }
 }
 
 /// One fact of the manifest.
@@ -198,7 +233,7 @@ pub enum Item {
         group: GroupId,
         base: Option<(GroupId, Lsn)>,
     },
-    /// Row `index` of the group's history.
+    /// Row `index` of the group's history. In a snapshot the first one is the oldest that is remembered.
     Row {
         group: GroupId,
         index: u32,

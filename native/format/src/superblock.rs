@@ -26,10 +26,15 @@ use crate::wire::{DecodeError, Put, Take};
 pub const SUPERBLOCK_BYTES: usize = BLOCK_BYTES;
 const MAGIC: u64 = u64::from_le_bytes(*b"HoldfstP");
 pub const VERSION: u32 = 2;
-/// Bits that this program knows; all are still free.
+/// Bits that this program knows.
 pub const COMPAT_KNOWN: u64 = 0;
 pub const RO_COMPAT_KNOWN: u64 = 0;
-pub const INCOMPAT_KNOWN: u64 = 0;
+/// Some group's epoch history begins with a later row than the first: a program that counts rows from the first one that it
+/// finds would take every frame for void.
+pub const INCOMPAT_LATER_ROWS: u64 = 1;
+/// Some group is a clone: without its base it would read as if nothing had been in it, and without the pin the base would forget.
+pub const INCOMPAT_CLONES: u64 = 2;
+pub const INCOMPAT_KNOWN: u64 = INCOMPAT_LATER_ROWS | INCOMPAT_CLONES;
 
 /// How far a drive is known to be. Never goes back on an honest drive.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]

@@ -117,7 +117,7 @@ impl Group {
         })?;
         let tail = ring_tail(&memory, &options, pool.uuid(), record.id, scanned.tip)?;
         let previous = record.history.last().copied().unwrap_or_default();
-        let row = Row(record.history.len() as u32);
+        let row = record.next_row();
         let epoch = EpochRow {
             major: previous.major.max(1),
             minor: previous.minor + 1,
@@ -130,6 +130,7 @@ impl Group {
             segments_released: scanned.unused,
             tables: Vec::new(),
         })?;
+        pool.trim_epochs(record.id, scanned.oldest_row.unwrap_or(row))?;
         let rf = header_rf(&view)?.max(tail.rf_max()?);
         let owner = Owner { pool, group: record.id, row, rf, boot_id: options.boot_id };
         let tip = LogTip { lsn: scanned.tip, chain: scanned.chain, used: scanned.used };

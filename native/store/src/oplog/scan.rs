@@ -18,7 +18,7 @@ use holdfast_format::limits::BLOCK_BYTES;
 use holdfast_format::table::SlotAddress;
 use holdfast_format::op::{Effect, Op, each_effect};
 use holdfast_format::wire::Take;
-use holdfast_format::{EgroupId, GroupId, Lsn};
+use holdfast_format::{EgroupId, GroupId, Lsn, Row};
 
 /// How often a segment is read for a frame that was found in it once.
 const READS_MAX: usize = 3;
@@ -61,6 +61,8 @@ pub struct Scanned {
     /// Reserved segments that hold nothing that counts.
     pub unused: Vec<EgroupId>,
     pub repaired_copies: u64,
+    /// Row of the first frame that counts. A segment has frames of one row only, so no segment that is kept has older ones.
+    pub oldest_row: Option<Row>,
 }
 
 struct Scan<'a> {
@@ -134,7 +136,8 @@ pub fn scan(
     }
     let chain = frames.last().map_or(record.drained_chain, |frame| frame.header.chain);
     let (used, unused) = usage(record, &frames);
-    Ok(Scanned { tip, chain, used, unused, repaired_copies: repaired })
+    let oldest_row = frames.first().map(|frame| frame.header.row);
+    Ok(Scanned { tip, chain, used, unused, repaired_copies: repaired, oldest_row })
 }
 
 impl Scan<'_> {
@@ -399,8 +402,7 @@ fn valid_header(bytes: &[u8], group: GroupId, incarnation: u64, record: &GroupRe
 /// A row's LSNs end where the next row begins, and so does its chain: a frame without ops takes no LSN, and one that a later
 /// start has not found (because a drive could not be read, or it was on its way) would else lead off the log that went on.
 pub(crate) fn owner_may(header: &FrameHeader, record: &GroupRecord) -> bool {
-    let row = header.row.0 as usize;
-    let Some(later) = record.history.get(row + 1..) else { return false };
+    let Some(later) = record.rows_after(header.row) else { return false };
     later.iter().all(|next| {
         let begins_here = next.first_lsn == header.first_lsn && next.chain == header.previous_chain;
         header.end_lsn() <= next.first_lsn && !begins_here

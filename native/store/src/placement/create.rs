@@ -77,6 +77,7 @@ pub(super) fn assemble(assembly: Assembly, mut options: PoolOptions) -> Arc<Pool
         fenced: AtomicBool::new(false),
         boot_id: options.boot_id,
         looked_ns: AtomicU64::new(opened_ns),
+        features: AtomicU64::new(0),
         broken: AtomicBool::new(false),
         cleaning: Mutex::default(),
         cleaning_pays: AtomicBool::new(false),

@@ -50,9 +50,7 @@ impl Image {
             }
             Item::GroupBase { group, base } => self.groups.entry(group).or_default().base = base,
             Item::Row { group, index, row } => {
-                let history = &mut self.groups.entry(group).or_default().history;
-                history.truncate(index as usize);
-                history.push(row);
+                self.groups.entry(group).or_default().put_row(index, row);
             }
             Item::GroupGone(id) => {
                 self.groups.remove(&id);
@@ -108,8 +106,8 @@ impl Image {
             if group.base.is_some() {
                 Item::GroupBase { group: group.id, base: group.base }.encode(out);
             }
-            for (index, row) in group.history.iter().enumerate() {
-                Item::Row { group: group.id, index: index as u32, row: *row }.encode(out);
+            for (index, row) in (group.first_row..).zip(&group.history) {
+                Item::Row { group: group.id, index, row: *row }.encode(out);
             }
             for segment in &group.segments {
                 Item::Segment { group: group.id, segment: segment.clone() }.encode(out);

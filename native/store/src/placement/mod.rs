@@ -28,6 +28,8 @@ mod domains;
 mod drives;
 mod disk;
 mod egroups;
+mod epochs;
+mod features;
 mod heal;
 mod heal_content;
 mod health;
@@ -142,6 +144,8 @@ pub struct Pool {
     looking: Mutex<()>,
     /// As `Journal::membership`, once it is durable: for those who do not hold the publish lock.
     membership: AtomicU64,
+    /// Bits of the superblocks that stay while the pool is open.
+    features: AtomicU64,
     /// The last drive failed: as `Journal::broken`, for those who do not hold the publish lock.
     broken: AtomicBool,
     /// One cleaning at a time.

@@ -5,6 +5,7 @@
 use super::Pool;
 use super::create::{Assembly, assemble};
 use super::disk::{Disk, DiskSpec, Layout, MANIFEST_FILE};
+use super::epochs::is_fork;
 use super::journal::{Copy, Recovered, recover};
 use super::owner::await_silence;
 use super::report::count;
@@ -129,16 +130,15 @@ fn refuse_forks(copies: &[Member], recovered: &Recovered, area_bytes: u64) -> Re
         });
         let Some(alone) = alone else { continue };
         let forked = alone.image.groups.values().any(|group| {
-            let known = recovered.image.groups.get(&group.id).map(|known| &known.history);
-            known.is_some_and(|known| !known.starts_with(&group.history))
+            recovered.image.groups.get(&group.id).is_some_and(|known| is_fork(known, group))
         });
         if forked {
             let path = copy.drive.name();
             return Err(Error::new(
                 Kind::Conflict,
                 format!(
-                    "drive {path} is a copy of drive {} that was used apart from it: leave out the one whose changes are \
-                     to be given up",
+                    "drive {path} is a copy of drive {} that was used apart from it, or too old to tell: leave out the one \
+                     whose changes are to be given up",
                     copy.block.drive
                 ),
             ));

@@ -89,8 +89,8 @@ impl<'a> Change<'a> {
             }
             GroupChange::Epoch { id, row } => {
                 let group = self.group(id)?;
-                let index = group.history.len() as u32;
-                group.history.push(row);
+                let index = group.next_row().0;
+                group.put_row(index, row);
                 self.items.push(Item::Row { group: id, index, row });
             }
             GroupChange::Drained { id, lsn, chain } => {
@@ -265,6 +265,7 @@ impl Pool {
         self.check_open()?;
         self.maintain()?;
         let mut journal = self.journal.lock();
+        self.announce_edit(&mut journal, &edit)?;
         let mut change = Change::new(self);
         for (owner, tree) in &edit.tables {
             if *owner == POOL_OWNER || change.group(*owner).is_err() && !creates(&edit, *owner) {

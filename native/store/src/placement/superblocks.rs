@@ -144,7 +144,7 @@ impl Pool {
         Superblock {
             compat: 0,
             ro_compat: 0,
-            incompat: 0,
+            incompat: self.features(),
             writes: journal.writes,
             pool: self.uuid,
             drive: disk.uuid,

@@ -5,6 +5,7 @@ use crate::metadata::io::{TableIo, TreeEdit};
 use holdfast_device::sim::{Fault, FaultKind, SimDrive, SimWorld};
 use holdfast_format::checksum::checksum;
 use holdfast_format::limits::BLOCK_BYTES;
+use holdfast_format::superblock::INCOMPAT_KNOWN;
 use holdfast_format::table::{SlotAddress, TableDesc, TreeKind};
 use holdfast_format::{Lsn, TableId};
 use std::collections::BTreeSet;
@@ -239,7 +240,7 @@ fn a_newer_format_is_refused_and_not_touched() {
     let (_, drives) = world(2);
     drop(fresh(&drives));
     let image = drives[1].image();
-    for (incompat, ro_compat) in [(1, 0), (0, 1)] {
+    for (incompat, ro_compat) in [(INCOMPAT_KNOWN + 1, 0), (0, 1)] {
         let mut block = Superblock::decode(&drives[1].read_raw("superblock", 4096, 4096).unwrap()).unwrap();
         (block.incompat, block.ro_compat, block.writes) = (incompat, ro_compat, block.writes + 100);
         drives[1].write_raw("superblock", 4096, &block.encode());
