@@ -7,13 +7,14 @@ use super::ranges::count_blocks;
 use crate::api::{Caller, FsError, FsResult};
 use crate::ledger::BlockRef;
 use holdfast_format::inode::InodeRecord;
-use holdfast_format::limits::{BLOCK_BYTES, CELL_LEVEL_MAX, OP_BYTES_MAX};
+use holdfast_format::cell::{self, Cell, level_blocks, released_bytes};
+use holdfast_format::limits::{BLOCK_BYTES, CELL_LEVEL_DATA_MAX, CELL_LEVEL_MAX, OP_BYTES_MAX};
 use holdfast_format::op::{self, OpKind};
-use holdfast_format::{Ino, cell, key};
+use holdfast_format::{EgroupId, Ino, key};
 
 /// Blocks that one op refers to.
 const BLOCKS_PER_OP: u64 = 2048;
-/// Bytes of one reference as an effect, at most: tag and lengths, key, cell.
+/// Bytes of one reference as an effect, at most: tag and lengths, key, cell. Blocks that share a cell take less.
 const REFERENCE_BYTES_MAX: usize = 7 + 18 + 21;
 const _: () = assert!(BLOCKS_PER_OP as usize * REFERENCE_BYTES_MAX + 8192 < OP_BYTES_MAX);
 /// One call copies no more than this, so that it ends in bounded time; the caller asks again for the rest.
@@ -150,10 +151,13 @@ impl Volume {
                         put_exact_holes(change, to.0, target, (block, block + run as u64));
                     }
                 }
-                BlockRef::Shared(cell) => {
-                    target.levels |= 1;
-                    change.effects.put(&key::data(self.branch, to.0, block as u32, 0), &cell.encode());
-                    after += 1;
+                BlockRef::Shared(_) => {
+                    let shared = &refs[index..index + run];
+                    put_shared(shared, block, |start, level, cell| {
+                        target.levels |= 1 << level;
+                        change.effects.put(&key::data(self.branch, to.0, start, level), &cell.encode());
+                    });
+                    after += run as u64;
                 }
                 BlockRef::Copy => {
                     let page = payload.len();
@@ -167,7 +171,7 @@ impl Volume {
                     after += run as u64;
                 }
             }
-            index += if matches!(refs[index], BlockRef::Shared(_)) { 1 } else { run };
+            index += run;
         }
         let bytes = refs.len() as u64 * BLOCK;
         // The source may end inside the last block; `copy_op` cuts the count, so the size must be known
@@ -206,6 +210,46 @@ fn truncate_at_copies(refs: &mut Vec<BlockRef>, copies_max: usize) {
 fn run_of(refs: &[BlockRef]) -> usize {
     let kind = std::mem::discriminant(&refs[0]);
     refs.iter().take_while(|block| std::mem::discriminant(*block) == kind).count()
+}
+
+/// Cells for a run of shared blocks that begins at `start`: one for every aligned range whose pages follow each other in
+/// one egroup, so that a large file costs a record for each 1 MiB, not for each block.
+fn put_shared(refs: &[BlockRef], start: u64, mut put: impl FnMut(u32, u8, &Cell)) {
+    let mut at = 0;
+    while let Some(BlockRef::Shared(cell)) = refs.get(at) {
+        let Some((egroup, first_page)) = page_of(&refs[at]) else {
+            put((start + at as u64) as u32, 0, cell);
+            at += 1;
+            continue;
+        };
+        let count = (0..refs.len() - at)
+            .take_while(|n| page_of(&refs[at + n]) == Some((egroup, first_page + n)))
+            .count();
+        let first = start + at as u64;
+        cell::cut_range(first, count as u64, CELL_LEVEL_DATA_MAX, |block, level| {
+            let from = at + (u64::from(block) - first) as usize;
+            let sums = refs[from..from + level_blocks(level) as usize].iter().filter_map(checksum_of).collect();
+            let first_page = (first_page + from - at) as u16;
+            let released = vec![0; released_bytes(level)];
+            put(block, level, &Cell::Pages { egroup, first_page, checksums: sums, released });
+        });
+        at += count;
+    }
+}
+
+/// The page that a block has for itself.
+fn page_of(block: &BlockRef) -> Option<(EgroupId, usize)> {
+    match block {
+        BlockRef::Shared(Cell::Pages { egroup, first_page, .. }) => Some((*egroup, usize::from(*first_page))),
+        _ => None,
+    }
+}
+
+fn checksum_of(block: &BlockRef) -> Option<u64> {
+    match block {
+        BlockRef::Shared(Cell::Pages { checksums, .. }) => checksums.first().copied(),
+        _ => None,
+    }
 }
 
 /// Holes over exactly these blocks: others of the op lie beside them.
