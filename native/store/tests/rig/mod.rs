@@ -77,11 +77,16 @@ pub fn foundation(world: &SimWorld, rings: &Rings, seed: u64) -> Foundation {
 impl Rig {
     /// A fresh pool on `drives` drives.
     pub fn create(seed: u64, drives: usize, options: EngineOptions) -> Self {
+        Self::create_sized(seed, drives, DRIVE_BYTES, options)
+    }
+
+    /// Its slots are a 256th of a drive.
+    pub fn create_sized(seed: u64, drives: usize, bytes: u64, options: EngineOptions) -> Self {
         let world = SimWorld::new(seed);
         let pool_drives = (0..drives)
             .map(|at| {
-                let drive = world.add_drive(&format!("d{at}"), DRIVE_BYTES * 2);
-                PoolDrive { drive: Arc::new(drive), bytes: Some(DRIVE_BYTES), domain: String::new() }
+                let drive = world.add_drive(&format!("d{at}"), bytes * 2);
+                PoolDrive { drive: Arc::new(drive), bytes: Some(bytes), domain: String::new() }
             })
             .collect();
         let rings = Rings::default();
