@@ -2,13 +2,16 @@
 // works at half of the peak.
 
 import { mkdirSync } from "node:fs";
+import { open } from "node:fs/promises";
+import type { FileHandle } from "node:fs/promises";
 import { join } from "node:path";
-import { setTimeout as delay } from "node:timers/promises";
 import { Daemon, until as untilHolds } from "./daemon.js";
 import { runExample } from "./example.js";
 import { runLoad } from "./load.js";
 import type { Measure } from "./load.js";
 import type { Figure } from "./report.js";
+import { pooledP99, turnsOf } from "./slices.js";
+import type { Side } from "./slices.js";
 import type { Place } from "./special.js";
 
 // --- alone ----------------------------------------------------------------------------------------------------------
@@ -40,12 +43,16 @@ export async function measureRebuild({ root, folder, pairs, say }: Place): Promi
 // --- beside somebody who works --------------------------------------------------------------------------------------
 
 /** Nothing is read from the daemon's memory: every cold read is one that other work on the drives can hold up. */
-const MAKING = { config: "log: {level: warn}\nmemory: {data_cache: 0}\n", size: "2GiB" } as const;
+const MAKING = { config: "log: {level: warn}\nmemory: {data_cache: 0}\n", size: "4GiB" } as const;
 /** What is rebuilt and scrubbed: enough for a drive to be emptied all through a measure. */
 const CONTENT = ["--mib", "768", "--block-kib", "1024", "--seconds", "0.1"];
-const FOREGROUND = ["--mib", "256", "--seconds", "4"];
-/** A request now and then, in both halves of a pair: the daemon sees somebody at work also before and after the measure. */
-const KEEPER = ["--mib", "16", "--rate", "20", "--seconds", "6"];
+const FOREGROUND = ["--mib", "256"];
+const PEAK_SECONDS = 4;
+const SLICE_SECONDS = 1.5;
+/** Of each half of a pair. */
+const SLICES = 2;
+/** A request so often, on both sides: the daemon sees somebody at work also before and after a slice. */
+const KEEPER_MS = 40;
 /** Drives are filled evenly: balance ends well below. */
 const EVEN = 0.1;
 const LOOK_MS = 20;
@@ -61,8 +68,6 @@ interface Beside {
   begin: (daemon: Daemon) => Promise<void>;
   /** Bytes that it has copied or read so far. */
   done: (daemon: Daemon) => Promise<number>;
-  /** What the foreground reads counts as done, too: every read of it is one of a drive, since nothing is cached. */
-  countsForeground: boolean;
   /** Ends it and brings everything back to where it was. */
   end: (daemon: Daemon) => Promise<void>;
 }
@@ -78,7 +83,6 @@ function rebuilding(extra: string): Beside {
     measure: "rebuild-p99",
     least: 16 * MIB,
     done,
-    countsForeground: false,
     begin: async (daemon) => {
       const before = await done(daemon);
       await daemon.removeDrive(extra);
@@ -95,20 +99,22 @@ function rebuilding(extra: string): Beside {
   };
 }
 
+/** While somebody works a scrub on demand goes at the pace of the background's. */
 function scrubbing(): Beside {
   let wanted = false;
   let running: Promise<void> = Promise.resolve();
+  const done = counted("bytes_scrubbed");
   return {
     measure: "scrub-p99",
-    least: 8 * MIB,
-    done: counted("drive_bytes_read"),
-    countsForeground: true,
+    least: 1 * MIB,
+    done,
     begin: async (daemon) => {
+      const before = await done(daemon);
       wanted = true;
       running = (async () => {
         while (wanted) await daemon.scrub();
       })();
-      await delay(10 * LOOK_MS);
+      await until("a first read", async () => (await done(daemon)) > before);
     },
     end: async () => {
       wanted = false;
@@ -136,19 +142,20 @@ async function measureBeside(place: Place, beside: Beside): Promise<Figure[]> {
     mkdirSync(fourth);
     await daemon.addDrive(fourth, MAKING.size);
     await runLoad(program, { work: "write", directory: daemon.mount, jobs: 1, seed: 1, args: CONTENT });
-    await mix(place, daemon, 1, KEEPER);
     say("peak");
-    const peak = (await mix(place, daemon, 1, FOREGROUND)).operationsPerSecond;
+    const peak = (await mix(place, daemon, 1, [...FOREGROUND, "--seconds", String(PEAK_SECONDS)]))
+      .operationsPerSecond;
     const rate = Math.max(1, Math.round(peak / 2));
     for (let pair = 0; pair < pairs; pair += 1) {
-      const alone = () => half(place, daemon, rate, 2 * pair + 2);
-      const busy = () => half(place, daemon, rate, 2 * pair + 3, beside);
-      // Which comes first changes, so that what drifts counts for both.
-      const firstAlone = pair % 2 === 0 ? await alone() : undefined;
-      const { p99: p99Beside, bytesPerSecond } = await busy();
-      const { p99 } = firstAlone ?? (await alone());
+      const slices: Record<Side, Slice[]> = { alone: [], beside: [] };
+      for (const [turn, side] of turnsOf(pair, SLICES).entries()) {
+        const seed = 2 + pair * 2 * SLICES + turn;
+        slices[side].push(await slice(place, daemon, rate, seed, side === "beside" ? beside : undefined));
+      }
+      const [p99, p99Beside] = [p99Of(slices.alone), p99Of(slices.beside)];
+      const bytesPerSecond = Math.round(Math.min(...slices.beside.map((one) => one.bytesPerSecond)));
       const notes = { rate, p99, p99Beside, bytesPerSecond };
-      const speed = `${Math.round(bytesPerSecond / MIB)} MiB/s beside`;
+      const speed = `${(bytesPerSecond / MIB).toFixed(1)} MiB/s beside`;
       say(`pair ${pair + 1}/${pairs}  ${rate}/s: p99 ${p99} µs alone, ${p99Beside} µs with ${speed}`);
       if (bytesPerSecond < beside.least) say("does not count: too little was done beside it");
       else figures.push({ measure: beside.measure, pair, value: p99Beside / p99, notes });
@@ -159,26 +166,57 @@ async function measureBeside(place: Place, beside: Beside): Promise<Figure[]> {
   return figures;
 }
 
-/** One measure at this rate, beside something or alone; what was done meanwhile, above what the foreground itself reads. */
-async function half(
+interface Slice {
+  measure: Measure;
+  /** Of the work beside it; 0: alone. */
+  bytesPerSecond: number;
+}
+
+function p99Of(slices: readonly Slice[]): number {
+  return Math.round(pooledP99(slices.map(({ measure }) => measure)));
+}
+
+/** One measure at this rate, beside something or alone; what was done meanwhile. */
+async function slice(
   place: Place,
   daemon: Daemon,
   rate: number,
   seed: number,
   beside?: Beside,
-): Promise<{ p99: number; bytesPerSecond: number }> {
+): Promise<Slice> {
   await daemon.quiet();
-  const keeper = mix(place, daemon, seed, KEEPER);
+  const keeper = await Keeper.start(daemon.mount);
   await beside?.begin(daemon);
   const before = (await beside?.done(daemon)) ?? 0;
   const begun = performance.now();
-  const measure = await mix(place, daemon, seed, [...FOREGROUND, "--rate", String(rate)]);
+  const args = [...FOREGROUND, "--seconds", String(SLICE_SECONDS), "--rate", String(rate)];
+  const measure = await mix(place, daemon, seed, args);
   const seconds = (performance.now() - begun) / 1000;
   const after = (await beside?.done(daemon)) ?? 0;
-  const own = beside?.countsForeground ? (measure.operations / 2) * measure.blockBytes : 0;
-  await keeper;
+  await keeper.stop();
   await beside?.end(daemon);
-  return { p99: measure.latencyMicroseconds.p99, bytesPerSecond: Math.round((after - before - own) / seconds) };
+  return { measure, bytesPerSecond: (after - before) / seconds };
+}
+
+/** Somebody who writes a byte now and then. */
+class Keeper {
+  readonly #timer: NodeJS.Timeout;
+
+  private constructor(readonly file: FileHandle) {
+    // One that fails is one less: the slice itself tells of trouble.
+    this.#timer = setInterval(() => void this.file.write("k", 0).catch(() => undefined), KEEPER_MS);
+  }
+
+  static async start(mount: string): Promise<Keeper> {
+    const file = await open(join(mount, "keeper"), "w");
+    await file.write("k", 0);
+    return new Keeper(file);
+  }
+
+  async stop(): Promise<void> {
+    clearInterval(this.#timer);
+    await this.file.close();
+  }
 }
 
 async function mix(

@@ -7,6 +7,8 @@ import { Daemon } from "./daemon.js";
 import { runLoad } from "./load.js";
 import type { Measure } from "./load.js";
 import type { Figure } from "./report.js";
+import { pooledP99, turnsOf } from "./slices.js";
+import type { Side } from "./slices.js";
 
 const FILE_MIB = 256;
 const BLOCK_BYTES = 4096;
@@ -105,10 +107,13 @@ async function readCounted(daemon: Daemon, pair: number): Promise<number[]> {
  */
 const MAKING = { config: "log: {level: warn}\nhistory: {window: 1s}\n", size: "768MiB" } as const;
 const FOREGROUND_MIB = 128;
-const PACED_SECONDS = 3;
+const PEAK_SECONDS = 3;
+const PACED_SECONDS = 1.5;
+/** Of each half of a pair. */
+const SLICES = 2;
 /** What keeps the background busy: overwrites of 64 KiB here and there, 32 MiB a second: egroups become sparse. */
 const CHURN = ["--mib", "64", "--block-kib", "64", "--rate", "512"];
-const CHURN_BEFORE_SECONDS = 2;
+const CHURN_BEFORE_SECONDS = 1;
 /** Counters that are noted of a busy measure. */
 const COUNTED = ["drains", "compactions", "egroups_freed", "egroups_cleaned", "pages_moved"] as const;
 /** What must have grown meanwhile: cleaning frees egroups that are empty, and packs sparse ones into others. */
@@ -132,13 +137,21 @@ export async function measureBackground(place: Place): Promise<Figure[]> {
       const rate = Math.max(1, Math.round(peak / 2));
       for (let pair = 0; pair < pairs; pair += 1) {
         say(`pair ${pair + 1}/${pairs}  ${work}, ${rate}/s, idle and busy`);
-        await daemon.quiet();
-        const idle = await foreground(place, daemon, work, pair + 1, rate);
-        const { measured, notes } = await busy(place, daemon, () =>
-          foreground(place, daemon, work, pair + 100, rate),
-        );
-        const [idleP99, busyP99] = [idle.latencyMicroseconds.p99, measured.latencyMicroseconds.p99];
-        figures.push({ measure, pair, value: busyP99 / idleP99, notes: { ...notes, idleP99, busyP99 } });
+        const slices: Record<Side, Measure[]> = { alone: [], beside: [] };
+        const counts: Record<string, number> = {};
+        for (const [turn, side] of turnsOf(pair, SLICES).entries()) {
+          const run = () => foreground(place, daemon, work, pair * 2 * SLICES + turn + 2, rate);
+          await daemon.quiet();
+          if (side === "alone") {
+            slices.alone.push(await run());
+            continue;
+          }
+          const { measured, notes } = await busy(place, daemon, run);
+          slices.beside.push(measured);
+          for (const [name, count] of Object.entries(notes)) counts[name] = (counts[name] ?? 0) + count;
+        }
+        const [idleP99, busyP99] = [pooledP99(slices.alone), pooledP99(slices.beside)];
+        figures.push({ measure, pair, value: busyP99 / idleP99, notes: { ...counts, idleP99, busyP99 } });
       }
     }
   } finally {
@@ -155,8 +168,9 @@ async function foreground(
   seed: number,
   rate?: number,
 ): Promise<Measure> {
+  const seconds = rate === undefined ? PEAK_SECONDS : PACED_SECONDS;
   const paced = rate === undefined ? [] : ["--rate", String(rate)];
-  const args = ["--mib", String(FOREGROUND_MIB), "--seconds", String(PACED_SECONDS), ...paced];
+  const args = ["--mib", String(FOREGROUND_MIB), "--seconds", String(seconds), ...paced];
   const [measure] = await runLoad(program, { work, directory: mount, jobs: 1, seed, args });
   if (measure === undefined) throw new Error(`${work} gave no measure`);
   return measure;

@@ -69,10 +69,12 @@ pub const HEAL_WORKERS: usize = 4;
 pub const HEAL_BYTES_PER_S_DEFAULT: u64 = 32 << 20;
 pub const HEAL_BYTES_PER_S_MIN: u64 = 1 << 20;
 /// A pass of the scrub begins this long after the one before it began, and takes at most `SCRUB_PASS_S_MAX` as long as
-/// the drives can give what that needs; it is never slower than this many bytes a second.
+/// the drives can give what that needs. It is never slower than so many bytes a second, all copies together: while
+/// somebody works, and while nobody does.
 pub const SCRUB_INTERVAL_S: u64 = 24 * 3600;
 pub const SCRUB_PASS_S_MAX: u64 = 6 * 24 * 3600;
-pub const SCRUB_BYTES_PER_S_MIN: u64 = 16 << 20;
+pub const SCRUB_BYTES_PER_S_MIN: u64 = 2 << 20;
+pub const SCRUB_CALM_BYTES_PER_S_MIN: u64 = 16 << 20;
 /// What one step reads of each copy, and what is scrubbed between two notes of how far it is.
 pub const SCRUB_STEP_BYTES: u64 = 1 << 20;
 pub const SCRUB_SAVE_BYTES: u64 = 256 << 20;
@@ -119,6 +121,7 @@ pub const UNFLUSHED_BYTES_MAX: usize = 256 << 20;
 
 const _: () = assert!(SLOT_BYTES_MAX as usize / BLOCK_BYTES <= 1024, "a page number fits a u16, a bitmap 128 B");
 const _: () = assert!(MARKS_MAX * 34 + DOMAIN_BYTES_MAX + GROUP_NAME_BYTES_MAX + 256 < BLOCK_BYTES, "superblock");
+const _: () = assert!(SCRUB_BYTES_PER_S_MIN <= SCRUB_CALM_BYTES_PER_S_MIN);
 const _: () = assert!(0 < EPOCH_ROWS_KEPT && EPOCH_ROWS_KEPT <= EPOCH_ROWS_MAX);
 const _: () = assert!(DRIVE_BYTES_MIN >= 16 * MANIFEST_AREA_BYTES_MIN);
 const _: () = assert!(OP_BYTES_MAX < SLOT_BYTES_MIN as usize, "an op never spans segments");

@@ -54,13 +54,12 @@ impl Engine {
     fn care_step(&self) -> Result<bool> {
         // What is copied is read and written: twice as many bytes are moved.
         let bytes_per_s = self.options.heal_bytes_per_s.saturating_mul(2);
-        let pace = Paced { engine: self, bytes_per_s, always: false };
+        let pace = Paced::copying(self, bytes_per_s);
         let effort = Effort { workers: HEAL_WORKERS, slots: HEAL_SLOTS_PER_STEP_MAX, pace: &pace };
         if self.heal_step_with(effort)? || self.balance_step_with(effort)? {
             return Ok(true);
         }
-        let pace = Paced { engine: self, bytes_per_s: self.scrub_rate(), always: true };
-        Ok(self.scrub_background_step_at(&pace)?.is_some())
+        Ok(self.scrub_background_step_at(&Paced::scrubbing_always(self))?.is_some())
     }
 
     /// Makes some copies that were lost anew; false when nothing is left to do now. Reads and writes go on.

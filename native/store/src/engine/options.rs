@@ -339,6 +339,7 @@ fn counters_of(engine: &Engine) -> Counters {
         ("pages_moved_past", pool.pages_moved_past),
         ("copies_healed", pool.copies_healed),
         ("bytes_healed", pool.bytes_healed),
+        ("bytes_scrubbed", pool.bytes_scrubbed),
         ("ops", sum(&|group| group.counters.ops.load(Ordering::Relaxed))),
         ("payload_bytes", sum(&|group| group.counters.bytes_written.load(Ordering::Relaxed))),
         ("payload_copy_bytes", sum(&|group| group.counters.copy_bytes_written.load(Ordering::Relaxed))),

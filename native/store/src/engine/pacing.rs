@@ -12,8 +12,11 @@ use std::time::Duration;
 
 /// After a request of a user it stays busy for so long: longer than a user who is at work takes between two.
 const CALM_NS: u64 = 200_000_000;
-/// Read or written by one call while it is busy.
-const PIECE_BYTES: usize = 128 << 10;
+/// Read or written by one call while it is busy: of copies that are made, and of what is only looked at, which has time.
+const COPY_PIECE_BYTES: usize = 128 << 10;
+const SCRUB_PIECE_BYTES: usize = 32 << 10;
+/// The same of a background that keeps to a rate while it is calm: the first request of a user may come any moment.
+const CALM_PIECE_BYTES: usize = 512 << 10;
 const SECOND_NS: u128 = 1_000_000_000;
 /// Waits below this are put together: to wake up for each page would cost more than it spares.
 const WAIT_NS_MIN: u64 = 2_000_000;
@@ -40,11 +43,29 @@ impl Pacing {
 
 /// The pace of one kind of work.
 pub(super) struct Paced<'a> {
-    pub engine: &'a Engine,
-    /// While somebody works.
-    pub bytes_per_s: u64,
-    /// Also while nobody does.
-    pub always: bool,
+    engine: &'a Engine,
+    /// Bytes a second while somebody works, and of one call then.
+    busy: (u64, usize),
+    /// The same while nobody does; `None`: as fast as it goes.
+    calm: Option<(u64, usize)>,
+}
+
+impl<'a> Paced<'a> {
+    /// Of copies that have to be made: they should be there soon.
+    pub fn copying(engine: &'a Engine, bytes_per_s: u64) -> Self {
+        Self { engine, busy: (bytes_per_s, COPY_PIECE_BYTES), calm: None }
+    }
+
+    /// Of a scrub that somebody waits for.
+    pub fn scrubbing(engine: &'a Engine) -> Self {
+        Self { engine, busy: (engine.scrub_rate(true), SCRUB_PIECE_BYTES), calm: None }
+    }
+
+    /// Of the scrub of the background.
+    pub fn scrubbing_always(engine: &'a Engine) -> Self {
+        let calm = (engine.scrub_rate(false), CALM_PIECE_BYTES);
+        Self { calm: Some(calm), ..Self::scrubbing(engine) }
+    }
 }
 
 impl Pace for Paced<'_> {
@@ -54,12 +75,10 @@ impl Pace for Paced<'_> {
 
     fn admit(&self, bytes: usize) -> usize {
         let engine = self.engine;
-        let calm = self.is_calm();
-        if calm && !self.always {
-            return bytes;
-        }
-        let piece = if calm { bytes } else { bytes.min(PIECE_BYTES) };
-        let wait_ns = engine.pacing.book(engine.clock.boottime_ns(), piece, self.bytes_per_s);
+        let limit = if self.is_calm() { self.calm } else { Some(self.busy) };
+        let Some((bytes_per_s, piece_bytes)) = limit else { return bytes };
+        let piece = bytes.min(piece_bytes);
+        let wait_ns = engine.pacing.book(engine.clock.boottime_ns(), piece, bytes_per_s);
         if wait_ns >= WAIT_NS_MIN && !engine.closed.load(Ordering::Acquire) {
             engine.healer.await_ring(Duration::from_nanos(wait_ns));
         }

@@ -9,7 +9,7 @@ use super::pacing::Paced;
 use crate::placement::{Pace, Scrub, ScrubReport, Unpaced};
 use holdfast_format::cell::Cell;
 use holdfast_format::limits::{
-    SCRUB_BYTES_PER_S_MIN, SCRUB_INTERVAL_S, SCRUB_PASS_S_MAX, SCRUB_SAVE_BYTES, SCRUB_STEP_BYTES,
+    SCRUB_BYTES_PER_S_MIN, SCRUB_CALM_BYTES_PER_S_MIN, SCRUB_INTERVAL_S, SCRUB_PASS_S_MAX, SCRUB_SAVE_BYTES, SCRUB_STEP_BYTES,
 };
 use holdfast_format::scrub::{ScrubCursor, ScrubPhase};
 use holdfast_format::{BranchId, EgroupId, GroupId, TableId, key};
@@ -65,18 +65,16 @@ impl Engine {
         let scope = volume.map(|name| self.find(name)).transpose()?;
         let mut cursor = first_cursor(scope);
         let mut report = ScrubReport::default();
-        let pace = Paced { engine: self, bytes_per_s: self.scrub_rate(), always: false };
+        let pace = Paced::scrubbing(self);
         while self.scrub_step(&mut cursor, scope, &mut Scrub { report: &mut report, pace: &pace })? {
             self.ensure_open()?;
         }
         Ok(report)
     }
 
-    /// One bounded step of the background's pass, at once. Returns the bytes that it read and the rate (bytes a second)
-    /// that a pass in time needs; `None`: nothing is due.
-    pub fn scrub_background_step(&self) -> Result<Option<(u64, u64)>> {
-        let bytes = self.scrub_background_step_at(&Unpaced)?;
-        Ok(bytes.map(|bytes| (bytes, self.scrub_rate())))
+    /// One bounded step of the background's pass, at once. Returns the bytes that it read; `None`: nothing is due.
+    pub fn scrub_background_step(&self) -> Result<Option<u64>> {
+        self.scrub_background_step_at(&Unpaced)
     }
 
     /// As [`Engine::scrub_background_step`] at a pace. Its progress can be looked at meanwhile.
@@ -122,10 +120,11 @@ impl Engine {
         Ok(Some(state.clone()))
     }
 
-    /// Bytes a second that a pass may read.
-    pub(super) fn scrub_rate(&self) -> u64 {
+    /// Bytes a second that a pass may read: as many as it needs to end in time, or more, while somebody works or nobody does.
+    pub(super) fn scrub_rate(&self, busy: bool) -> u64 {
         let room = self.pool.room();
-        ((room.total_bytes - room.free_bytes) / SCRUB_PASS_S_MAX).max(SCRUB_BYTES_PER_S_MIN)
+        let least = if busy { SCRUB_BYTES_PER_S_MIN } else { SCRUB_CALM_BYTES_PER_S_MIN };
+        ((room.total_bytes - room.free_bytes) / SCRUB_PASS_S_MAX).max(least)
     }
 
     /// What is left of the pass, from its cursor on: tables and what they name, in proportion to all of them.
@@ -141,7 +140,7 @@ impl Engine {
         }
         let room = self.pool.room();
         let bytes = (room.total_bytes - room.free_bytes) as u128 * left / all;
-        (bytes / self.scrub_rate() as u128) as u64 + 1
+        (bytes / self.scrub_rate(self.is_busy()) as u128) as u64 + 1
     }
 
     pub fn scrub_progress(&self) -> ScrubProgress {

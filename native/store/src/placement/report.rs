@@ -46,7 +46,8 @@ counters!(
     pages_moved_past,
     cleans_skipped,
     copies_healed,
-    bytes_healed
+    bytes_healed,
+    bytes_scrubbed
 );
 
 /// Events that are kept until somebody asks.

@@ -100,7 +100,7 @@ impl Pool {
         let mut wrong: Vec<Vec<(SlotAddress, &'static str)>> = vec![Vec::new(); parts.len()];
         for copy in copies {
             let mut whole = AlignedBuffer::zeroed((end - from).next_multiple_of(BLOCK_BYTES));
-            scrub.report.bytes += whole.len() as u64;
+            self.count_scrubbed(whole.len(), scrub.report);
             let read = self.read_paced((copy, from as u32), &mut whole, scrub.pace).is_ok();
             for (at, part) in parts.iter().enumerate() {
                 let inside = part.behind(from);
@@ -122,6 +122,11 @@ impl Pool {
             let right = right.map(|image| (images[image].0, &images[image].1[part.behind(from)]));
             self.settle_part(part, right, &wrong, scrub.report);
         }
+    }
+
+    fn count_scrubbed(&self, bytes: usize, report: &mut ScrubReport) {
+        report.bytes += bytes as u64;
+        count(&self.counters.bytes_scrubbed, bytes as u64);
     }
 
     fn settle_part(
@@ -255,7 +260,7 @@ impl Pool {
             let offset = self.slot_bytes - bytes as u32;
             let mut right = vec![0; bytes];
             // One that verifies is the right one: it names pool, egroup and incarnation.
-            let sum = match self.footer_bytes_of(id, &record, offset, &mut right) {
+            let sum = match self.footer_bytes_of(id, &record, (offset, &mut right), scrub.pace) {
                 true => checksum(&right),
                 false => checksum(&[]),
             };
@@ -269,11 +274,11 @@ impl Pool {
         &self,
         id: EgroupId,
         record: &holdfast_format::egroup::EgroupRecord,
-        offset: u32,
-        into: &mut [u8],
+        (offset, into): (u32, &mut [u8]),
+        pace: &dyn Pace,
     ) -> bool {
         self.readable(&record.copies).into_iter().any(|copy| {
-            self.read_copy(copy, offset, into).is_ok()
+            self.read_paced((copy, offset), into, pace).is_ok()
                 && Footer::decode(into).is_ok_and(|footer| {
                     (footer.pool, footer.egroup, footer.incarnation) == (self.uuid, id, record.incarnation)
                 })
@@ -293,6 +298,7 @@ impl Pool {
             let mut images = Vec::new();
             for copy in self.readable(&segment.copies) {
                 let mut bytes = AlignedBuffer::zeroed(self.slot_bytes as usize);
+                self.count_scrubbed(bytes.len(), scrub.report);
                 if self.read_paced((copy, 0), &mut bytes, scrub.pace).is_ok() {
                     images.push(bytes);
                 }

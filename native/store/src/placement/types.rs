@@ -245,4 +245,6 @@ pub struct PoolCounters {
     /// Copies that were made because others were lost, and their bytes.
     pub copies_healed: u64,
     pub bytes_healed: u64,
+    /// Read by scrubs, all copies.
+    pub bytes_scrubbed: u64,
 }
