@@ -215,7 +215,9 @@ export interface PoolOptions {
   dataCacheBytes: bigint
   /** Folder for rings; a tmpfs where there is one. */
   runtimeDir: Uint8Array
+  /** Every second is kept for so long, and then what `thin` says, where a group was told nothing else. */
   retentionS: bigint
+  thin: Array<ThinStep>
   historyLimitPercent: number
   /** Rebuilding beside other work, and balancing. */
   healBytesPerS: bigint
@@ -260,6 +262,37 @@ export interface PoolStatus {
   events: Array<PoolEvent>
   scrub: Scrub
 }
+
+/** What a group is to keep, and what it holds. */
+export interface Retention {
+  /** Every second is kept for so long. */
+  windowS: bigint
+  /** And then these, finest first. */
+  thin: Array<ThinStep>
+  /** Bytes on drives that its history may take; 0: the pool's limit alone. */
+  limitBytes: bigint
+  /** Seconds back to which every second is there. */
+  heldWindowS: bigint
+  /** Age of the oldest second that is there. */
+  heldOldestS: bigint
+  ticks: number
+  snapshots: number
+  /** Seconds of the window that was promised went for want of space. */
+  isShort: boolean
+}
+
+/** What to change; absent: nothing. */
+export interface RetentionChange {
+  windowS?: bigint
+  thin?: Array<ThinStep>
+  /** Bytes on drives; with a percentage of 0 too: no limit but the pool's. */
+  limitBytes?: bigint
+  /** Of the pool. */
+  limitPercent?: number
+}
+
+/** Changes what a group, or the group of a volume that is alone in it, keeps by itself. */
+export declare function retentionSet(handle: number, target: string, change: RetentionChange): Promise<void | Failure>
 
 /** How far the background's scrub is. */
 export interface Scrub {
@@ -322,6 +355,12 @@ export declare function snapshotList(handle: number, target: string, after: bigi
 
 export declare function snapshotRename(handle: number, target: string, name: string, newName: string): Promise<void | Failure>
 
+/** One point for every so many seconds is kept for so long. */
+export interface ThinStep {
+  everyS: bigint
+  forS: bigint
+}
+
 /** What to change of a volume; absent: nothing. */
 export interface VolumeChange {
   rf?: number
@@ -380,6 +419,8 @@ export interface VolumeInfo {
   newestLsn: bigint
   durableLsn: bigint
   drainedLsn: bigint
+  /** What its group keeps of the past by itself. */
+  retention: Retention
   /** Why it cannot be used: its group is damaged. Empty: it can. */
   problem: string
 }

@@ -4,7 +4,8 @@ import { readFile } from "node:fs/promises";
 import { parseDocument } from "yaml";
 import { z } from "zod";
 import { HoldfastError, fromSystem } from "../io-path/errors.js";
-import { parseDuration, parseSize } from "./units.js";
+import { parseDuration, parseSize, parseThin } from "./units.js";
+import type { ThinStep } from "./units.js";
 
 export interface Config {
   log: { level: LogLevel };
@@ -17,7 +18,12 @@ export interface Config {
     /** Changes of one group that are acknowledged and not yet on the drives. */
     ringBytes: number;
   };
-  history: { windowSeconds: number; limitPercent: number };
+  history: {
+    /** Every second is kept for so long; then what the steps say. */
+    windowSeconds: number;
+    thin: ThinStep[];
+    limitPercent: number;
+  };
   rebuild: {
     /** Bytes a second beside other work. */
     limitBytes: number;
@@ -58,6 +64,15 @@ const duration = (most: number) =>
     return z.NEVER;
   });
 
+const thin = z.string().transform((value, context) => {
+  try {
+    return parseThin(value, "thin");
+  } catch (error) {
+    context.addIssue(error instanceof HoldfastError ? `${error.message}; ${error.hint}` : String(error));
+    return z.NEVER;
+  }
+});
+
 const percent = z
   .union([z.string().regex(/^\d{1,3}%$/, "write it like 20%"), z.number()])
   .transform((value, context) => {
@@ -68,6 +83,8 @@ const percent = z
   });
 
 const MIB = 2 ** 20;
+/** What a group can have points for; what is older can be thinned. */
+const WINDOW_SECONDS_MAX = 36 * 3600;
 
 const schema = z.strictObject({
   log: z.strictObject({ level: z.enum(LOG_LEVELS).default("info") }).prefault({}),
@@ -80,7 +97,11 @@ const schema = z.strictObject({
     })
     .prefault({}),
   history: z
-    .strictObject({ window: duration(366 * 86_400).default(3600), limit: percent.default(20) })
+    .strictObject({
+      window: duration(WINDOW_SECONDS_MAX).default(3600),
+      thin: thin.prefault("1m:24h,1h:7d,1d:30d"),
+      limit: percent.default(20),
+    })
     .prefault({}),
   rebuild: z.strictObject({ limit: size(MIB, 2 ** 40).default(32 * MIB) }).prefault({}),
   stop: z.strictObject({ grace: duration(3600).default(5) }).prefault({}),
@@ -121,7 +142,12 @@ export function parseConfig(text: string, file: string): Config {
       memtableBytes: memory.memtable,
       ringBytes: memory.ring,
     },
-    history: { windowSeconds: history.window, limitPercent: history.limit },
+    history: {
+      windowSeconds: history.window,
+      // A longer window leaves the steps out that it covers.
+      thin: history.thin.filter((step) => step.forSeconds > history.window),
+      limitPercent: history.limit,
+    },
     rebuild: { limitBytes: rebuild.limit },
     stop: { graceSeconds: stop.grace },
     runtimeDir: runtime_dir,

@@ -17,6 +17,7 @@
 //   POST   /v1/volumes                     VolumeCreateRequest → VolumeAnswer
 //   GET    /v1/volumes/NAME                VolumeAnswer
 //   PATCH  /v1/volumes/NAME                VolumeSetRequest → VolumeAnswer
+//   PATCH  /v1/retention/TARGET            RetentionSetRequest → VolumeAnswer[] ; TARGET as for snapshots
 //   POST   /v1/volumes/NAME/rename         VolumeRenameRequest → VolumeAnswer
 //   DELETE /v1/volumes/NAME                {}
 //   GET    /v1/snapshots?target=T          SnapshotAnswer[] ; after=LSN, limit=N, seconds=true
@@ -128,6 +129,18 @@ export interface VolumeSetRequest {
   quota?: Size | undefined;
   /** Who may look at its past in a mount. */
   past?: PastAccess | undefined;
+}
+
+/** What a group keeps by itself. At least one field; what is not given stays. */
+export interface RetentionSetRequest {
+  /** Every second is kept for so long: `1h`. */
+  retention?: string | undefined;
+  /** And then these: `1m:24h,1h:7d`, or `none`. */
+  thin?: string | undefined;
+  /** Bytes on drives, or a share of the pool (`10%`), or `none`: only the pool's limit. */
+  historyLimit?: Size | undefined;
+  /** Also when nothing is kept then. */
+  yes?: boolean | undefined;
 }
 
 export interface DriveLabelRequest {

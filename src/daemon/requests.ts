@@ -60,6 +60,18 @@ export const volumeSet = z
     past: z.enum(["all", "owner", "off"]).optional(),
   })
   .refine((set) => Object.values(set).some((value) => value !== undefined), "nothing to set");
+export const retentionSet = z
+  .strictObject({
+    retention: z.string().max(32).optional(),
+    thin: z.string().max(256).optional(),
+    historyLimit: size.optional(),
+    yes: z.boolean().default(false),
+  })
+  .refine(
+    ({ retention, thin, historyLimit }) =>
+      [retention, thin, historyLimit].some((value) => value !== undefined),
+    "nothing to set",
+  );
 export const volumeRename = z.strictObject({ name });
 
 /** A snapshot's name, a time, an LSN. */

@@ -5,7 +5,7 @@ import type { FileChange } from "../io-path/history.js";
 import { pathToJson } from "../io-path/paths.js";
 import type { DriveRequest } from "../io-path/pool.js";
 import type { FileChangeAnswer } from "./protocol.js";
-import { parseSize } from "./units.js";
+import { parseDuration, parseLimit, parseSize, parseThin } from "./units.js";
 import * as requests from "./requests.js";
 import type { Supervisor } from "./supervisor.js";
 import { renderMetrics } from "./metrics.js";
@@ -179,6 +179,20 @@ function volumeRoutes(supervisor: Supervisor): Route[] {
         const { quota, ...set } = requests.parse(requests.volumeSet, body);
         const quotaBytes = quota === undefined ? undefined : parseSize(quota, "quota");
         return { json: await supervisor.setVolume(name, { ...set, quotaBytes }) };
+      },
+    },
+    {
+      method: "PATCH",
+      path: "/v1/retention/:target",
+      run: async ({ params: [target = ""], body }) => {
+        const { retention, thin, historyLimit, yes } = requests.parse(requests.retentionSet, body);
+        const change = {
+          windowSeconds:
+            retention === undefined ? undefined : Math.ceil(parseDuration(retention, "retention")),
+          thin: thin === undefined ? undefined : parseThin(thin, "thin"),
+          limit: historyLimit === undefined ? undefined : parseLimit(historyLimit),
+        };
+        return { json: await supervisor.setRetention(target, change, { yes }) };
       },
     },
     {

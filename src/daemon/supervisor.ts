@@ -1,7 +1,7 @@
 // What the daemon does: opens pools, remounts, carries out requests one after the other, and stops in order.
 
 import { HoldfastError } from "../io-path/errors.js";
-import type { History } from "../io-path/history.js";
+import type { History, RetentionChange } from "../io-path/history.js";
 import { onMountEnded } from "../io-path/mount.js";
 import { pathToJson, pathToText } from "../io-path/paths.js";
 import type { DriveRequest, VolumeChange, VolumeRequest, VolumeStatus } from "../io-path/pool.js";
@@ -59,6 +59,7 @@ export class Supervisor {
         dataCacheBytes: config.memory.dataCacheBytes,
         runtimeDir: Buffer.from(runtime.path),
         retentionSeconds: Math.ceil(config.history.windowSeconds),
+        thin: config.history.thin,
         historyLimitPercent: config.history.limitPercent,
         healBytesPerSecond: config.rebuild.limitBytes,
       },
@@ -208,6 +209,27 @@ export class Supervisor {
       const { pool } = await this.pools.findVolume(name);
       await this.pools.get(pool).setVolume(name, change);
       return await this.volume(name);
+    });
+  }
+
+  /** What a group, or the group of a volume that is alone in it, keeps by itself. Answers with its volumes. */
+  setRetention(target: string, change: RetentionChange, how: { yes: boolean }): Promise<VolumeAnswer[]> {
+    return this.#change(async () => {
+      const { history } = await this.pools.findTarget(target);
+      const members = async () =>
+        (await this.volumes()).filter(({ name, group }) => name === target || group === target);
+      const [{ retention } = { retention: undefined }] = await members();
+      const window = change.windowSeconds ?? retention?.windowSeconds;
+      const steps = change.thin ?? retention?.thin.filter(({ forSeconds }) => forSeconds > (window ?? 0));
+      if (window === 0 && steps?.length === 0 && !how.yes) {
+        throw new HoldfastError(
+          "NeedsYes",
+          `${target} would keep nothing of the past by itself: ${retention?.ticks ?? 0} points go`,
+          "add --yes to do it; snapshots stay in any case",
+        );
+      }
+      await history.setRetention(target, change);
+      return await members();
     });
   }
 

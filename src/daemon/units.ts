@@ -58,6 +58,38 @@ export function parseDuration(value: string | number, what: string): number {
   return seconds;
 }
 
+/** A share of the whole, bytes, or no limit: `10%`, `20GiB`, `none`. */
+export function parseLimit(value: string | number): { bytes: number } | { percent: number } | "none" {
+  if (value === "none" || value === 0) return "none";
+  const share = typeof value === "string" ? /^\s*(\d{1,2})\s*%\s*$/.exec(value) : null;
+  if (share !== null) return { percent: Number(share[1]) };
+  return { bytes: parseSize(value, "history limit") };
+}
+
+/** One point for every so many seconds is kept for so long. */
+export interface ThinStep {
+  everySeconds: number;
+  forSeconds: number;
+}
+
+/** `1m:24h,1h:7d` → one point a minute for 24 hours, one an hour for 7 days; `none`: no steps. */
+export function parseThin(text: string, what: string): ThinStep[] {
+  if (text.trim() === "none") return [];
+  return text.split(",").map((step) => {
+    const [every = "", until = "", ...more] = step.split(":");
+    const [everySeconds, forSeconds] = [scaled(every, SECONDS), scaled(until, SECONDS)];
+    const whole = [everySeconds, forSeconds].every(
+      (value) => value !== undefined && Number.isSafeInteger(value) && value >= 1,
+    );
+    if (more.length === 0 && whole && everySeconds !== undefined && forSeconds !== undefined) {
+      return { everySeconds, forSeconds };
+    }
+    const hint =
+      "write it like 1m:24h,1h:7d (one a minute for 24 hours, then one an hour for 7 days), or none";
+    throw new HoldfastError("Invalid", `${what}: "${step}" is not a step of thinning`, hint);
+  });
+}
+
 function scaled(value: string | number, units: Readonly<Record<string, number>>): number | undefined {
   if (typeof value === "number") return value >= 0 ? value : undefined;
   const match = /^\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*$/.exec(value);

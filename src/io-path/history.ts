@@ -83,6 +83,68 @@ function toChange(change: NativePage["changes"][number]): FileChange {
   };
 }
 
+/** One point for every so many seconds is kept for so long. */
+export interface ThinStep {
+  everySeconds: number;
+  forSeconds: number;
+}
+
+/** What a group keeps of the past by itself, and what it holds. */
+export interface Retention {
+  /** Every second is kept for so long. */
+  windowSeconds: number;
+  /** And then these, finest first. */
+  thin: ThinStep[];
+  /** Bytes on drives that its history may take; null: the pool's limit alone. */
+  limitBytes: number | null;
+  /** Seconds back to which every second is there. */
+  heldWindowSeconds: number;
+  /** Age of the oldest second that is there. */
+  heldOldestSeconds: number;
+  /** Seconds that are kept, thinned or not, and snapshots. */
+  ticks: number;
+  snapshots: number;
+  /** Seconds of the window that was promised went for want of space. */
+  isShort: boolean;
+}
+
+/** What to change; absent: nothing. */
+export interface RetentionChange {
+  windowSeconds?: number | undefined;
+  thin?: ThinStep[] | undefined;
+  /** `none`: only the pool's. */
+  limit?: { bytes: number } | { percent: number } | "none" | undefined;
+}
+
+type NativeRetention = Exclude<
+  Awaited<ReturnType<typeof native.volumeList>>,
+  { failure: unknown }
+>[number]["retention"];
+
+export function toRetention(retention: NativeRetention): Retention {
+  const limitBytes = exact(retention.limitBytes);
+  return {
+    windowSeconds: exact(retention.windowS),
+    thin: retention.thin.map(({ everyS, forS }) => ({
+      everySeconds: exact(everyS),
+      forSeconds: exact(forS),
+    })),
+    limitBytes: limitBytes === 0 ? null : limitBytes,
+    heldWindowSeconds: exact(retention.heldWindowS),
+    heldOldestSeconds: exact(retention.heldOldestS),
+    ticks: retention.ticks,
+    snapshots: retention.snapshots,
+    isShort: retention.isShort,
+  };
+}
+
+export function fromThin(steps: readonly ThinStep[]): { everyS: bigint; forS: bigint }[] {
+  return steps.map(({ everySeconds, forSeconds }) => ({
+    everyS: BigInt(everySeconds),
+    forS: BigInt(forSeconds),
+  }));
+}
+
 /** Where nothing else is said a target is a group, or a volume that is alone in its group. */
 export class History {
   readonly #handle: number;
@@ -113,6 +175,24 @@ export class History {
 
   async hold(target: string, name: string, held: boolean): Promise<void> {
     unwrap(await native.snapshotHold(this.#handle, target, name, held));
+  }
+
+  /** What is kept without a name. What is not kept any more goes within seconds. */
+  async setRetention(target: string, { windowSeconds, thin, limit }: RetentionChange): Promise<void> {
+    const limits =
+      limit === undefined
+        ? {}
+        : limit === "none"
+          ? { limitBytes: 0n }
+          : "bytes" in limit
+            ? { limitBytes: BigInt(limit.bytes) }
+            : { limitPercent: limit.percent };
+    const change = {
+      ...(windowSeconds === undefined ? {} : { windowS: BigInt(windowSeconds) }),
+      ...(thin === undefined ? {} : { thin: fromThin(thin) }),
+      ...limits,
+    };
+    unwrap(await native.retentionSet(this.#handle, target, change));
   }
 
   /** What changed in a volume between two moments (absent: now), of inodes from `first` on: about `limit` changes. */

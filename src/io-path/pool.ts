@@ -2,7 +2,8 @@
 
 import { native, unwrap, exact } from "./addon.js";
 import type { DriveSpec, PoolIdentity, VolumeCreate } from "./addon.js";
-import { History } from "./history.js";
+import { History, fromThin, toRetention } from "./history.js";
+import type { Retention, ThinStep } from "./history.js";
 import { Mount } from "./mount.js";
 import type { MountRequest } from "./mount.js";
 
@@ -13,7 +14,9 @@ export interface EngineOptions {
   dataCacheBytes: number;
   /** Folder for the rings of groups, on a tmpfs where there is one. */
   runtimeDir: Buffer;
+  /** Every second is kept for so long, and then what `thin` says, where a group was told nothing else. */
   retentionSeconds: number;
+  thin: ThinStep[];
   historyLimitPercent: number;
   /** Rebuilding beside other work, and balancing: bytes a second. */
   healBytesPerSecond: number;
@@ -140,6 +143,8 @@ export interface VolumeStatus {
   newestLsn: number;
   durableLsn: number;
   drainedLsn: number;
+  /** What its group keeps of the past by itself. */
+  retention: Retention;
   /** Why it cannot be used: its group is damaged. Empty: it can. */
   problem: string;
 }
@@ -328,6 +333,7 @@ function toPoolOptions(options: EngineOptions): Parameters<typeof native.poolOpe
     dataCacheBytes: BigInt(options.dataCacheBytes),
     runtimeDir: options.runtimeDir,
     retentionS: BigInt(options.retentionSeconds),
+    thin: fromThin(options.thin),
     historyLimitPercent: options.historyLimitPercent,
     healBytesPerS: BigInt(options.healBytesPerSecond),
   };
@@ -412,6 +418,7 @@ function toVolumeStatus(volume: NativeVolume): VolumeStatus {
     newestLsn: exact(volume.newestLsn),
     durableLsn: exact(volume.durableLsn),
     drainedLsn: exact(volume.drainedLsn),
+    retention: toRetention(volume.retention),
     problem: volume.problem,
   };
 }

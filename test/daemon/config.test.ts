@@ -27,17 +27,31 @@ describe("configuration", () => {
     assert.equal(config.memory.dataCacheBytes, 256 * 2 ** 20);
     assert.equal(config.stop.graceSeconds, 5);
     assert.equal(config.history.windowSeconds, 3600);
+    assert.deepEqual(
+      config.history.thin.map(({ everySeconds, forSeconds }) => [everySeconds, forSeconds / 86_400]),
+      [
+        [60, 1],
+        [3600, 7],
+        [86_400, 30],
+      ],
+    );
+    assert.equal(parseConfig("history: {window: 25h}", "f").history.thin.length, 2);
     assert.equal(config.log.level, "info");
     assert.deepEqual(parseConfig("# only a comment\n", "f"), config);
   });
 
   it("takes sizes, times and shares with units", () => {
     const text =
-      "memory: {metadata_cache: 64MiB, ring: 16M}\nhistory: {window: 7d, limit: 35%}\nstop: {grace: 250ms}";
+      "memory: {metadata_cache: 64MiB, ring: 16M}\nhistory: {window: 2h, thin: '5m:3d,1h:1w', limit: 35%}\n" +
+      "stop: {grace: 250ms}";
     const config = parseConfig(text, "f");
     assert.equal(config.memory.metadataCacheBytes, 64 * 2 ** 20);
     assert.equal(config.memory.ringBytes, 16 * 2 ** 20);
-    assert.equal(config.history.windowSeconds, 7 * 86_400);
+    assert.equal(config.history.windowSeconds, 2 * 3600);
+    assert.deepEqual(config.history.thin, [
+      { everySeconds: 300, forSeconds: 3 * 86_400 },
+      { everySeconds: 3600, forSeconds: 7 * 86_400 },
+    ]);
     assert.equal(config.history.limitPercent, 35);
     assert.equal(config.stop.graceSeconds, 0.25);
   });
@@ -57,6 +71,8 @@ describe("configuration", () => {
     ["memory: 3", ["memory"]],
     ["log: {level: loud}", ["log.level"]],
     ["history: {window: 3}", ["history.window", "write it like"]],
+    ["history: {window: 37h}", ["history.window", "at most 129600 s"]],
+    ["history: {thin: 1m}", ["history.thin", "1m:24h,1h:7d"]],
     ["history: {limit: 95%}", ["history.limit", "90%"]],
     ["runtime_dir: run", ["runtime_dir", "absolute"]],
     ["- a list", ["the file"]],

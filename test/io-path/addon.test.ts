@@ -24,6 +24,7 @@ const options = {
   dataCacheBytes: 1n << 20n,
   runtimeDir: Buffer.from("/nowhere"),
   retentionS: 1n,
+  thin: [],
   historyLimitPercent: 20,
   healBytesPerS: 32n << 20n,
 };

@@ -10,6 +10,7 @@
 //! 0x50 LINK     parent u64 BE, cookie u64 BE        -> empty; every parent of a hard link but the first
 //! 0x60 ORPHAN   (inode 0) orphan u64 BE             -> empty; unlinked, still open
 //! 0x70 POINT    (branch 0, inode 0) lsn u64 BE      -> point.rs PointRecord
+//! 0x71 RETENTION (branch 0, inode 0)                -> retention.rs RetentionRecord
 //! ```
 
 use crate::ids::{BranchId, Ino};
@@ -23,6 +24,7 @@ pub const KIND_DATA: u8 = 0x40;
 pub const KIND_LINK: u8 = 0x50;
 pub const KIND_ORPHAN: u8 = 0x60;
 pub const KIND_POINT: u8 = 0x70;
+pub const KIND_RETENTION: u8 = 0x71;
 
 pub type Key = Vec<u8>;
 
@@ -89,6 +91,16 @@ pub fn point(lsn: crate::Lsn) -> Key {
     let mut key = prefix(crate::GROUP_BRANCH, Ino(0), KIND_POINT);
     key.extend_from_slice(&lsn.0.to_be_bytes());
     key
+}
+
+/// What the group keeps of the past.
+pub fn retention() -> Key {
+    prefix(crate::GROUP_BRANCH, Ino(0), KIND_RETENTION)
+}
+
+/// Whether a key is a kept point's. Nobody looks at the points of an earlier time.
+pub fn is_point(key: &[u8]) -> bool {
+    key.len() == PREFIX_BYTES + 8 && key[..PREFIX_BYTES - 1] == [0; PREFIX_BYTES - 1] && key[PREFIX_BYTES - 1] == KIND_POINT
 }
 
 /// `[from, until)` of all records of one kind of one inode.

@@ -83,6 +83,14 @@ pub const SCRUB_FINDINGS_MAX: usize = 64;
 /// Sentences about what cannot be healed.
 pub const HEAL_REPORTS_MAX: usize = 16;
 
+/// Recovery points that a group keeps by itself (seconds, and what is left of them), and snapshots that it may have.
+pub const TICKS_MAX: usize = 1 << 18;
+pub const SNAPSHOTS_MAX: usize = 1 << 18;
+/// What a group may be told to keep, in points: thinning leaves at most twice as many, and some at each step.
+pub const TICKS_ASKED_MAX: u64 = TICKS_MAX as u64 / 2 - 64;
+/// Steps by which the past is thinned.
+pub const THIN_STEPS_MAX: usize = 8;
+
 /// Header bytes of one op (op header and effects) at most. Whole-page payload is not counted.
 pub const OP_BYTES_MAX: usize = 160 << 10;
 /// Ops of one frame at most: they are counted in a u16.
@@ -131,6 +139,7 @@ const _: () = assert!(KEY_BYTES_MAX < u16::MAX as usize, "length u16, and an exc
 const _: () = assert!(NAME_BYTES_MAX <= u8::MAX as usize && GROUP_NAME_BYTES_MAX <= u8::MAX as usize, "length u8");
 const _: () = assert!(SYMLINK_BYTES_MAX < VALUE_BYTES_MAX - 256, "an inode record is a value");
 const _: () = assert!(MOVED_SOURCES_MAX <= u16::MAX as usize && MOVED_PARTS_MAX <= u8::MAX as usize, "counts");
+const _: () = assert!(2 * (TICKS_ASKED_MAX as usize + 2 * THIN_STEPS_MAX + 4) <= TICKS_MAX && THIN_STEPS_MAX <= u8::MAX as usize);
 const _: () = assert!(CLEAN_VICTIMS_MAX * CLEAN_DEAD_PERCENT_SHORT > 100, "a full batch frees a slot");
 const _: () = assert!(SLOT_BYTES_MIN.is_power_of_two() && SLOT_BYTES_MAX.is_power_of_two());
 const _: () = assert!(WRITE_BYTES_MAX as usize <= SLOT_BYTES_MAX as usize / 4, "an op's payload leaves room");

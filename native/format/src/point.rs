@@ -21,7 +21,7 @@ pub enum PointKind {
 /// `flags` bit: a held point cannot be deleted.
 const FLAG_HELD: u16 = 1;
 
-/// `wall` never decreases from point to point; `boottime_ns` and `boot_id` say how much time really passed.
+/// `wall` may repeat or go back from point to point, whose order is that of their LSNs; `boottime_ns` and `boot_id` say how much time really passed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PointRecord {
     pub kind: PointKind,

@@ -12,4 +12,5 @@ mod history;
 mod mount;
 mod pool;
 mod registry;
+mod retention;
 mod system;

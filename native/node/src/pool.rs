@@ -3,6 +3,7 @@
 use crate::call::in_thread;
 use crate::convert;
 use crate::registry::Registry;
+use crate::retention::{Retention, ThinStep};
 use holdfast_device::process::share_heaps;
 use holdfast_store::engine::{self, Engine};
 use holdfast_store::error::{Error, Kind};
@@ -49,7 +50,9 @@ pub struct PoolOptions {
     pub data_cache_bytes: BigInt,
     /// Folder for rings; a tmpfs where there is one.
     pub runtime_dir: Uint8Array,
+    /// Every second is kept for so long, and then what `thin` says, where a group was told nothing else.
     pub retention_s: BigInt,
+    pub thin: Vec<ThinStep>,
     pub history_limit_percent: f64,
     /// Rebuilding beside other work, and balancing.
     pub heal_bytes_per_s: BigInt,
@@ -64,6 +67,7 @@ impl PoolOptions {
             data_cache_bytes: convert::memory("dataCacheBytes", &self.data_cache_bytes)?,
             runtime_dir: convert::path("runtimeDir", &self.runtime_dir)?,
             retention_s: convert::unsigned("retentionS", &self.retention_s)?,
+            thin: self.thin.iter().map(ThinStep::convert).collect::<napi::Result<_>>()?,
             history_limit_percent: convert::whole("historyLimitPercent", self.history_limit_percent, 100)? as u8,
             heal_bytes_per_s: convert::unsigned("healBytesPerS", &self.heal_bytes_per_s)?,
             background: true,
@@ -325,6 +329,8 @@ pub struct VolumeInfo {
     pub newest_lsn: BigInt,
     pub durable_lsn: BigInt,
     pub drained_lsn: BigInt,
+    /// What its group keeps of the past by itself.
+    pub retention: Retention,
     /// Why it cannot be used: its group is damaged. Empty: it can.
     pub problem: String,
 }
@@ -394,6 +400,7 @@ impl From<engine::VolumeInfo> for VolumeInfo {
             newest_lsn: volume.newest_lsn.into(),
             durable_lsn: volume.durable_lsn.into(),
             drained_lsn: volume.drained_lsn.into(),
+            retention: volume.retention.into(),
             problem: volume.problem,
         }
     }

@@ -13,6 +13,7 @@ mod options;
 mod pacing;
 mod policy;
 mod protect;
+mod retention;
 mod scrub;
 
 pub use crate::placement::{HealProgress, PoolEvent, ScrubReport};
@@ -22,7 +23,10 @@ pub use history::{Difference, SnapshotInfo};
 pub use holdfast_format::DomainLevel;
 pub use holdfast_format::inode::PastAccess;
 pub use holdfast_format::inode::WritePolicy as VolumePolicy;
+pub use crate::group::{Held, Retention};
+pub use holdfast_format::retention::{HistoryLimit, ThinStep};
 pub use policy::VolumeChange;
+pub use retention::{RetentionChange, RetentionInfo};
 pub use scrub::ScrubProgress;
 pub use options::{
     Counters, DriveInfo, DriveSpec, EngineOptions, PoolStatus, RingMemory, VolumeCreate, VolumeInfo, real_drives,
@@ -257,7 +261,7 @@ impl Engine {
     fn open_group(self: &Arc<Self>, record: &GroupRecord) -> Result<Arc<Group>> {
         let group_options = GroupOptions {
             memtable_bytes: self.options.memtable_bytes,
-            retention_s: self.options.retention_s,
+            retention: self.options.retention(),
             clock: self.clock.clone(),
             boot_id: self.boot_id,
             background: self.options.background,
@@ -468,6 +472,7 @@ impl Engine {
             newest_lsn: Group::newest(&group).0,
             durable_lsn: group.durable().0,
             drained_lsn: group.drained().0,
+            retention: self.retention_info(&group),
             problem: String::new(),
         })
     }
@@ -627,7 +632,7 @@ impl Engine {
         for group in self.groups() {
             group.drain_now()?;
             while group.compact_step()? {}
-            while group.expire_step()? {}
+            while group.expire_step()? || group.loosen_step()? || group.thin_step()? {}
         }
         while self.pool.clean_step()? {}
         self.pool.set_live_bytes(self.groups().iter().map(|group| group.live_bytes()).sum());

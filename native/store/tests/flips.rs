@@ -17,7 +17,7 @@ use holdfast_format::superblock::{SUPERBLOCK_BYTES, Superblock};
 use holdfast_format::table::{TableDesc, TreeKind};
 use holdfast_format::{Ino, ROOT_INO};
 use holdfast_store::api::{FileSystem, FsError, WriteFlags};
-use holdfast_store::engine::Engine;
+use holdfast_store::engine::{Engine, RetentionChange};
 use holdfast_store::error::Kind;
 use rig::census::{Census, census, missing};
 use rig::player::{Plan, Player, mount, options};
@@ -174,6 +174,8 @@ impl Base {
         volume.create(&ROOT, ROOT_INO, b"orphan", 0o600).expect("created");
         volume.unlink(&ROOT, ROOT_INO, b"orphan").expect("unlinked");
         engine.clone_create(&first.name, "copy", None).expect("a clone");
+        let kept = RetentionChange { window_s: Some(1800), ..RetentionChange::default() };
+        engine.retention_set(&first.group, &kept).expect("set");
         for group in engine.groups() {
             group.drain_now().expect("drained");
         }

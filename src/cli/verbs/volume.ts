@@ -5,7 +5,7 @@ import type { Command } from "commander";
 import type { VolumeAnswer } from "../../daemon/protocol.js";
 import { contextOf, requireYes, showPath } from "../context.js";
 import { CliError } from "../errors.js";
-import { bytes, print, table } from "../output.js";
+import { bytes, duration, print, table } from "../output.js";
 
 export function addVolume(program: Command): void {
   const volume = program.command("volume").description("POSIX file systems in a pool");
@@ -106,6 +106,10 @@ interface SetOptions {
   domain?: string;
   quota?: string;
   past?: string;
+  retention?: string;
+  thin?: string;
+  historyLimit?: string;
+  yes?: boolean;
 }
 
 /** Counts as numbers. */
@@ -137,13 +141,30 @@ function addSet(volume: Command): void {
         "off",
       ]),
     )
+    .option("--retention <time>", "of its group: every second is kept for so long; 0s: none")
+    .option("--thin <steps>", "of its group: and then fewer, 1m:24h,1h:7d,1d:30d; none: nothing older")
+    .option(
+      "--history-limit <size>",
+      "of its group: what history may take, 20GiB or 10%; none: the pool's limit",
+    )
+    .option("--yes", "also where nothing of the past is kept then")
     .action(async (name: string, options: SetOptions, command: Command) => {
       const { client, output } = contextOf(command);
-      if (Object.keys(options).length === 0) {
+      const { retention, thin, historyLimit, yes, ...own } = options;
+      const kept = { retention, thin, historyLimit };
+      const ofGroup = Object.values(kept).some((value) => value !== undefined);
+      const ofVolume = Object.keys(own).length > 0;
+      if (!ofGroup && !ofVolume) {
         throw new CliError("Invalid", "nothing to set", "see: holdfast volume set --help");
       }
-      const changed = await client.patch<VolumeAnswer>(urlOf(name), { ...options, ...numbered(options) });
-      print(output, changed, () => describe(changed));
+      let changed: VolumeAnswer[] = [];
+      if (ofVolume) changed = [await client.patch<VolumeAnswer>(urlOf(name), { ...own, ...numbered(own) })];
+      if (ofGroup) {
+        const url = `/v1/retention/${encodeURIComponent(name)}`;
+        changed = await client.patch<VolumeAnswer[]>(url, { ...kept, yes: yes === true });
+      }
+      const [first] = changed;
+      print(output, changed.length === 1 ? first : changed, () => changed.map(describe).join("\n\n"));
     });
 }
 
@@ -182,6 +203,27 @@ function quotaOf(volume: VolumeAnswer): string {
   return volume.quotaBytes === 0 ? "none" : bytes(volume.quotaBytes);
 }
 
+/** `1m for 1d, 1h for 7d` */
+function thinOf({ thin }: VolumeAnswer["retention"]): string {
+  return thin
+    .map((step) => `one in ${duration(step.everySeconds)} for ${duration(step.forSeconds)}`)
+    .join(", ");
+}
+
+function keptLines({ group, retention }: VolumeAnswer): string[] {
+  const { windowSeconds, thin, limitBytes, heldWindowSeconds, heldOldestSeconds, ticks } = retention;
+  const limit = limitBytes === null ? "" : `, history in at most ${bytes(limitBytes)} on drives`;
+  const window = windowSeconds === 0 ? "no window of seconds" : `every second for ${duration(windowSeconds)}`;
+  const steps = thin.length === 0 ? "" : `, then ${thinOf(retention)}`;
+  const oldest = `${ticks} points up to ${duration(heldOldestSeconds)} old`;
+  const held = `held: every second of the last ${duration(heldWindowSeconds)}, ${oldest}`;
+  return [
+    `group ${group} keeps ${window}${steps}${limit}`,
+    ticks === 0 ? "held: nothing yet" : held,
+    ...(retention.isShort ? ["seconds of that window went for want of space"] : []),
+  ];
+}
+
 const PAST = { all: "everybody, with the rights of then", owner: "the owner of its root", off: "nobody" };
 
 function describe(volume: VolumeAnswer): string {
@@ -191,6 +233,7 @@ function describe(volume: VolumeAnswer): string {
       (volume.below === "fail" ? "fails" : "waits"),
     ...(volume.trouble === "" ? [] : [`now: ${volume.trouble}`]),
     `its past (.holdfast in the mount) is for ${PAST[volume.past]}`,
+    ...keptLines(volume),
     ...(volume.base === null ? [] : [`a clone of group ${volume.base.group} at LSN ${volume.base.lsn}`]),
     `quota ${quotaOf(volume)}; created ${new Date(volume.createdSeconds * 1000).toISOString()}`,
     `log: newest ${volume.newestLsn}, durable ${volume.durableLsn}, drained ${volume.drainedLsn}`,

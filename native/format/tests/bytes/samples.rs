@@ -12,6 +12,7 @@ use holdfast_format::limits::BLOCK_BYTES;
 use holdfast_format::manifest::*;
 use holdfast_format::op::*;
 use holdfast_format::point::{PointKind, PointRecord};
+use holdfast_format::retention::{HistoryLimit, RetentionRecord, ThinStep};
 use holdfast_format::ring::{RingHeader, RingRecordHeader};
 use holdfast_format::scrub::{ScrubCursor, ScrubPhase, scrub_key};
 use holdfast_format::superblock::{Holder, Mark, Superblock};
@@ -127,6 +128,7 @@ fn keys() -> Vec<Sample> {
         sample("key-link", key::link(branch, ino, Ino(9), cookie), again_key),
         sample("key-orphan", key::orphan(branch, ino), again_key),
         sample("key-point", key::point(Lsn(77)), again_key),
+        sample("key-retention", key::retention(), again_key),
     ]
 }
 
@@ -173,6 +175,11 @@ fn values() -> Vec<Sample> {
         boot_id: [0xb0; 16],
         name: "before-upgrade".into(),
     };
+    let retention = RetentionRecord {
+        window_s: Some(3600),
+        thin: Some(vec![ThinStep { every_s: 60, for_s: 86_400 }]),
+        limit: Some(HistoryLimit::Percent(10)),
+    };
     let again_inode = |bytes: &[u8]| Some(InodeRecord::decode(bytes).told()?.encode());
     vec![
         sample("inode", inode().encode(), again_inode),
@@ -180,6 +187,7 @@ fn values() -> Vec<Sample> {
         sample("dirent", dirent.encode(), |bytes| Some(DirentRecord::decode(bytes).told()?.encode())),
         sample("volume", volume.encode(), |bytes| Some(VolumeRecord::decode(bytes).told()?.encode())),
         sample("point", point.encode(), |bytes| Some(PointRecord::decode(bytes).told()?.encode())),
+        sample("retention", retention.encode(), |bytes| Some(RetentionRecord::decode(bytes).told()?.encode())),
     ]
 }
 

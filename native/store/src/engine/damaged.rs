@@ -120,6 +120,7 @@ impl Engine {
             newest_lsn: found.record.drained_lsn.0,
             durable_lsn: found.record.drained_lsn.0,
             drained_lsn: found.record.drained_lsn.0,
+            retention: Default::default(),
             problem: found.refusal().message,
         })
     }

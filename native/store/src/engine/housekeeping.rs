@@ -126,7 +126,7 @@ impl Engine {
                         break;
                     }
                 }
-                Ok(())
+                group.thin_step().map(drop)
             });
             self.relieve(&groups, &mut failed);
         }
@@ -153,8 +153,14 @@ impl Engine {
             if low {
                 // Ahead of the writers, so that they do not have to wait for it.
                 group.reclaim_now()?;
-            } else if history > limit {
+                return Ok(());
+            }
+            if history > limit {
                 group.trim_history(history - limit, history)?;
+            }
+            let (own, own_limit) = (group.history_bytes(), group.retention().limit_bytes(space.total));
+            if let Some(own_limit) = own_limit.filter(|own_limit| own > *own_limit) {
+                group.trim_history(own - own_limit, own)?;
             }
             Ok(())
         });

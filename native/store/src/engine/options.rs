@@ -1,5 +1,6 @@
 //! What an engine is told and what it tells.
 
+use super::retention::RetentionInfo;
 use super::scrub::ScrubProgress;
 use super::Engine;
 use crate::error::{Error, Kind, Result};
@@ -9,7 +10,9 @@ use holdfast_device::{Drive, SharedMemory};
 use holdfast_format::limits::{
     DATA_CACHE_BYTES_DEFAULT, HEAL_BYTES_PER_S_DEFAULT, HEAL_BYTES_PER_S_MIN, MEMTABLE_BYTES_DEFAULT, METADATA_CACHE_BYTES_DEFAULT, RING_BYTES_DEFAULT, WRITE_BYTES_MAX,
 };
+use crate::group::Retention;
 use holdfast_format::inode::PastAccess;
+use holdfast_format::retention::{HistoryLimit, ThinStep};
 use holdfast_format::{DomainLevel, GroupId, Uuid};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -38,8 +41,9 @@ pub struct EngineOptions {
     pub data_cache_bytes: usize,
     /// Folder for rings; a tmpfs where there is one.
     pub runtime_dir: PathBuf,
-    /// Retention of ticks.
+    /// Every second is kept for so long, and then what the steps of `thin` say, where a group was told nothing else.
     pub retention_s: u64,
+    pub thin: Vec<ThinStep>,
     /// Share of the pool that history may hold, in percent.
     pub history_limit_percent: u8,
     /// Healing beside a foreground, and balancing: bytes a second.
@@ -57,6 +61,7 @@ impl Default for EngineOptions {
             data_cache_bytes: DATA_CACHE_BYTES_DEFAULT,
             runtime_dir: PathBuf::new(),
             retention_s: 3600,
+            thin: Vec::new(),
             history_limit_percent: 20,
             heal_bytes_per_s: HEAL_BYTES_PER_S_DEFAULT,
             background: true,
@@ -92,10 +97,17 @@ impl EngineOptions {
                 self.heal_bytes_per_s
             )));
         }
+        self.retention().validate()?;
         if self.history_limit_percent > 90 {
             return Err(Error::invalid("the history limit is more than 90 % of the pool"));
         }
         Ok(())
+    }
+}
+
+impl EngineOptions {
+    pub(super) fn retention(&self) -> Retention {
+        Retention { window_s: self.retention_s, thin: self.thin.clone(), limit: HistoryLimit::None }
     }
 }
 
@@ -122,6 +134,8 @@ pub struct VolumeInfo {
     pub newest_lsn: u64,
     pub durable_lsn: u64,
     pub drained_lsn: u64,
+    /// Of its group.
+    pub retention: RetentionInfo,
     /// Why it cannot be used: its group is damaged. Empty: it can.
     pub problem: String,
 }
@@ -300,7 +314,7 @@ pub(super) fn status_of(engine: &Engine) -> PoolStatus {
         log_bytes: space.log,
         metadata_bytes: space.metadata,
         data_bytes: space.data,
-        history_window_s: groups.iter().map(|group| group.window_s()).max().unwrap_or(0),
+        history_window_s: groups.iter().map(|group| group.oldest_tick_s()).max().unwrap_or(0),
         drives,
         warnings,
         counters: counters_of(engine),

@@ -9,12 +9,15 @@
 mod commit;
 mod difference;
 mod drain;
+mod kept;
+mod loosen;
 mod outlook;
 mod pace;
 mod past;
 mod points;
 mod reclaim;
 mod recover;
+mod retention;
 mod room;
 mod snapshots;
 pub mod view;
@@ -40,14 +43,17 @@ use view::{Base, Generation, View};
 pub(crate) use drain::PACK_BYTES_MAX;
 pub use crate::metadata::tree::Span;
 pub use past::PastLedger;
-pub use points::{PointInfo, PointTable, When};
+pub use kept::{PointInfo, PointTable, When};
+pub use points::Held;
+pub use retention::Retention;
 pub use snapshots::Pin;
 
 /// Budgets and clocks of a group.
 #[derive(Clone)]
 pub struct GroupOptions {
     pub memtable_bytes: usize,
-    pub retention_s: u64,
+    /// What is kept where the group was told nothing else.
+    pub retention: Retention,
     pub clock: Arc<dyn Clock>,
     pub boot_id: [u8; 16],
     /// A flusher and a drainer run beside: commits wait for them. Off: commits do their work themselves.
@@ -122,9 +128,13 @@ pub struct Group {
     /// One drain or compaction at a time.
     maintenance: Mutex<()>,
     points: Mutex<PointTable>,
+    retention: RwLock<Retention>,
+    /// Up to where on the points' timeline seconds went for want of space; 0: none did.
+    short_until_ns: AtomicU64,
     /// One change of the points' records at a time, but for new ones. Taken before the commit lock.
     naming: Mutex<()>,
-    loosened: Mutex<snapshots::Loosened>,
+    loosened: Mutex<loosen::Loosened>,
+    thinned: loosen::Thinned,
     drained: AtomicU64,
     /// Wakes whoever waits for the drain to take a memtable.
     drained_signal: (Mutex<Drains>, Condvar),

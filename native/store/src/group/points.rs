@@ -1,26 +1,30 @@
-//! Kept LSNs of a group: ticks and named points. The records live in the group's trees; this is the sorted list of them.
+//! Kept LSNs of a group: ticks and named points. The records live in the group's trees; `kept` is the table of them.
 
 use super::Group;
+use super::kept::{Moment, PointInfo, PointTable, When};
+use super::retention::Retention;
 use crate::error::{Error, Result};
 use crate::ledger::{Ledger, OpDraft};
-use crate::metadata::io::Points;
-use holdfast_format::inode::Time;
 use holdfast_format::op::{Actor, Effects, OpKind};
 use holdfast_format::point::{PointKind, PointRecord};
+use holdfast_format::retention::RetentionRecord;
 use holdfast_format::{GROUP_BRANCH, Ino, Lsn, key};
-use std::collections::BTreeMap;
-use std::ops::Bound;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Ticks removed by one op at most.
+/// Ticks removed by one op at most, and ops a second.
 const EXPIRE_POINTS_MAX: usize = 2048;
+const EXPIRE_OPS_MAX: usize = 8;
 
 /// Steps of expiry after one trim of history.
 const TRIM_EXPIRIES_MAX: usize = 16;
 
 /// A group without ops for so long sleeps.
 const IDLE_NS: u64 = 60_000_000_000;
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// A clock that goes back by less is waited for; by more, it is followed.
+const CLOCK_BACK_S_MAX: i64 = 60;
 
 /// Since when nothing changed.
 #[derive(Default)]
@@ -31,224 +35,36 @@ pub(super) struct Idle {
     retired: Lsn,
 }
 
-#[derive(Clone, Debug)]
-struct Kept {
-    kind: PointKind,
-    held: bool,
-    wall: Time,
-    boottime_ns: u64,
-    boot_id: [u8; 16],
-    name: String,
-}
-
-/// A kept point, for those who ask.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct PointInfo {
-    pub lsn: Lsn,
-    pub kind: PointKind,
-    pub held: bool,
-    pub wall: Time,
-    /// Empty: a tick.
-    pub name: String,
-}
-
-/// Which point is meant.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum When {
-    /// The newest at or before this wall time.
-    Time(Time),
-    /// The newest at or before this op.
-    Lsn(Lsn),
-    /// The snapshot of this name.
-    Name(String),
-}
-
-#[derive(Default)]
-pub struct PointTable {
-    kept: BTreeMap<Lsn, Kept>,
-    names: BTreeMap<String, Lsn>,
-    /// LSNs that are kept for a clone or a mount, whether or not they are points any more, and how often.
-    pins: BTreeMap<Lsn, u32>,
-    /// All LSNs that versions are kept for.
-    sorted: Option<Arc<Points>>,
-}
-
-impl PointTable {
-    pub fn insert(&mut self, lsn: Lsn, record: &PointRecord) {
-        let kept = Kept {
-            kind: record.kind,
-            held: record.held,
-            wall: record.wall,
-            boottime_ns: record.boottime_ns,
-            boot_id: record.boot_id,
-            name: record.name.clone(),
-        };
-        if !record.name.is_empty() {
-            self.names.insert(record.name.clone(), lsn);
-        }
-        if let Some(before) = self.kept.insert(lsn, kept)
-            && before.name != record.name
-        {
-            self.names.remove(&before.name);
-        }
-        self.sorted = None;
-    }
-
-    fn remove(&mut self, lsns: &[Lsn]) {
-        for lsn in lsns {
-            if let Some(kept) = self.kept.remove(lsn) {
-                self.names.remove(&kept.name);
-            }
-        }
-        self.sorted = None;
-    }
-
-    pub fn points(&mut self) -> Arc<Points> {
-        let (kept, pins) = (&self.kept, &self.pins);
-        let merged = || {
-            let mut lsns: Vec<Lsn> = kept.keys().chain(pins.keys()).copied().collect();
-            if !pins.is_empty() {
-                lsns.sort_unstable();
-                lsns.dedup();
-            }
-            Arc::new(Points::from_sorted(lsns))
-        };
-        self.sorted.get_or_insert_with(merged).clone()
-    }
-
-    /// False when nothing keeps this LSN: what it saw may be gone.
-    pub(super) fn pin(&mut self, lsn: Lsn) -> bool {
-        if !self.kept.contains_key(&lsn) && !self.pins.contains_key(&lsn) {
-            return false;
-        }
-        self.pin_again(lsn);
-        true
-    }
-
-    /// At open, of what the manifest says: it has been kept all the time.
-    pub(super) fn pin_again(&mut self, lsn: Lsn) {
-        *self.pins.entry(lsn).or_default() += 1;
-        self.sorted = None;
-    }
-
-    /// True when nobody keeps this LSN any more.
-    pub(super) fn unpin(&mut self, lsn: Lsn) -> bool {
-        let Some(count) = self.pins.get_mut(&lsn) else { return false };
-        *count -= 1;
-        if *count > 0 {
-            return false;
-        }
-        self.pins.remove(&lsn);
-        self.sorted = None;
-        !self.kept.contains_key(&lsn)
-    }
-
-    /// Whether what this LSN saw is still there.
-    pub(super) fn keeps(&self, lsn: Lsn) -> bool {
-        self.kept.contains_key(&lsn) || self.pins.contains_key(&lsn)
-    }
-
-    fn info(lsn: Lsn, kept: &Kept) -> PointInfo {
-        PointInfo { lsn, kind: kept.kind, held: kept.held, wall: kept.wall, name: kept.name.clone() }
-    }
-
-    pub(super) fn named(&self, name: &str) -> Option<PointInfo> {
-        let lsn = self.names.get(name)?;
-        self.kept.get(lsn).map(|kept| Self::info(*lsn, kept))
-    }
-
-    /// The record of a point as the tree has it, to be changed.
-    pub(super) fn record(&self, lsn: Lsn) -> Option<PointRecord> {
-        self.kept.get(&lsn).map(|kept| PointRecord {
-            kind: kept.kind,
-            held: kept.held,
-            wall: kept.wall,
-            boottime_ns: kept.boottime_ns,
-            boot_id: kept.boot_id,
-            name: kept.name.clone(),
-        })
-    }
-
-    /// Snapshots after an LSN, oldest first.
-    pub(super) fn snapshots(&self, after: Lsn, limit: usize) -> Vec<PointInfo> {
-        let later = self.kept.range((Bound::Excluded(after), Bound::Unbounded));
-        let named = later.filter(|(_, kept)| kept.kind == PointKind::Named);
-        named.take(limit).map(|(lsn, kept)| Self::info(*lsn, kept)).collect()
-    }
-
-    /// Points after an LSN, ticks too, oldest first.
-    pub(super) fn all(&self, after: Lsn, limit: usize) -> Vec<PointInfo> {
-        let later = self.kept.range((Bound::Excluded(after), Bound::Unbounded));
-        later.take(limit).map(|(lsn, kept)| Self::info(*lsn, kept)).collect()
-    }
-
-    /// The newest point at or before a moment. Wall times never go back from point to point.
-    pub(super) fn newest_by(&self, when: &When) -> Option<PointInfo> {
-        let before = match when {
-            When::Name(name) => return self.named(name),
-            When::Lsn(lsn) => self.kept.range(..=*lsn).next_back(),
-            // Most often it is one of the newest.
-            When::Time(time) => self.kept.iter().rfind(|(_, kept)| kept.wall <= *time),
-        };
-        before.map(|(lsn, kept)| Self::info(*lsn, kept))
-    }
-
-    /// First and last point.
-    pub(super) fn window(&self) -> Option<(PointInfo, PointInfo)> {
-        let (first, last) = (self.kept.first_key_value()?, self.kept.last_key_value()?);
-        Some((Self::info(*first.0, first.1), Self::info(*last.0, last.1)))
-    }
-
-    /// Seconds that a point is old: by boot time within one boot, by wall time across boots.
-    fn age_s(kept: &Kept, now: (u64, Time), boot_id: [u8; 16]) -> u64 {
-        if kept.boot_id == boot_id {
-            now.0.saturating_sub(kept.boottime_ns) / 1_000_000_000
-        } else {
-            now.1.sec.saturating_sub(kept.wall.sec).max(0) as u64
-        }
-    }
-
-    fn expired(&self, now: (u64, Time), boot_id: [u8; 16], retention_s: u64) -> Vec<Lsn> {
-        self.kept
-            .iter()
-            .filter(|(_, kept)| kept.kind == PointKind::Tick && Self::age_s(kept, now, boot_id) >= retention_s)
-            .map(|(lsn, _)| *lsn)
-            .take(EXPIRE_POINTS_MAX)
-            .collect()
-    }
-
-    fn ticks(&self) -> Vec<Lsn> {
-        self.kept.iter().filter(|(_, kept)| kept.kind == PointKind::Tick).map(|(lsn, _)| *lsn).collect()
-    }
-
-    /// LSNs that stay until somebody lets go of them.
-    pub(super) fn lasting(&self) -> Vec<Lsn> {
-        let named = self.kept.iter().filter(|(_, kept)| kept.kind != PointKind::Tick).map(|(lsn, _)| *lsn);
-        let mut lsns: Vec<Lsn> = named.chain(self.pins.keys().copied()).collect();
-        lsns.sort_unstable();
-        lsns.dedup();
-        lsns
-    }
-
-    fn oldest_ticks(&self, share: usize) -> Vec<Lsn> {
-        let ticks = self.ticks();
-        ticks[..ticks.len().div_ceil(share).min(EXPIRE_POINTS_MAX)].to_vec()
-    }
+/// What of the past a group holds by itself.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Held {
+    /// Seconds back to which every second is there; what is older was thinned, went, or never was.
+    pub window_s: u64,
+    /// Age of the oldest second that is there.
+    pub oldest_s: u64,
+    pub ticks: usize,
+    pub snapshots: usize,
+    /// Seconds of the window that was promised went for want of space, and the window has not grown again.
+    pub is_short: bool,
 }
 
 impl Group {
-    /// What a point says that is kept now. Its wall time never goes back.
+    /// What a point says that is kept now.
     pub(super) fn point_record(&self, name: &str) -> PointRecord {
-        let points = self.points.lock();
-        let newest_wall = points.kept.last_key_value().map(|(_, kept)| kept.wall).unwrap_or_default();
+        let (now, newest) = (self.moment(), self.points.lock().newest_wall().unwrap_or_default());
+        let is_late = now.wall < newest && newest.sec - now.wall.sec < CLOCK_BACK_S_MAX;
         PointRecord {
             kind: if name.is_empty() { PointKind::Tick } else { PointKind::Named },
             held: false,
-            wall: self.now().max(newest_wall),
-            boottime_ns: self.options.clock.boottime_ns(),
-            boot_id: self.options.boot_id,
+            wall: if is_late { newest } else { now.wall },
+            boottime_ns: now.boottime_ns,
+            boot_id: now.boot_id,
             name: name.to_owned(),
         }
+    }
+
+    fn moment(&self) -> Moment {
+        Moment { wall: self.now(), boottime_ns: self.options.clock.boottime_ns(), boot_id: self.options.boot_id }
     }
 
     pub(super) fn point_draft(&self, kind: OpKind, effects: Effects) -> OpDraft<'static> {
@@ -285,7 +101,7 @@ impl Group {
     pub fn drop_all_points(&self) -> Result<()> {
         let _one = self.naming.lock();
         loop {
-            let lsns: Vec<Lsn> = self.points.lock().kept.keys().copied().take(EXPIRE_POINTS_MAX).collect();
+            let lsns: Vec<Lsn> = self.points.lock().oldest(EXPIRE_POINTS_MAX);
             if lsns.is_empty() {
                 return Ok(());
             }
@@ -294,17 +110,40 @@ impl Group {
         }
     }
 
-    /// Keeps the state of this second, if anything changed since the last, and lets go of what is older than the window.
+    /// Keeps the state of this second, if anything changed since the last, and lets go of what the group's retention does
+    /// not ask for any more.
     pub fn tick_now(&self) -> Result<()> {
-        let last_point = self.last_point.load(Ordering::Acquire);
+        let retention = self.retention();
+        // The newest one that is there: a snapshot that stood for this second may have been deleted.
+        let newest = self.points.lock().newest_lsn();
         // Points that come and go change nothing that a point shows.
-        if self.changed.load(Ordering::Acquire) > last_point && self.options.retention_s > 0 {
+        if self.changed.load(Ordering::Acquire) > newest.0 && !retention.is_off() {
             self.commit_draft(self.point_draft(OpKind::Point, Effects::new()))?;
         }
-        let now = (self.options.clock.boottime_ns(), self.now());
+        let zones = retention.zones();
         let _one = self.naming.lock();
-        let expired = self.points.lock().expired(now, self.options.boot_id, self.options.retention_s);
-        self.drop_points(&expired).map(drop)
+        for _ in 0..EXPIRE_OPS_MAX {
+            if retention.is_off() {
+                let ticks = self.points.lock().oldest_ticks(EXPIRE_POINTS_MAX);
+                self.drop_points(&ticks)?;
+                if ticks.len() < EXPIRE_POINTS_MAX {
+                    break;
+                }
+                continue;
+            }
+            let now = self.moment();
+            let superfluous = {
+                let points = self.points.lock();
+                points.superfluous(&zones, points.place_of(&now), EXPIRE_POINTS_MAX)
+            };
+            let more = superfluous.lsns.len() >= EXPIRE_POINTS_MAX;
+            self.drop_points(&superfluous.lsns)?;
+            self.points.lock().done(superfluous);
+            if !more {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// What happens once a second: a tick if anything changed, then a flush, then the floor if nothing is left to flush. A
@@ -329,9 +168,7 @@ impl Group {
     /// Gives up the older part of the kept seconds: the pool is short of space. False when none is left.
     pub fn drop_oldest_ticks(&self) -> Result<bool> {
         let _one = self.naming.lock();
-        let oldest = self.points.lock().oldest_ticks(4);
-        self.drop_points(&oldest)?;
-        Ok(!oldest.is_empty())
+        Ok(self.drop_share(1, 4)? > 0)
     }
 
     /// History is over its limit: lets the oldest kept seconds go that name about `excess` of its `total` bytes, and
@@ -339,9 +176,7 @@ impl Group {
     pub fn trim_history(&self, excess: u64, total: u64) -> Result<()> {
         {
             let _one = self.naming.lock();
-            let ticks = self.points.lock().ticks();
-            let count = (ticks.len() as u64 * excess).div_ceil(total.max(1)) as usize;
-            self.drop_points(&ticks[..count.clamp(1, EXPIRE_POINTS_MAX).min(ticks.len())])?;
+            self.drop_share(excess, total)?;
         }
         for _ in 0..TRIM_EXPIRIES_MAX {
             if !self.expire_step()? {
@@ -349,6 +184,32 @@ impl Group {
             }
         }
         Ok(())
+    }
+
+    /// Lets the oldest ticks go that hold about `part` of `whole` of what the tables of the past name; one at least. The oldest go
+    /// first, thinned or not: what lies beyond the window goes before any second of it, and whole tables empty together.
+    fn drop_share(&self, part: u64, whole: u64) -> Result<usize> {
+        let ticks = self.points.lock().oldest_ticks(EXPIRE_POINTS_MAX);
+        let Some(last) = ticks.len().checked_sub(1) else { return Ok(0) };
+        let wanted = |all: u64| (u128::from(all) * u128::from(part.min(whole)) / u128::from(whole.max(1))) as u64;
+        let levels = self.tree.snapshot();
+        let past: u64 = levels.then.iter().map(|table| table.desc.payload_bytes).sum();
+        let count = if past == 0 {
+            wanted(self.points.lock().ticks_len() as u64) as usize
+        } else {
+            // Dropped up to one, what died before the next goes with them.
+            let (mut low, mut high) = (0, last);
+            while low < high {
+                let middle = (low + high) / 2;
+                if levels.past_bytes_before(ticks[middle + 1]) >= wanted(past) { high = middle } else { low = middle + 1 }
+            }
+            low + 1
+        };
+        let going = &ticks[..count.clamp(1, ticks.len())];
+        let shown_until_ns = going.last().and_then(|last| self.points.lock().end_of_tick_ns(*last));
+        self.drop_points(going)?;
+        self.short_until_ns.fetch_max(shown_until_ns.unwrap_or(0), Ordering::AcqRel);
+        Ok(going.len())
     }
 
     pub(super) fn drop_points(&self, lsns: &[Lsn]) -> Result<Lsn> {
@@ -359,6 +220,7 @@ impl Group {
         lsns.iter().for_each(|lsn| effects.delete(&key::point(*lsn)));
         let lsn = self.commit_draft(self.point_draft(OpKind::PointDrop, effects))?;
         self.points.lock().remove(lsns);
+        self.thinned.note();
         Ok(lsn)
     }
 
@@ -386,11 +248,56 @@ impl Group {
         Ok(())
     }
 
+    /// What is kept now, as the group was told, or as the daemon says.
+    pub fn retention(&self) -> Retention {
+        self.retention.read().clone()
+    }
+
+    /// What the group itself was told.
+    pub fn retention_record(&self) -> Result<RetentionRecord> {
+        match self.get(&key::retention())? {
+            Some(bytes) => RetentionRecord::decode(&bytes).map_err(|error| Error::decode("what of the past is kept", error)),
+            None => Ok(RetentionRecord::default()),
+        }
+    }
+
+    /// Changes what is kept. It is durable once the LSN is.
+    pub fn set_retention(&self, record: &RetentionRecord) -> Result<Lsn> {
+        let _one = self.naming.lock();
+        let mut effects = Effects::new();
+        effects.put(&key::retention(), &record.encode());
+        let lsn = self.commit_draft(self.point_draft(OpKind::VolumeSet, effects))?;
+        self.adopt_retention(record);
+        Ok(lsn)
+    }
+
+    pub(super) fn adopt_retention(&self, record: &RetentionRecord) {
+        *self.retention.write() = self.options.retention.with(record);
+        self.points.lock().ask_again();
+    }
+
     /// Age of the oldest kept second.
-    pub fn window_s(&self) -> u64 {
-        let now = (self.options.clock.boottime_ns(), self.now());
+    pub fn oldest_tick_s(&self) -> u64 {
+        self.held().oldest_s
+    }
+
+    /// What of the past is held by itself.
+    pub fn held(&self) -> Held {
+        let (now, window_s) = (self.moment(), self.retention.read().window_s);
         let points = self.points.lock();
-        let oldest = points.kept.values().find(|kept| kept.kind == PointKind::Tick);
-        oldest.map_or(0, |kept| PointTable::age_s(kept, now, self.options.boot_id))
+        let now_ns = points.place_of(&now);
+        let age_s = |place_ns: u64| now_ns.saturating_sub(place_ns) / SECOND_NS;
+        let oldest_s = points.oldest_tick_ns().map_or(0, age_s);
+        let short_s = match self.short_until_ns.load(Ordering::Acquire) {
+            0 => u64::MAX,
+            place_ns => age_s(place_ns),
+        };
+        Held {
+            window_s: oldest_s.min(window_s),
+            oldest_s,
+            ticks: points.ticks_len(),
+            snapshots: points.named_len(),
+            is_short: short_s < window_s,
+        }
     }
 }

@@ -139,6 +139,7 @@ impl Group {
         ring.sleep();
         let newest = tip.lsn;
         let log = Log::new(pool.clone(), record.id, ring, rf, row, (tip.lsn, tip.chain), tip.used);
+        let retention = RwLock::new(options.retention.clone());
         let group = Arc::new(Self {
             id: record.id,
             pool: pool.clone(),
@@ -157,8 +158,11 @@ impl Group {
             view: RwLock::new(view),
             maintenance: Mutex::new(()),
             points: Mutex::default(),
+            retention,
+            short_until_ns: AtomicU64::new(0),
             naming: Mutex::default(),
             loosened: Mutex::default(),
+            thinned: Default::default(),
             drained: AtomicU64::new(record.drained_lsn.0),
             drained_signal: (Mutex::default(), Condvar::new()),
             flusher: Bell::default(),
@@ -171,6 +175,7 @@ impl Group {
         });
         group.counters.replayed.store(replayed, Ordering::Relaxed);
         group.load_points()?;
+        group.adopt_retention(&group.retention_record()?);
         group.loosen_all();
         group.bound_present();
         Ok(group)

@@ -33,7 +33,7 @@ impl Group {
         let payload = self.payload();
         let named = payload.now + payload.then_free + payload.then_held;
         let mut forgotten = named as i64 - self.present.load(Ordering::Relaxed);
-        if !self.points.lock().lasting().is_empty() {
+        if !self.points.lock().is_lasting_empty() {
             // What lies hidden in NOW may be seen by it.
             forgotten = forgotten.min(payload.then_free as i64);
         }

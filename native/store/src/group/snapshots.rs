@@ -1,31 +1,17 @@
 //! Named points of a group, and what keeps an LSN beside its points: pins.
 //!
 //! A snapshot is one op, whatever the group holds. Deleting one is one op, too; what only it saw is given back afterwards, step
-//! by step ([`Group::loosen_step`]): tables of THEN whose records it alone saw are written again without them.
+//! by step (`loosen.rs`).
 
 use super::Group;
-use super::points::{PointInfo, When};
+use super::kept::{PointInfo, When};
 use crate::error::{Error, Kind, Result};
 use crate::ledger::OpDraft;
-use crate::metadata::io::Points;
-use crate::metadata::tree::Looseness;
+use holdfast_format::limits::SNAPSHOTS_MAX;
 use holdfast_format::op::{Effects, OpKind};
 use holdfast_format::point::PointKind;
-use holdfast_format::{Lsn, TableId, key};
-use std::collections::BTreeSet;
+use holdfast_format::{Lsn, key};
 use std::sync::Arc;
-
-/// Tables looked at by one step.
-const LOOSEN_TABLES: usize = 8;
-
-/// Tables of THEN that may hold what nobody sees any more, because a point in the middle has gone.
-#[derive(Default)]
-pub(super) struct Loosened {
-    /// LSNs of points that have gone.
-    lsns: Vec<Lsn>,
-    /// Tables that hold nothing loose, as far as these are concerned.
-    looked: BTreeSet<TableId>,
-}
 
 /// Keeps what an LSN sees as long as it lives.
 pub struct Pin {
@@ -82,10 +68,15 @@ impl Group {
     }
 
     fn refuse_taken(&self, name: &str) -> Result<()> {
-        match self.points.lock().named(name) {
-            Some(_) => Err(Error::new(Kind::Conflict, format!("a snapshot {name} exists"))),
-            None => Ok(()),
+        let points = self.points.lock();
+        if points.named(name).is_some() {
+            return Err(Error::new(Kind::Conflict, format!("a snapshot {name} exists")));
         }
+        if points.named_len() >= SNAPSHOTS_MAX {
+            let message = format!("the group has {SNAPSHOTS_MAX} snapshots, and no room for more: delete some");
+            return Err(Error::new(Kind::Conflict, message));
+        }
+        Ok(())
     }
 
     pub fn snapshot(&self, name: &str) -> Result<PointInfo> {
@@ -172,55 +163,5 @@ impl Group {
     /// Whether what a point saw is still there. Asked after a view was taken: then all of it is in that view.
     pub fn keeps(&self, lsn: Lsn) -> bool {
         self.points.lock().keeps(lsn)
-    }
-
-    pub(super) fn loosen(&self, lsn: Lsn) {
-        let mut loosened = self.loosened.lock();
-        loosened.lsns.push(lsn);
-        loosened.looked.clear();
-        drop(loosened);
-        self.kick_drain();
-    }
-
-    /// At open: whatever a point saw that has gone before may lie around. A group that never had a lasting point has nothing
-    /// of that kind: its ticks go oldest first, and whole tables with them.
-    pub(super) fn loosen_all(&self) {
-        let mut points = self.points.lock();
-        if !points.lasting().is_empty() {
-            let lsns = points.points().lsns().to_vec();
-            drop(points);
-            self.loosened.lock().lsns = lsns;
-        }
-    }
-
-    /// The housekeeper's step: looks at some tables of THEN that a point which has gone may have been the only one to see.
-    /// False: there is nothing to do.
-    pub fn loosen_step(&self) -> Result<bool> {
-        if self.loosened.lock().lsns.is_empty() {
-            return Ok(false);
-        }
-        let _alone = self.maintenance.lock();
-        let (lsns, looked) = {
-            let loosened = self.loosened.lock();
-            (loosened.lsns.clone(), loosened.looked.clone())
-        };
-        let points: Arc<Points> = self.points.lock().points();
-        let found = self.tree.loosen(&points, Looseness { lsns: &lsns, looked: &looked, tables_max: LOOSEN_TABLES })?;
-        let mut loosened = self.loosened.lock();
-        if found.tables.is_empty() {
-            // Points that went meanwhile have cleared what was looked at, and stay.
-            if loosened.lsns.len() == lsns.len() {
-                *loosened = Loosened::default();
-            }
-            return Ok(false);
-        }
-        if loosened.lsns.len() == lsns.len() {
-            loosened.looked.extend(found.tables);
-        }
-        drop(loosened);
-        if !found.edit.is_empty() {
-            self.publish_expired(found.edit)?;
-        }
-        Ok(true)
     }
 }

@@ -8,7 +8,7 @@
 
 use super::io::{Points, TableIo, TreeEdit};
 use super::levels::Levels;
-use super::tree::{Floor, Loosened, Looseness, TreeOptions};
+use super::tree::{Floor, Looseness, TreeOptions};
 use super::output::Output;
 use super::resolve::{Below, Origin, Resolver};
 use super::table::{Access, Merge, RunCursor, Table};
@@ -271,46 +271,50 @@ fn merge_then(io: &dyn TableIo, owner: GroupId, tables: &[Arc<Table>], points: &
     out.finish()
 }
 
-/// See `Tree::loosen`. A record that only a point at `lsn` saw was born at or before it and died after it.
+/// See `Tree::loosen`.
 pub(crate) fn loosen(
     io: &dyn TableIo,
     owner: GroupId,
     view: &Levels,
     what: &Looseness<'_>,
     points: &Points,
-) -> Result<Loosened> {
-    let mut found = Loosened { edit: TreeEdit::default(), tables: Vec::new() };
-    let meant = |table: &&Arc<Table>| {
-        let desc = &table.desc;
-        let saw = what.lsns.iter().any(|lsn| desc.stamp_min <= *lsn && *lsn < desc.death_max);
-        saw && !what.looked.contains(&desc.id)
-    };
-    for table in view.then.iter().filter(meant).take(what.tables_max) {
-        let rewritten = holds_unseen(table, points).and_then(|loose| {
+) -> Result<TreeEdit> {
+    let mut all = TreeEdit::default();
+    for table in view.then.iter().filter(|table| what.tables.contains(&table.desc.id)) {
+        let rewritten = is_loose(table, points, what.share).and_then(|loose| {
             // One by one: tables of different ages must not become one.
             if loose { merge_then(io, owner, std::slice::from_ref(table), points).map(Some) } else { Ok(None) }
         });
-        found.tables.push(table.desc.id);
         match rewritten {
             Ok(None) => {}
             Ok(Some(edit)) => {
-                found.edit.added.extend(edit.added);
-                found.edit.released.extend(edit.released);
-                found.edit.removed.push(table.desc.id);
+                all.added.extend(edit.added);
+                all.released.extend(edit.released);
+                all.removed.push(table.desc.id);
             }
             Err(error) => {
-                super::output::discard(io, &found.edit.added);
+                super::output::discard(io, &all.added);
                 return Err(error);
             }
         }
     }
-    Ok(found)
+    Ok(all)
 }
 
-fn holds_unseen(table: &Arc<Table>, points: &Points) -> Result<bool> {
+/// Whether nobody sees a record of a table, or one part in `share` of it.
+fn is_loose(table: &Arc<Table>, points: &Points, share: Option<u64>) -> Result<bool> {
+    let (mut records, mut bytes) = (0, 0);
+    let desc = &table.desc;
     let mut cursor = RunCursor::new(vec![table.clone()], Access::Bulk, &[], None);
     while cursor.advance()? {
-        if !points.sees(cursor.stamp().lsn, cursor.death()) {
+        if points.sees(cursor.stamp().lsn, cursor.death()) {
+            continue;
+        }
+        let Some(share) = share else { return Ok(true) };
+        records += 1;
+        let level = key::data_place(cursor.key()).map(|(_, level)| level);
+        bytes += level.map_or(0, |level| cells::payload_bytes(level, cursor.value()));
+        if records * share >= u64::from(desc.records) || bytes > 0 && bytes * share >= desc.payload_bytes {
             return Ok(true);
         }
     }

@@ -65,6 +65,17 @@ impl Levels {
         self.newest.iter().chain(self.levels.iter().flatten()).chain(&self.then)
     }
 
+    /// About how many bytes the records of THEN name that died at or before an LSN: within a table deaths are taken to lie evenly.
+    pub(crate) fn past_bytes_before(&self, lsn: Lsn) -> u64 {
+        let before = |table: &Arc<Table>| {
+            let desc = &table.desc;
+            let span = u128::from(desc.death_max.0 - desc.death_min.0) + 1;
+            let dead = (u128::from(lsn.0) + 1).saturating_sub(u128::from(desc.death_min.0)).min(span);
+            (u128::from(desc.payload_bytes) * dead / span) as u64
+        };
+        self.then.iter().map(before).sum()
+    }
+
     fn look(&self, table: &Table, key: &[u8], stepped: &mut u64) -> Result<Option<Stamped>> {
         let (found, steps) = table.get(key)?;
         *stepped += steps as u64;

@@ -165,7 +165,7 @@ impl<'a> Resolver<'a> {
             return self.out.put_now(Entry { key, stamp, death: Lsn(0), value });
         }
         let death = std::mem::replace(&mut self.newer, stamp.lsn);
-        if self.below.tree == TreeKind::Now && self.points.sees(stamp.lsn, death) {
+        if self.below.tree == TreeKind::Now && self.points.sees(stamp.lsn, death) && !key::is_point(key) {
             self.out.put_then(Entry { key, stamp, death, value })?;
         }
         Ok(())

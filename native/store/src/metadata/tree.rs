@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use holdfast_format::key::Key;
 use holdfast_format::limits::{EXPIRE_TABLES_MAX, LEVELS_MAX};
 use holdfast_format::table::{TableDesc, TreeKind};
-use holdfast_format::{GroupId, Lsn, TableId};
+use holdfast_format::{GroupId, TableId};
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -77,18 +77,10 @@ pub struct TreeStats {
 
 /// Which tables of THEN to look at.
 pub struct Looseness<'a> {
-    /// LSNs of points that have gone.
-    pub lsns: &'a [Lsn],
-    /// Tables that hold nothing that they saw.
-    pub looked: &'a BTreeSet<TableId>,
-    pub tables_max: usize,
-}
-
-/// What was found there.
-pub struct Loosened {
-    pub edit: TreeEdit,
-    /// Tables that were looked at.
-    pub tables: Vec<TableId>,
+    pub tables: &'a [TableId],
+    /// A table is written again when at least one part in so many of its records, or of the bytes that they name, is seen by
+    /// nobody; `None`: for a single record.
+    pub share: Option<u64>,
 }
 
 /// Slots of a compaction beside those of level 0 and 1: tables of THEN, the last table.
@@ -238,9 +230,9 @@ impl Tree {
         compact::expire(&*self.io, self.options.owner, &self.snapshot(), EXPIRE_TABLES_MAX, points)
     }
 
-    /// Looks at tables of THEN that may hold records which only the points saw that have gone: written again without
-    /// them, where there are any. Bounded work: call it again until no table was looked at.
-    pub fn loosen(&self, points: &Points, what: Looseness<'_>) -> Result<Loosened> {
+    /// Looks at tables of THEN that may hold records which only points saw that have gone: written again without them, where
+    /// there are (enough).
+    pub fn loosen(&self, points: &Points, what: Looseness<'_>) -> Result<TreeEdit> {
         compact::loosen(&*self.io, self.options.owner, &self.snapshot(), &what, points)
     }
 

@@ -2,17 +2,17 @@
 
 use super::rig::tree::{difference, walk};
 use super::rig::{Rig, options, volume_create};
+use super::promises::{self, HORIZON_S, THIN, WINDOW_S};
 use super::{differences, users};
 use holdfast_device::{Clock, Rng};
 use holdfast_store::engine::EngineOptions;
 use holdfast_store::error::Kind;
 use holdfast_store::volume::{Volume, VolumeOptions};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 const DRIVES: usize = 3;
 const STEPS: u64 = 70;
-const RETENTION_S: u64 = 6;
 const VOLUMES_MAX: usize = 6;
 
 /// What was seen, over all histories.
@@ -20,6 +20,8 @@ const VOLUMES_MAX: usize = 6;
 pub struct Totals {
     changes: u64,
     ticks: u64,
+    thinned: u64,
+    clocks_set: u64,
     snapshots: u64,
     deleted: u64,
     clones: u64,
@@ -35,6 +37,8 @@ impl Totals {
     pub fn add(&mut self, other: &Self) {
         self.changes += other.changes;
         self.ticks += other.ticks;
+        self.thinned += other.thinned;
+        self.clocks_set += other.clocks_set;
         self.snapshots += other.snapshots;
         self.deleted += other.deleted;
         self.clones += other.clones;
@@ -50,6 +54,8 @@ impl Totals {
     pub fn check(&self, histories: u64) {
         let enough = [
             self.ticks,
+            self.thinned,
+            self.clocks_set,
             self.snapshots,
             self.deleted,
             self.clones,
@@ -67,16 +73,19 @@ impl Totals {
 type Texts = BTreeMap<String, String>;
 
 #[derive(Default)]
-struct Told {
-    name: String,
+pub struct Told {
+    pub name: String,
     held: bool,
-    kept_s: i64,
+    /// By the time since boot.
+    pub kept_ns: u64,
     texts: Texts,
 }
 
 struct GroupModel {
     volumes: Vec<String>,
     points: BTreeMap<u64, Told>,
+    /// Seconds that have gone.
+    thinned: BTreeSet<u64>,
     depth: u32,
     has_clones: bool,
 }
@@ -91,7 +100,7 @@ pub struct Run {
 }
 
 fn run_options() -> EngineOptions {
-    EngineOptions { retention_s: RETENTION_S, history_limit_percent: 60, ..options() }
+    EngineOptions { retention_s: WINDOW_S, thin: THIN.to_vec(), history_limit_percent: 60, ..options() }
 }
 
 impl Run {
@@ -122,7 +131,7 @@ impl Run {
             self.rig().engine.volume_create(&volume_create(name, 2, shared)).expect("a volume");
         }
         let volumes = volumes.iter().map(|name| (*name).to_owned()).collect();
-        let model = GroupModel { volumes, points: BTreeMap::new(), depth: 0, has_clones: false };
+        let model = GroupModel { volumes, points: BTreeMap::new(), thinned: BTreeSet::new(), depth: 0, has_clones: false };
         self.groups.insert(group.to_owned(), model);
         self.mount_all();
     }
@@ -171,7 +180,8 @@ impl Run {
                     self.totals.changes += 1;
                 }
             }
-            20..=23 => self.second(),
+            20..=22 => self.second(),
+            23 => self.seconds(),
             24 | 25 => self.snapshot(&group),
             26 => self.delete_snapshot(&group),
             27 => self.rename_or_hold(&group),
@@ -209,10 +219,26 @@ impl Run {
             let fresh = self.rig().engine.kept_points(&name, known, 10).expect("points");
             assert!(fresh.len() <= 1, "{fresh:?}");
             if let Some(point) = fresh.first() {
-                let told = Told { kept_s: point.wall_s, texts, ..Told::default() };
+                let told = Told { kept_ns: self.now_ns(), texts, ..Told::default() };
                 self.groups.get_mut(&name).expect("known").points.insert(point.lsn, told);
                 self.totals.ticks += 1;
             }
+        }
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.rig().world.clock().boottime_ns()
+    }
+
+    /// A while, in which somebody sets the clock: nothing gets older by that.
+    fn seconds(&mut self) {
+        for _ in 0..self.rng.below(12) {
+            self.second();
+        }
+        if self.rng.chance(1, 3) {
+            let clock = self.rig().world.clock();
+            clock.set_wall(clock.wall().0 + self.rng.below(200_000) as i64 - 100_000, 0);
+            self.totals.clocks_set += 1;
         }
     }
 
@@ -226,7 +252,7 @@ impl Run {
         let made = self.rig().engine.snapshot_create(group, &name, None).expect("a snapshot");
         let again = self.rig().engine.snapshot_create(group, &name, None).expect_err("the name is taken");
         assert_eq!(again.kind, Kind::Conflict);
-        let told = Told { name, held: false, kept_s: made.wall_s, texts: self.texts(group) };
+        let told = Told { name, held: false, kept_ns: self.now_ns(), texts: self.texts(group) };
         self.groups.get_mut(group).expect("known").points.insert(made.lsn, told);
         self.totals.snapshots += 1;
     }
@@ -282,7 +308,7 @@ impl Run {
         // A clone of the present may keep a point of its own.
         let known = self.groups[group].points.keys().next_back().copied().unwrap_or(0);
         for point in self.rig().engine.kept_points(group, known, 10).expect("points") {
-            let told = Told { kept_s: point.wall_s, texts: texts.clone(), ..Told::default() };
+            let told = Told { kept_ns: self.now_ns(), texts: texts.clone(), ..Told::default() };
             self.groups.get_mut(group).expect("known").points.insert(point.lsn, told);
         }
         let parent = self.groups.get_mut(group).expect("known");
@@ -292,7 +318,7 @@ impl Run {
         self.totals.clones_of_the_past += u64::from(at.is_some());
         self.totals.clones_of_clones += u64::from(depth > 1);
         let volumes: Vec<String> = made.into_iter().map(|info| info.name).collect();
-        let model = GroupModel { volumes, points: BTreeMap::new(), depth, has_clones: false };
+        let model = GroupModel { volumes, points: BTreeMap::new(), thinned: BTreeSet::new(), depth, has_clones: false };
         self.groups.insert(name.clone(), model);
         self.mount_all();
         let found: Vec<String> = self.texts(&name).into_values().collect();
@@ -329,20 +355,20 @@ impl Run {
         self.totals.restarts += 1;
     }
 
-    /// Points that the engine keeps and the model knows: all snapshots, and all seconds within the window.
-    fn kept(&self, group: &str) -> Vec<u64> {
+    /// Points that the engine keeps and the model knows: all snapshots, and of the seconds what is promised.
+    fn kept(&mut self, group: &str) -> Vec<u64> {
         let points = self.rig().engine.kept_points(group, 0, 10_000).expect("points");
-        let now_s = self.rig().world.clock().wall().0;
         let told = &self.groups[group].points;
         for point in &points {
             let known = told.get(&point.lsn).unwrap_or_else(|| panic!("{group}: a point nobody made: {point:?}"));
             assert_eq!((&known.name, known.held), (&point.name, point.held));
         }
-        for (lsn, known) in told {
-            let promised = !known.name.is_empty() || now_s - known.kept_s < RETENTION_S as i64 - 1;
-            assert!(!promised || points.iter().any(|point| point.lsn == *lsn), "{group}: LSN {lsn} has gone");
-        }
-        points.iter().map(|point| point.lsn).collect()
+        let kept: BTreeSet<u64> = points.iter().map(|point| point.lsn).collect();
+        let gone = promises::check(told, &kept, self.now_ns());
+        let model = self.groups.get_mut(group).expect("known");
+        self.totals.thinned += gone.difference(&model.thinned).count() as u64;
+        model.thinned = gone;
+        kept.into_iter().collect()
     }
 
     fn verify(&mut self) {
@@ -388,7 +414,7 @@ impl Run {
         for group in &clones {
             self.destroy(group);
         }
-        for _ in 0..RETENTION_S + 2 {
+        for _ in 0..HORIZON_S + 2 {
             self.rig().second();
         }
         let engine = self.rig().engine.clone();

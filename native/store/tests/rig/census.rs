@@ -22,7 +22,7 @@ type Visit<'a> = &'a mut dyn FnMut(&[u8], Option<&[u8]>);
 pub type Census = BTreeMap<String, usize>;
 
 /// Every kind of record and structure that a pool which has met everything, and is stopped in an orderly way, holds.
-pub const KINDS: [&str; 33] = [
+pub const KINDS: [&str; 34] = [
     "superblock",
     "manifest header",
     "manifest snapshot",
@@ -45,6 +45,7 @@ pub const KINDS: [&str; 33] = [
     "record: link",
     "record: orphan",
     "record: point",
+    "record: retention",
     "cell: hole",
     "cell: pages",
     "cell: packed",
@@ -123,6 +124,7 @@ fn group_record(census: &mut Census, key: &[u8], value: Option<&[u8]>) {
         key::KIND_LINK => "record: link",
         key::KIND_ORPHAN => "record: orphan",
         key::KIND_POINT => "record: point",
+        key::KIND_RETENTION => "record: retention",
         key::KIND_DATA => "record: data",
         other => panic!("kind {other} of a key is not listed"),
     };

@@ -38,7 +38,7 @@ fn first_seed(mutant: Mutant) -> u64 {
         Mutant::BelieveRetriedFlush => 30,
         Mutant::ReuseAtOnce => 245,
         // One of the regressions.
-        Mutant::NameWithoutStamp => 383,
+        Mutant::NameWithoutStamp => 472,
         _ => 0,
     }
 }
