@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! inode  = mode u32 | uid u32 | gid u32 | nlink u32 | rdev u32 | flags u32 | size u64 | blocks u64 (4 KiB)
-//!        | dense_until u32 | levels u16 | reserved u16
+//!        | dense_until u32 | levels u16 | writer_len u16
 //!        | atime, mtime, ctime, btime: each seconds i64, nanoseconds u32
-//!        | parent u64 | parent_cookie u64 | target_len u16 | target bytes
+//!        | parent u64 | parent_cookie u64 | target_len u16 | target bytes | writer, if writer_len is not 0
+//! writer = uid u32 | pid u32 | command (writer_len - 1 bytes, at most 15)
 //! dirent = inode u64 | type u8 (mode >> 12)
 //! volume = next_ino u64 | rf u8 | ack u8 | policy u8 | past u8 | quota_bytes u64 | created i64, u32 | name_len u8
 //!        | name
@@ -15,7 +16,7 @@
 
 use crate::domain::DomainLevel;
 use crate::ids::Ino;
-use crate::limits::{COPIES_MAX, GROUP_NAME_BYTES_MAX, SYMLINK_BYTES_MAX};
+use crate::limits::{COMMAND_BYTES_MAX, COPIES_MAX, GROUP_NAME_BYTES_MAX, SYMLINK_BYTES_MAX};
 use crate::wire::{DecodeError, Put, Take};
 
 /// Wall time. Seconds may be negative (before 1970).
@@ -33,6 +34,44 @@ pub const INODE_HAS_LINKS: u32 = 1 << 1;
 pub const INODE_SPARSE: u32 = 1 << 2;
 /// `flags` bit: the inode has a `security.capability` attribute, which any change of its contents removes.
 pub const INODE_HAS_CAPABILITY: u32 = 1 << 3;
+
+/// Name of a program as Linux keeps it for a process (`/proc/PID/comm`): any bytes, empty when it is not known.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct Command {
+    bytes: [u8; COMMAND_BYTES_MAX],
+    length: u8,
+}
+
+impl Command {
+    pub const UNKNOWN: Self = Self { bytes: [0; COMMAND_BYTES_MAX], length: 0 };
+
+    /// The first bytes of a name, as many as are kept.
+    pub fn new(name: &[u8]) -> Self {
+        let kept = &name[..name.len().min(COMMAND_BYTES_MAX)];
+        let mut bytes = [0; COMMAND_BYTES_MAX];
+        bytes[..kept.len()].copy_from_slice(kept);
+        Self { bytes, length: kept.len() as u8 }
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.length as usize]
+    }
+}
+
+impl std::fmt::Debug for Command {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{:?}", String::from_utf8_lossy(self.as_bytes()))
+    }
+}
+
+/// Who made the newest change of an inode, the one that set its ctime.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Writer {
+    pub uid: u32,
+    /// Of the process; 0: not known.
+    pub pid: u32,
+    pub command: Command,
+}
 
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct InodeRecord {
@@ -58,7 +97,13 @@ pub struct InodeRecord {
     pub parent_cookie: u64,
     /// Target of a symbolic link, else empty.
     pub target: Vec<u8>,
+    /// `None`: not known (dirty pages of a mapping, records of programs that did not note it).
+    pub writer: Option<Writer>,
 }
+
+/// Bytes of an inode record without target and writer, and those of the longest writer.
+const INODE_BYTES: usize = 114;
+const WRITER_BYTES_MAX: usize = 4 + 4 + COMMAND_BYTES_MAX;
 
 pub(crate) fn put_time(out: &mut Vec<u8>, time: Time) {
     out.put_i64(time.sec);
@@ -75,7 +120,7 @@ pub(crate) fn take_time(take: &mut Take<'_>) -> Result<Time, DecodeError> {
 
 impl InodeRecord {
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(114 + self.target.len());
+        let mut out = Vec::with_capacity(INODE_BYTES + self.target.len() + WRITER_BYTES_MAX);
         for field in [self.mode, self.uid, self.gid, self.nlink, self.rdev, self.flags] {
             out.put_u32(field);
         }
@@ -83,7 +128,7 @@ impl InodeRecord {
         out.put_u64(self.blocks);
         out.put_u32(self.dense_until);
         out.put_u16(self.levels);
-        out.put_u16(0);
+        out.put_u16(self.writer.map_or(0, |writer| 1 + u16::from(writer.command.length)));
         for time in [self.atime, self.mtime, self.ctime, self.btime] {
             put_time(&mut out, time);
         }
@@ -91,6 +136,11 @@ impl InodeRecord {
         out.put_u64(self.parent_cookie);
         out.put_u16(self.target.len() as u16);
         out.put_bytes(&self.target);
+        if let Some(writer) = &self.writer {
+            out.put_u32(writer.uid);
+            out.put_u32(writer.pid);
+            out.put_bytes(writer.command.as_bytes());
+        }
         out
     }
 
@@ -106,8 +156,9 @@ impl InodeRecord {
         let blocks = take.u64()?;
         let dense_until = take.u32()?;
         let levels = take.u16()?;
-        if take.u16()? != 0 {
-            return Err(DecodeError::Invalid("inode reserved field"));
+        let writer_len = take.u16()? as usize;
+        if writer_len > 1 + COMMAND_BYTES_MAX {
+            return Err(DecodeError::Invalid("length of a command's name"));
         }
         let atime = take_time(&mut take)?;
         let mtime = take_time(&mut take)?;
@@ -120,6 +171,13 @@ impl InodeRecord {
             return Err(DecodeError::Invalid("symlink target length"));
         }
         let target = take.bytes(target_len)?.to_vec();
+        let writer = match writer_len {
+            0 => None,
+            length => {
+                let (uid, pid) = (take.u32()?, take.u32()?);
+                Some(Writer { uid, pid, command: Command::new(take.bytes(length - 1)?) })
+            }
+        };
         take.end()?;
         Ok(Self {
             mode,
@@ -139,6 +197,7 @@ impl InodeRecord {
             parent,
             parent_cookie,
             target,
+            writer,
         })
     }
 }

@@ -14,6 +14,8 @@ pub const NAME_BYTES_MAX: usize = 255;
 pub const SYMLINK_BYTES_MAX: usize = 4095;
 pub const XATTR_NAME_BYTES_MAX: usize = 255;
 pub const XATTR_VALUE_BYTES_MAX: usize = 65_535;
+/// Name of a program that changed something (TASK_COMM_LEN without its NUL).
+pub const COMMAND_BYTES_MAX: usize = 15;
 /// Hard links of one file, as ext4's order of magnitude.
 pub const NLINK_MAX: u32 = 1_000_000;
 

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-const ROOT: Caller = Caller { uid: 0, gid: 0, pid: 1, umask: 0o022 };
+const ROOT: Caller = Caller { uid: 0, gid: 0, pid: 1, umask: 0o022, writer: None };
 const NAMES: u64 = 1_000_000;
 const OVERWRITES: u64 = 1_000_000;
 const KEPT_SECONDS: u64 = 62;

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-const ROOT: Caller = Caller { uid: 0, gid: 0, pid: 1, umask: 0o022 };
+const ROOT: Caller = Caller { uid: 0, gid: 0, pid: 1, umask: 0o022, writer: None };
 const PIECE: usize = 4 << 20;
 const DRIVES: usize = 4;
 /// How often the progress is looked at.

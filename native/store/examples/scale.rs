@@ -15,7 +15,7 @@ use holdfast_store::volume::{Volume, VolumeOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-const ROOT: Caller = Caller { uid: 0, gid: 0, pid: 1, umask: 0o022 };
+const ROOT: Caller = Caller { uid: 0, gid: 0, pid: 1, umask: 0o022, writer: None };
 const DIRECTORY_FILES: u64 = 1_000_000;
 const LOOKUPS: u64 = 10_000;
 

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
-const ROOT: Caller = Caller { uid: 0, gid: 0, pid: 1, umask: 0o022 };
+const ROOT: Caller = Caller { uid: 0, gid: 0, pid: 1, umask: 0o022, writer: None };
 const DRIVES: usize = 3;
 const RF: u64 = 2;
 const BLOCK: u64 = 4096;

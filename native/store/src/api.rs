@@ -2,7 +2,8 @@
 //! implementation; the FUSE tests have a small one in memory.
 
 use crate::error::Error;
-use holdfast_format::{Ino, inode::Time};
+use holdfast_format::Ino;
+use holdfast_format::inode::{Time, Writer};
 
 /// A node of the past is an opened point's number above this many bits and an inode's number below them; the present's are
 /// plain inode numbers.
@@ -19,10 +20,13 @@ pub const fn is_fleeting(node: Ino) -> bool {
 /// The name in the root that leads to the past, and that nobody can give.
 pub const PAST_NAME: &[u8] = b".holdfast";
 
-/// Whether a name that is not there may be there a moment later though nobody made it: a time, or the door to the past
-/// when it is opened.
+/// Names in any directory that ask who changed another one last: that name follows.
+pub const WHO_PREFIX: &[u8] = b".holdfast:who:";
+
+/// Whether a name that is not there may be there a moment later though nobody made it: a time, the door to the past
+/// when it is opened, or a question about another name.
 pub fn is_fleeting_name(dir: Ino, name: &[u8]) -> bool {
-    is_fleeting(dir) || dir == holdfast_format::ROOT_INO && name == PAST_NAME
+    is_fleeting(dir) || dir == holdfast_format::ROOT_INO && name == PAST_NAME || name.starts_with(WHO_PREFIX)
 }
 
 /// Why a request failed. The FUSE crate turns these into errno, in one place.
@@ -72,6 +76,8 @@ pub struct Caller {
     pub gid: u32,
     pub pid: u32,
     pub umask: u32,
+    /// What is noted of who makes a change; `None`: nobody knows.
+    pub writer: Option<Writer>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -10,6 +10,10 @@ import type { Kind } from "./restore.js";
 import { STAGING_PREFIX } from "./staging.js";
 import { inode, inside, walk } from "./walk.js";
 import type { Look } from "./walk.js";
+import { whoChanged } from "./writer.js";
+import type { Writer } from "./writer.js";
+
+const NS_PER_S = 1_000_000_000n;
 
 /** What made a version of the one before it. `first`: that one is not kept. */
 export type Change = "first" | "created" | "content" | "attributes" | "deleted" | "denied";
@@ -34,6 +38,14 @@ export interface Version {
   from: string | null;
   to: string | null;
   attributes: Attributes | null;
+  /**
+   * Who made it; null: not known. Of what was deleted, who changed the directory last in the second in which it went.
+   */
+  writer: Writer | null;
+  /** False: it was there once, but what it was is not held any more, at no kept point. */
+  held: boolean;
+  /** When it was made, if it is not held. */
+  since: string | null;
 }
 
 /** Newest first; without a `limit` all. */
@@ -50,8 +62,22 @@ export function versionsOf(history: History, limit = Infinity): Version[] {
     if (found.length >= limit) return found;
     newer = { first, last, look };
   }
-  if (newer !== undefined) found.push(toVersion(history, newer, undefined));
+  if (newer === undefined) return found;
+  found.push(toVersion(history, newer, undefined));
+  const lost = notHeld(newer.look);
+  if (lost !== undefined && found.length < limit) found.push(lost);
   return found;
+}
+
+/**
+ * What there was before the oldest version that is kept: the file is older than the change that made it, by more than
+ * a moment, so that a second would show it if it were kept.
+ */
+function notHeld({ stats }: Look): Version | undefined {
+  if (stats === undefined || stats.birthtimeNs <= 0n || stats.ctimeNs - stats.birthtimeNs < NS_PER_S)
+    return undefined;
+  const nothing = { now: false, from: null, to: null, attributes: null, writer: null } as const;
+  return { state: "there", change: "created", ...nothing, held: false, since: isoTime(stats.birthtimeNs) };
 }
 
 /** Directories on the way, and a directory without the name, may have changed: that makes no other version. */
@@ -79,7 +105,18 @@ function toVersion(
     from: name(first),
     to: now && first < last ? name(last - 1) : name(last),
     attributes: look.stats === undefined ? null : attributesOf(look.stats),
+    writer: writerOf(history, look.stats === undefined ? first : last, look),
+    held: true,
+    since: null,
   };
+}
+
+function writerOf(history: History, index: number, { state, stats }: Look): Writer | null {
+  if (state === "denied") return null;
+  const note = history.withRoot(index, (root) => whoChanged(root, history.place));
+  // It may have been changed again, or come back, since it was looked at.
+  if (note === undefined || (stats !== undefined && note.ctimeNs !== stats.ctimeNs)) return null;
+  return note.writer;
 }
 
 /**
@@ -105,8 +142,6 @@ export function attributesOf(stats: BigIntStats): Attributes {
     gid: Number(stats.gid),
   };
 }
-
-const NS_PER_S = 1_000_000_000n;
 
 function isoTime(nanoseconds: bigint): string {
   const rest = BigInt.asUintN(64, ((nanoseconds % NS_PER_S) + NS_PER_S) % NS_PER_S);

@@ -9,7 +9,7 @@ import { errno } from "./failure.js";
 
 /** Linux, every architecture that Node runs on. Asks for the right to search only, like a path does. */
 const O_PATH = 0o10_000_000;
-const STEP = O_PATH | constants.O_DIRECTORY | constants.O_NOFOLLOW;
+export const STEP = O_PATH | constants.O_DIRECTORY | constants.O_NOFOLLOW;
 
 /** A name in an open directory, as a path for one system call. */
 export function inside(directory: number, name: Bytes | string): Buffer {

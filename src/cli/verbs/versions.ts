@@ -10,6 +10,7 @@ import { History, Points } from "../past/points.js";
 import { findSpot } from "../past/spot.js";
 import { versionsOf } from "../past/versions.js";
 import type { Attributes, Version } from "../past/versions.js";
+import { describeWriter } from "../past/writer.js";
 
 export function addVersions(program: Command): void {
   program
@@ -36,20 +37,32 @@ function limitOf(text: string | undefined): number {
 }
 
 function versionTable(versions: readonly Version[]): string {
-  const rows = versions.map(({ state, change, now, from, to, attributes }) => [
-    from ?? "(not kept yet)",
-    now ? "now" : (to ?? ""),
-    change === "first" ? "" : change,
-    state === "absent" ? "not there" : state === "denied" ? "not yours to see" : (attributes?.kind ?? ""),
-    ...columnsOf(attributes),
+  const rows = versions.map((version) => [
+    version.from ?? (version.held ? "(not kept yet)" : `(made ${shorten(version.since ?? "")})`),
+    version.now ? "now" : (version.to ?? ""),
+    version.change === "first" ? "" : version.change,
+    whatItWas(version),
+    ...columnsOf(version.attributes),
+    describeWriter(version.writer),
   ]);
-  const head = ["from", "to", "change", "what", "size", "modified", "mode", "owner"];
+  const head = ["from", "to", "change", "what", "size", "modified", "mode", "owner", "changed by"];
   return table(head, rows, "no versions");
+}
+
+function whatItWas({ state, held, attributes }: Version): string {
+  if (!held) return "not held any more";
+  if (state === "absent") return "not there";
+  return state === "denied" ? "not yours to see" : (attributes?.kind ?? "");
+}
+
+/** To the millisecond. */
+function shorten(time: string): string {
+  return time.replace(/(\.\d{3})\d+Z$/, "$1Z");
 }
 
 /** Size, time, mode and owner. */
 export function columnsOf(attributes: Attributes | null): string[] {
   if (attributes === null) return ["", "", "", ""];
   const { size, mtime, mode, uid, gid } = attributes;
-  return [bytes(size), mtime.replace(/(\.\d{3})\d+Z$/, "$1Z"), mode, `${uid}:${gid}`];
+  return [bytes(size), shorten(mtime), mode, `${uid}:${gid}`];
 }

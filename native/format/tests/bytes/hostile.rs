@@ -187,7 +187,7 @@ const BEYOND: &[(&str, usize, &[u8])] = &[
     ("effects", 37, &[0x00, 0x04]),           // page 1024
     ("effects", 35, &[0]),                    // no pages, eight bytes left
     ("ring-record", 0, &[87]),                // shorter than an op's header
-    ("inode", 46, &[1]),                      // reserved
+    ("inode", 46, &[17]),                     // 16 bytes of a command's name
     ("inode", 56, &[0x00, 0xca, 0x9a, 0x3b]), // nanoseconds
     ("cell-pages", 7, &[0x00, 0x04]),         // page 1024
     ("cell-pages-64k", 7, &[0xf1, 0x03]),     // 16 pages from 1009

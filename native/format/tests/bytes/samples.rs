@@ -156,6 +156,8 @@ fn inode() -> InodeRecord {
 
 fn values() -> Vec<Sample> {
     let symlink = InodeRecord { mode: 0o120777, target: b"/etc/hosts".to_vec(), ..inode() };
+    let writer = Some(Writer { uid: 1001, pid: 77, command: Command::new(b"vim") });
+    let written = InodeRecord { writer, ..inode() };
     let dirent = DirentRecord { ino: Ino(0x0102), kind: 8 };
     let volume = VolumeRecord {
         next_ino: 1024,
@@ -184,6 +186,7 @@ fn values() -> Vec<Sample> {
     vec![
         sample("inode", inode().encode(), again_inode),
         sample("inode-symlink", symlink.encode(), again_inode),
+        sample("inode-written", written.encode(), again_inode),
         sample("dirent", dirent.encode(), |bytes| Some(DirentRecord::decode(bytes).told()?.encode())),
         sample("volume", volume.encode(), |bytes| Some(VolumeRecord::decode(bytes).told()?.encode())),
         sample("point", point.encode(), |bytes| Some(PointRecord::decode(bytes).told()?.encode())),

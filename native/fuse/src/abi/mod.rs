@@ -107,6 +107,8 @@ pub mod fattr {
     pub const KILL_SUIDGID: u32 = 1 << 11;
 }
 
+/// WRITE: dirty pages of a mapping.
+pub const WRITE_CACHE: u32 = 1 << 0;
 /// WRITE: clear suid, and sgid when group-executable.
 pub const WRITE_KILL_SUIDGID: u32 = 1 << 2;
 /// CREATE's reply: the page cache outlives the open; no FLUSH is wanted.

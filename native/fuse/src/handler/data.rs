@@ -1,8 +1,8 @@
 //! Requests about the bytes of a file.
 
-use super::{Answered, Handler, MALFORMED, caller, errno, put};
+use super::{Answered, Handler, MALFORMED, caller, changer, errno, put};
 use crate::abi::input::{CopyFileRangeIn, FallocateIn, LseekIn, Message, ReadIn, WriteIn};
-use crate::abi::{WRITE_KILL_SUIDGID, opcode, output};
+use crate::abi::{WRITE_CACHE, WRITE_KILL_SUIDGID, opcode, output};
 use holdfast_format::Ino;
 use holdfast_store::api::{Whence, WriteFlags};
 
@@ -28,14 +28,16 @@ impl Handler {
             will_sync: args.flags & libc::O_DSYNC as u32 != 0,
         };
         let ino = Ino(message.header.nodeid);
-        self.file_system.write(&caller(&message.header, 0), ino, args.offset, data, flags).map_err(errno)?;
+        let of_a_mapping = args.write_flags & WRITE_CACHE != 0;
+        let caller = if of_a_mapping { caller(&message.header, 0) } else { changer(&message.header, 0) };
+        self.file_system.write(&caller, ino, args.offset, data, flags).map_err(errno)?;
         put(out, &output::size_out(args.size))
     }
 
     pub(super) fn fallocate(&self, message: &Message<'_>) -> Answered {
         let args = FallocateIn::parse(message.op_in).ok_or(MALFORMED)?;
         let ino = Ino(message.header.nodeid);
-        let caller = caller(&message.header, 0);
+        let caller = changer(&message.header, 0);
         let done = self.file_system.fallocate(&caller, ino, args.offset, args.length, args.mode);
         done.map(|()| 0).map_err(errno)
     }
@@ -62,7 +64,7 @@ impl Handler {
         let wide = message.header.opcode == opcode::COPY_FILE_RANGE_64;
         let length = if wide { args.length } else { args.length.min(NARROW_BYTES_MAX) };
         let copied = self.file_system.copy_file_range(
-            &caller(&message.header, 0),
+            &changer(&message.header, 0),
             (Ino(message.header.nodeid), args.offset_in),
             (Ino(args.nodeid_out), args.offset_out),
             length,

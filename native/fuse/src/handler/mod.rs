@@ -5,6 +5,7 @@ mod data;
 mod fuzz;
 mod names;
 mod nodes;
+mod programs;
 
 use crate::abi::input::{InHeader, Message, batch_forget, parse_u64};
 use crate::abi::opcode;
@@ -29,7 +30,13 @@ type Answered = Result<usize, Errno>;
 const MALFORMED: Errno = libc::EINVAL;
 
 fn caller(header: &InHeader, umask: u32) -> Caller {
-    Caller { uid: header.uid, gid: header.gid, pid: header.pid, umask }
+    Caller { uid: header.uid, gid: header.gid, pid: header.pid, umask, writer: None }
+}
+
+/// The same for what changes something.
+fn changer(header: &InHeader, umask: u32) -> Caller {
+    let writer = programs::writer(header.uid, header.pid);
+    Caller { uid: header.uid, gid: header.gid, pid: writer.pid, umask, writer: Some(writer) }
 }
 
 fn errno(error: FsError) -> Errno {

@@ -1,6 +1,6 @@
 //! Requests about names in directories.
 
-use super::{Answered, Handler, MALFORMED, caller, errno, put};
+use super::{Answered, Handler, MALFORMED, caller, changer, errno, put};
 use crate::abi::input::{
     CreateIn, InHeader, Message, MkdirIn, MknodIn, ReadIn, RenameIn, parse_u64, take_string,
 };
@@ -53,7 +53,7 @@ impl Handler {
     pub(super) fn mknod(&self, message: &Message<'_>, out: &mut [u8]) -> Answered {
         let args = MknodIn::parse(message.op_in).ok_or(MALFORMED)?;
         let (name, _) = take_name(message.payload)?;
-        let caller = caller(&message.header, args.umask);
+        let caller = changer(&message.header, args.umask);
         let attr = self.file_system.mknod(&caller, dir(&message.header), name, args.mode, args.rdev);
         self.put_entry(out, &attr.map_err(errno)?)
     }
@@ -61,7 +61,7 @@ impl Handler {
     pub(super) fn mkdir(&self, message: &Message<'_>, out: &mut [u8]) -> Answered {
         let args = MkdirIn::parse(message.op_in).ok_or(MALFORMED)?;
         let (name, _) = take_name(message.payload)?;
-        let caller = caller(&message.header, args.umask);
+        let caller = changer(&message.header, args.umask);
         let attr = self.file_system.mkdir(&caller, dir(&message.header), name, args.mode);
         self.put_entry(out, &attr.map_err(errno)?)
     }
@@ -69,26 +69,26 @@ impl Handler {
     pub(super) fn symlink(&self, message: &Message<'_>, out: &mut [u8]) -> Answered {
         let (name, rest) = take_name(message.payload)?;
         let (target, _) = take_string(rest).ok_or(MALFORMED)?;
-        let attr = self.file_system.symlink(&caller(&message.header, 0), dir(&message.header), name, target);
+        let attr = self.file_system.symlink(&changer(&message.header, 0), dir(&message.header), name, target);
         self.put_entry(out, &attr.map_err(errno)?)
     }
 
     pub(super) fn link(&self, message: &Message<'_>, out: &mut [u8]) -> Answered {
         let ino = Ino(parse_u64(message.op_in).ok_or(MALFORMED)?);
         let (name, _) = take_name(message.payload)?;
-        let attr = self.file_system.link(&caller(&message.header, 0), ino, dir(&message.header), name);
+        let attr = self.file_system.link(&changer(&message.header, 0), ino, dir(&message.header), name);
         self.put_entry(out, &attr.map_err(errno)?)
     }
 
     pub(super) fn unlink(&self, message: &Message<'_>) -> Answered {
         let (name, _) = take_name(message.payload)?;
-        let done = self.file_system.unlink(&caller(&message.header, 0), dir(&message.header), name);
+        let done = self.file_system.unlink(&changer(&message.header, 0), dir(&message.header), name);
         done.map(|()| 0).map_err(errno)
     }
 
     pub(super) fn rmdir(&self, message: &Message<'_>) -> Answered {
         let (name, _) = take_name(message.payload)?;
-        let done = self.file_system.rmdir(&caller(&message.header, 0), dir(&message.header), name);
+        let done = self.file_system.rmdir(&changer(&message.header, 0), dir(&message.header), name);
         done.map(|()| 0).map_err(errno)
     }
 
@@ -100,7 +100,7 @@ impl Handler {
         let (from, rest) = take_name(message.payload)?;
         let (to, _) = take_name(rest)?;
         let done = self.file_system.rename(
-            &caller(&message.header, 0),
+            &changer(&message.header, 0),
             (dir(&message.header), from),
             (Ino(args.new_dir), to),
             args.flags,
@@ -114,7 +114,7 @@ impl Handler {
     pub(super) fn create(&self, message: &Message<'_>, out: &mut [u8]) -> Answered {
         let args = CreateIn::parse(message.op_in).ok_or(MALFORMED)?;
         let (name, _) = take_name(message.payload)?;
-        let caller = caller(&message.header, args.umask);
+        let caller = changer(&message.header, args.umask);
         match self.file_system.create(&caller, dir(&message.header), name, args.mode) {
             Ok(attr) => self.put_opened(out, &attr),
             Err(FsError::Exists) if args.flags & libc::O_EXCL as u32 == 0 => Err(libc::ESTALE),
@@ -125,7 +125,7 @@ impl Handler {
     /// As CREATE; the name it carries means nothing.
     pub(super) fn tmpfile(&self, message: &Message<'_>, out: &mut [u8]) -> Answered {
         let args = CreateIn::parse(message.op_in).ok_or(MALFORMED)?;
-        let caller = caller(&message.header, args.umask);
+        let caller = changer(&message.header, args.umask);
         let attr = self.file_system.tmpfile(&caller, dir(&message.header), args.mode);
         self.put_opened(out, &attr.map_err(errno)?)
     }

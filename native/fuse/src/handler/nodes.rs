@@ -1,6 +1,6 @@
 //! Requests about inodes: attributes, extended attributes, the whole file system.
 
-use super::{Answered, Handler, MALFORMED, caller, errno, put};
+use super::{Answered, Handler, MALFORMED, changer, errno, put};
 use crate::abi::input::{Message, SetAttrIn, SetxattrIn, parse_xattr_size, take_string};
 use crate::abi::output;
 use crate::abi::{SETXATTR_ACL_KILL_SGID, fattr};
@@ -63,7 +63,7 @@ impl Handler {
     pub(super) fn setattr(&self, message: &Message<'_>, out: &mut [u8]) -> Answered {
         let args = SetAttrIn::parse(message.op_in).ok_or(MALFORMED)?;
         let ino = Ino(message.header.nodeid);
-        let attr = self.file_system.setattr(&caller(&message.header, 0), ino, &set_attr(&args));
+        let attr = self.file_system.setattr(&changer(&message.header, 0), ino, &set_attr(&args));
         self.put_attr(out, &attr.map_err(errno)?)
     }
 
@@ -84,7 +84,7 @@ impl Handler {
             return Err(libc::E2BIG);
         }
         let kill_sgid = args.setxattr_flags & SETXATTR_ACL_KILL_SGID != 0;
-        let caller = caller(&message.header, 0);
+        let caller = changer(&message.header, 0);
         let ino = Ino(message.header.nodeid);
         let done = self.file_system.setxattr(&caller, ino, name, value, args.flags, kill_sgid);
         done.map(|()| 0).map_err(errno)
@@ -106,7 +106,7 @@ impl Handler {
     pub(super) fn removexattr(&self, message: &Message<'_>) -> Answered {
         let (name, _) = take_xattr_name(message.payload)?;
         let ino = Ino(message.header.nodeid);
-        let done = self.file_system.removexattr(&caller(&message.header, 0), ino, name);
+        let done = self.file_system.removexattr(&changer(&message.header, 0), ino, name);
         done.map(|()| 0).map_err(errno)
     }
 }

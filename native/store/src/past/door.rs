@@ -8,6 +8,7 @@
 //!   answer ESTALE. Numbers are given in turn, so that one comes back as late as possible.
 //! - Rights are those of that time, and checked by the kernel as for the present.
 
+use super::notes::{Notes, asked};
 use super::time::{Zone, parse_when, point_name};
 use crate::api::{
     Attr, Caller, DirEntry, FileSystem, FlushDone, FsError, FsResult, PAST_NAME, PAST_NAMES_SLOT, SLOT_SHIFT, SetAttr, StatFs, Whence,
@@ -90,6 +91,8 @@ impl Slots {
 enum Node {
     Present,
     Way(Way),
+    /// Who changed something last: the number below the slot's bits.
+    Note(u64),
     Past(u64, Arc<Volume>, Ino),
 }
 
@@ -99,13 +102,14 @@ pub struct Timeline {
     group: Arc<Group>,
     zone: Zone,
     slots: Mutex<Slots>,
+    notes: Mutex<Notes>,
     opened: Time,
 }
 
 impl Timeline {
     pub fn new(present: Arc<Volume>, group: Arc<Group>, zone: Zone) -> Arc<Self> {
         let opened = group.now();
-        Arc::new(Self { present, group, zone, slots: Mutex::default(), opened })
+        Arc::new(Self { present, group, zone, slots: Mutex::default(), notes: Mutex::default(), opened })
     }
 
     pub fn present(&self) -> &Arc<Volume> {
@@ -125,6 +129,7 @@ impl Timeline {
         let (slot, own) = (ino.0 >> SLOT_SHIFT, ino.0 & ((1 << SLOT_SHIFT) - 1));
         match slot {
             0 => Ok(Node::Present),
+            PAST_NAMES_SLOT if Notes::is_note(own) => Ok(Node::Note(own)),
             PAST_NAMES_SLOT => Ok(Node::Way(Way::of(own)?)),
             slot => {
                 let slots = self.slots.lock();
@@ -194,6 +199,28 @@ impl Timeline {
     fn refer(&self, slot: u64) {
         if let Some(open) = self.slots.lock().open.get_mut(&slot) {
             open.references += 1;
+        }
+    }
+
+    /// `name` asks about another one, unless somebody made it.
+    fn look_up_note(&self, dir: Ino, name: &[u8], about: &[u8]) -> FsResult<Attr> {
+        let (volume, slot, own) = match self.node(dir)? {
+            Node::Present => (self.present.clone(), None, dir),
+            Node::Past(slot, volume, own) => (volume, Some(slot), own),
+            Node::Way(_) => return Err(FsError::NotFound),
+            Node::Note(_) => return Err(FsError::NotDirectory),
+        };
+        match volume.lookup(own, name) {
+            Ok(attr) => {
+                let Some(slot) = slot else { return Ok(attr) };
+                self.refer(slot);
+                Ok(seen_from(slot, attr))
+            }
+            Err(FsError::NotFound) => {
+                let record = volume.record_of(own, about)?;
+                Ok(self.notes.lock().make(&record, |own| Ino(PAST_NAMES_SLOT << SLOT_SHIFT | own)))
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -290,12 +317,16 @@ fn seen_from(slot: u64, attr: Attr) -> Attr {
 
 impl FileSystem for Timeline {
     fn lookup(&self, dir: Ino, name: &[u8]) -> FsResult<Attr> {
+        if let Some(about) = asked(name) {
+            return self.look_up_note(dir, name, about);
+        }
         match self.node(dir)? {
             Node::Present if dir == ROOT_INO && name == PAST_NAME && self.access() != PastAccess::Off => {
                 self.way_attr(Way::Door)
             }
             Node::Present => self.present.lookup(dir, name),
             Node::Way(way) => self.way_lookup(way, name),
+            Node::Note(_) => Err(FsError::NotDirectory),
             Node::Past(_, _, ROOT_INO) if name == b".." => self.way_attr(Way::At),
             Node::Past(slot, volume, dir) => {
                 let attr = volume.lookup(dir, name)?;
@@ -312,6 +343,7 @@ impl FileSystem for Timeline {
                 volume.forget(own, count);
                 self.give_back(slot, count);
             }
+            Ok(Node::Note(own)) => self.notes.lock().forget(own),
             Ok(Node::Way(_)) | Err(_) => {}
         }
     }
@@ -320,6 +352,7 @@ impl FileSystem for Timeline {
         match self.node(ino)? {
             Node::Present => self.present.getattr(ino),
             Node::Way(way) => self.way_attr(way),
+            Node::Note(own) => self.notes.lock().attr(own),
             Node::Past(slot, volume, own) => Ok(seen_from(slot, volume.getattr(own)?)),
         }
     }
@@ -332,6 +365,7 @@ impl FileSystem for Timeline {
         match self.node(ino)? {
             Node::Present => self.present.readlink(ino),
             Node::Way(_) => Err(FsError::Invalid),
+            Node::Note(own) => self.notes.lock().words(own),
             Node::Past(_, volume, own) => volume.readlink(own),
         }
     }
@@ -387,6 +421,7 @@ impl FileSystem for Timeline {
         match self.node(ino)? {
             Node::Present => self.present.read(caller, ino, offset, into),
             Node::Way(_) => Err(FsError::IsDirectory),
+            Node::Note(_) => Err(FsError::Invalid),
             Node::Past(_, volume, own) => {
                 self.present.note_request();
                 volume.read(caller, own, offset, into)
@@ -407,6 +442,7 @@ impl FileSystem for Timeline {
         match self.node(from.0)? {
             Node::Present => present.copy_file_range(caller, from, to, length),
             Node::Way(_) => Err(FsError::IsDirectory),
+            Node::Note(_) => Err(FsError::Invalid),
             Node::Past(slot, volume, own) => {
                 // What is copied by reference must stay until it is named.
                 let lsn = self.slots.lock().open.get(&slot).map(|open| open.lsn).ok_or(FsError::Stale)?;
@@ -420,7 +456,7 @@ impl FileSystem for Timeline {
     fn lseek(&self, ino: Ino, offset: u64, whence: Whence) -> FsResult<u64> {
         match self.node(ino)? {
             Node::Present => self.present.lseek(ino, offset, whence),
-            Node::Way(_) => Err(FsError::Invalid),
+            Node::Way(_) | Node::Note(_) => Err(FsError::Invalid),
             Node::Past(_, volume, own) => volume.lseek(own, offset, whence),
         }
     }
@@ -446,6 +482,7 @@ impl FileSystem for Timeline {
             Node::Present => self.present.readdir(caller, dir, cookie, plus, visit),
             Node::Way(_) if self.access() == PastAccess::Off => Err(FsError::NotFound),
             Node::Way(way) => self.way_list(way, cookie, visit),
+            Node::Note(_) => Err(FsError::NotDirectory),
             Node::Past(slot, volume, own) => volume.readdir(caller, own, cookie, plus, &mut |entry| {
                 let attr = entry.attr.map(|attr| seen_from(slot, attr));
                 let counted = attr.is_some();
@@ -461,7 +498,7 @@ impl FileSystem for Timeline {
     fn getxattr(&self, ino: Ino, name: &[u8]) -> FsResult<Vec<u8>> {
         match self.node(ino)? {
             Node::Present => self.present.getxattr(ino, name),
-            Node::Way(_) => Err(FsError::NoData),
+            Node::Way(_) | Node::Note(_) => Err(FsError::NoData),
             Node::Past(_, volume, own) => volume.getxattr(own, name),
         }
     }
@@ -481,7 +518,7 @@ impl FileSystem for Timeline {
     fn listxattr(&self, ino: Ino) -> FsResult<Vec<u8>> {
         match self.node(ino)? {
             Node::Present => self.present.listxattr(ino),
-            Node::Way(_) => Ok(Vec::new()),
+            Node::Way(_) | Node::Note(_) => Ok(Vec::new()),
             Node::Past(_, volume, own) => volume.listxattr(own),
         }
     }

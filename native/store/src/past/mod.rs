@@ -3,6 +3,7 @@
 
 mod difference;
 mod door;
+mod notes;
 mod time;
 
 pub use difference::{ChangeKind, DifferencePage, FileChange, check_span, difference};

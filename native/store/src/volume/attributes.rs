@@ -40,14 +40,14 @@ impl Volume {
         let held = self.locks.write(ino);
         let kind = if set.size.is_some() { OpKind::Truncate } else { OpKind::SetAttr };
         let mut change = self.change(kind, caller);
-        let time = change.time;
+        let made = change.made;
         change.ino = ino;
         let mut record = change.inode(ino)?.clone();
         change.frees = set.size.is_none_or(|size| size <= record.size);
         if let Some(size) = set.size {
             change.offset = size;
             self.resize(&mut change, ino, &mut record, size)?;
-            record.mtime = time;
+            record.mtime = made.time;
         }
         let owned = set.uid.is_some() || set.gid.is_some();
         record.uid = set.uid.unwrap_or(record.uid);
@@ -67,12 +67,12 @@ impl Volume {
             self.chmod_acl(&mut change, ino, &record)?;
         }
         let at = |set: SetTime| match set {
-            SetTime::Now => time,
+            SetTime::Now => made.time,
             SetTime::At(at) => at,
         };
         record.atime = set.atime.map_or(record.atime, at);
         record.mtime = set.mtime.map_or(record.mtime, at);
-        record.ctime = time;
+        made.note(&mut record);
         let attr = attr(ino, &record);
         *change.inode(ino)? = record;
         let done = change.commit(&[])?;
@@ -89,8 +89,8 @@ impl Volume {
         record: &mut InodeRecord,
         kill_suidgid: bool,
     ) {
-        record.mtime = change.time;
-        record.ctime = change.time;
+        record.mtime = change.made.time;
+        change.made.note(record);
         if kill_suidgid {
             record.mode = mode::without_privileges(record.mode);
         }
@@ -121,7 +121,7 @@ impl Volume {
     pub(super) fn stamp_access(&self, caller: &Caller, ino: Ino) {
         let _held = self.locks.write(ino);
         let mut change = self.change(OpKind::SetAttr, caller);
-        let time = change.time;
+        let time = change.made.time;
         change.ino = ino;
         if let Ok(record) = change.inode(ino)
             && wants_access_time(record, time)
@@ -129,6 +129,15 @@ impl Volume {
             record.atime = time;
             // A full or fenced log is the next writer's news.
             let _ = change.commit(&[]);
+        }
+    }
+
+    /// The record that a name leads to, `.` to the directory's own.
+    pub(crate) fn record_of(&self, dir: Ino, name: &[u8]) -> FsResult<InodeRecord> {
+        let _held = self.locks.read(dir);
+        match name {
+            b"." => self.load(dir),
+            _ => self.load(self.find(dir, name)?.ok_or(FsError::NotFound)?.ino),
         }
     }
 

@@ -7,7 +7,7 @@ use crate::api::{Caller, FsError, FsResult};
 use crate::error::Error;
 use crate::ledger::OpDraft;
 use holdfast_format::cell::{self, Cell};
-use holdfast_format::inode::{InodeRecord, Time};
+use holdfast_format::inode::{InodeRecord, Time, Writer};
 use holdfast_format::limits::{CELL_LEVEL_DATA_MAX, CELL_LEVEL_MAX};
 use holdfast_format::op::{Actor, Effects, OpKind};
 use holdfast_format::{Ino, Lsn, key};
@@ -21,12 +21,33 @@ struct Touched {
     removed: bool,
 }
 
+/// When a change is made, and by whom.
+#[derive(Clone, Copy)]
+pub struct Made {
+    pub time: Time,
+    writer: Option<Writer>,
+}
+
+impl Made {
+    /// Notes the change in an inode that is changed.
+    pub fn note(self, record: &mut InodeRecord) {
+        record.ctime = self.time;
+        record.writer = self.writer;
+    }
+
+    /// Four times, and who makes it, of an inode that is made.
+    pub fn birth(self) -> InodeRecord {
+        let Self { time, writer } = self;
+        InodeRecord { atime: time, mtime: time, ctime: time, btime: time, writer, ..InodeRecord::default() }
+    }
+}
+
 /// Effects that become true together. Whoever builds one holds the shards of all inodes it loads.
 pub struct Change<'v> {
     volume: &'v Volume,
     kind: OpKind,
     actor: Actor,
-    pub time: Time,
+    pub made: Made,
     /// Subject of the op, for the change feed.
     pub ino: Ino,
     pub offset: u64,
@@ -67,7 +88,7 @@ impl Volume {
             volume: self,
             kind,
             actor: actor(caller),
-            time: self.ledger.now(),
+            made: Made { time: self.ledger.now(), writer: caller.writer },
             ino: Ino(0),
             offset: 0,
             length: 0,
@@ -195,7 +216,7 @@ impl Change<'_> {
                 branch: volume.branch,
                 kind: self.kind,
                 actor: self.actor,
-                time: self.time,
+                time: self.made.time,
                 ino: self.ino,
                 offset: self.offset,
                 length: self.length,

@@ -188,10 +188,10 @@ impl Volume {
 
     /// A directory's contents changed.
     pub(super) fn touch_directory(&self, change: &mut Change<'_>, dir: Ino) -> FsResult<()> {
-        let time = change.time;
+        let made = change.made;
         let record = change.inode(dir)?;
-        record.mtime = time;
-        record.ctime = time;
+        record.mtime = made.time;
+        made.note(record);
         Ok(())
     }
 
@@ -203,7 +203,6 @@ impl Volume {
         dir: Ino,
         make: &Make<'_>,
     ) -> FsResult<(Ino, InodeRecord)> {
-        let time = change.time;
         let ino = self.next_ino(change)?;
         let parent = change.inode(dir)?;
         let set_gid = parent.mode & mode::SET_GID != 0;
@@ -216,12 +215,8 @@ impl Volume {
             nlink: if is_directory { 2 } else { 1 },
             rdev: make.rdev,
             size: if is_directory { DIRECTORY_BYTES } else { make.target.len() as u64 },
-            atime: time,
-            mtime: time,
-            ctime: time,
-            btime: time,
             target: make.target.to_vec(),
-            ..InodeRecord::default()
+            ..change.made.birth()
         };
         if !mode::is_symlink(make.mode) {
             self.inherit(change, dir, parent_has_xattrs, caller.umask, ino, &mut record)?;
@@ -316,7 +311,7 @@ impl Volume {
         let mut change = self.change(OpKind::Link, caller);
         check_directory(change.inode(dir)?)?;
         let Slot::Free(cookie) = self.slot(dir, name)? else { return Err(FsError::Exists) };
-        let time = change.time;
+        let made = change.made;
         let record = change.inode(ino)?;
         if mode::is_directory(record.mode) {
             return Err(FsError::Permission);
@@ -326,7 +321,7 @@ impl Volume {
         }
         let was_orphan = record.nlink == 0;
         record.nlink += 1;
-        record.ctime = time;
+        made.note(record);
         let kind = mode::entry_kind(record.mode);
         self.add_parent(&mut change, ino, (dir, cookie))?;
         if was_orphan {
@@ -427,7 +422,7 @@ impl Volume {
     /// Takes one name from an inode: an empty directory, or a file of which it may be the last name. The
     /// entry itself is the caller's.
     pub(super) fn drop_name(&self, change: &mut Change<'_>, place: (Ino, u64), ino: Ino) -> FsResult<()> {
-        let time = change.time;
+        let made = change.made;
         let is_directory = mode::is_directory(change.inode(ino)?.mode);
         if is_directory {
             if ino == ROOT_INO || !self.is_empty(ino)? {
@@ -437,7 +432,7 @@ impl Volume {
             parent.nlink = parent.nlink.saturating_sub(1);
         }
         let record = change.inode(ino)?;
-        record.ctime = time;
+        made.note(record);
         record.nlink = if is_directory { 0 } else { record.nlink.saturating_sub(1) };
         match record.nlink {
             0 => {

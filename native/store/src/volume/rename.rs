@@ -158,9 +158,9 @@ impl Volume {
         from: (Ino, u64),
         to: (Ino, u64),
     ) -> FsResult<()> {
-        let time = change.time;
+        let made = change.made;
         let record = change.inode(entry.ino)?;
-        record.ctime = time;
+        made.note(record);
         if (record.parent, record.parent_cookie) == from {
             record.parent = to.0;
             record.parent_cookie = to.1;
@@ -202,19 +202,14 @@ impl Volume {
         cookie: u64,
     ) -> FsResult<()> {
         let ino = self.next_ino(change)?;
-        let time = change.time;
         let record = InodeRecord {
             mode: mode::CHARACTER_DEVICE,
             uid: caller.uid,
             gid: caller.gid,
             nlink: 1,
-            atime: time,
-            mtime: time,
-            ctime: time,
-            btime: time,
             parent: from.dir,
             parent_cookie: cookie,
-            ..InodeRecord::default()
+            ..change.made.birth()
         };
         self.put_entry(change, (from.dir, cookie), from.name, ino, mode::entry_kind(record.mode));
         change.insert(ino, record);

@@ -112,7 +112,7 @@ impl Volume {
             None if record.mode == mode => return Ok(()),
             None => {}
         }
-        record.ctime = change.time;
+        change.made.note(&mut record);
         *change.inode(ino)? = record;
         let done = change.commit(&[])?;
         drop(held);
@@ -134,7 +134,7 @@ impl Volume {
         let mut change = self.change(OpKind::RemoveXattr, caller);
         change.ino = ino;
         change.frees = true;
-        let time = change.time;
+        let made = change.made;
         let record = change.inode(ino)?.clone();
         if self.xattr(ino, &record, name)?.is_none() {
             // Without an ACL there is nothing to remove, and nothing wrong: setfacl -b does it blindly.
@@ -142,7 +142,7 @@ impl Volume {
         }
         change.effects.delete(&key::xattr(self.branch, ino, name));
         let record = change.inode(ino)?;
-        record.ctime = time;
+        made.note(record);
         if name == CAPABILITY {
             record.flags &= !INODE_HAS_CAPABILITY;
         }

@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 pub const DRIVE_BYTES: u64 = 64 << 20;
-pub const ROOT: Caller = Caller { uid: 0, gid: 0, pid: 1, umask: 0o022 };
+pub const ROOT: Caller = Caller { uid: 0, gid: 0, pid: 1, umask: 0o022, writer: None };
 
 /// Memory of the rings: kept across a simulated `kill -9`, lost in a power cut.
 pub type Rings = Arc<Mutex<BTreeMap<GroupId, SharedMemory>>>;

@@ -16,8 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 const BRANCH: BranchId = BranchId(7);
-const ROOT: Caller = Caller { uid: 0, gid: 0, pid: 1, umask: 0o022 };
-const USER: Caller = Caller { uid: 1000, gid: 100, pid: 2, umask: 0o022 };
+const ROOT: Caller = Caller { uid: 0, gid: 0, pid: 1, umask: 0o022, writer: None };
+const USER: Caller = Caller { uid: 1000, gid: 100, pid: 2, umask: 0o022, writer: None };
 
 pub struct Bench {
     pub ledger: Arc<ModelLedger>,
