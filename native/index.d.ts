@@ -18,6 +18,15 @@ export interface ByteRange {
   length: bigint
 }
 
+/** Who made a change. */
+export interface ChangeActor {
+  uid: number
+  /** Of the process; 0: not known. */
+  pid: number
+  /** Name of its program; empty: not known. */
+  command: Uint8Array
+}
+
 /** A writable copy of a volume, or of every volume of a group, as it is or was. */
 export declare function cloneCreate(handle: number, source: string, name: string, at?: string | undefined | null): Promise<Array<VolumeInfo> | Failure>
 
@@ -79,6 +88,34 @@ export interface Failure {
 /** What the caller can do about a failure. The same words as the command line's exit codes. */
 export type FailureCode = 'Internal' | 'Invalid' | 'NotFound' | 'Conflict' | 'Denied' | 'Unavailable' | 'Corrupt' | 'Fenced' | 'NoSpace' | 'Closed'
 
+export interface FeedChange {
+  change: FileChange
+  /** LSN of the kept state that shows it first. All changes with one make a step. */
+  seenAt: bigint
+}
+
+export interface FeedPage {
+  changes: Array<FeedChange>
+  cursor: string
+  /** LSN of the kept state up to which everything is told; 0: none. */
+  toldTo: bigint
+  more: boolean
+}
+
+/** Where a feed goes on, and how. */
+export interface FeedRequest {
+  /** A cursor; or a moment that is kept, `now`, `beginning`. */
+  from: string
+  /** About so many changes. */
+  limit: number
+  /** How long to wait for the next change when there is none. */
+  waitMs: number
+  /** What was acknowledged before the request, too, though its second is not over. */
+  latest: boolean
+  /** One step to the newest state, instead of one for each second. */
+  coalesce: boolean
+}
+
 /** What became of one name or file. */
 export interface FileChange {
   /** `added`, `removed`, `renamed`, `changed` or `attributes`. */
@@ -95,6 +132,8 @@ export interface FileChange {
   lsn: bigint
   timeS: number
   timeNs: number
+  /** Who made it; absent: not known. */
+  actor?: ChangeActor
   /** Bytes that may differ. */
   ranges: Array<ByteRange>
 }
@@ -397,6 +436,9 @@ export declare function volumeDestroy(handle: number, name: string): Promise<voi
 
 /** What changed in a volume between two moments that are kept (absent: now), of inodes from `first` on; about `limit` changes. */
 export declare function volumeDifference(handle: number, volume: string, from: string, to: string | undefined | null, first: bigint, limit: number): Promise<DifferencePage | Failure>
+
+/** What happened to a volume, in the order of LSNs, from a cursor on. */
+export declare function volumeFeed(handle: number, volume: string, request: FeedRequest): Promise<FeedPage | Failure>
 
 export interface VolumeInfo {
   name: string

@@ -6,6 +6,7 @@ import { addCompletion } from "./verbs/completion.js";
 import { addDaemon } from "./verbs/daemon.js";
 import { addDiff } from "./verbs/diff.js";
 import { addDoctor } from "./verbs/doctor.js";
+import { addFeed } from "./verbs/feed.js";
 import { addMount } from "./verbs/mount.js";
 import { addPolicy } from "./verbs/policy.js";
 import { addPool } from "./verbs/pool.js";
@@ -37,6 +38,7 @@ export function createProgram(): Command {
     addClone,
     addPolicy,
     addDiff,
+    addFeed,
     addVersions,
     addRestore,
     addUndelete,

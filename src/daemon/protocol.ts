@@ -40,7 +40,7 @@
 // Sizes are bytes, or text with a unit (`64MiB`). A failure is an ErrorBody with a fitting HTTP status.
 
 import type { ErrorCode } from "../io-path/errors.js";
-import type { DifferencePage, FileChange, Snapshot } from "../io-path/history.js";
+import type { DifferencePage, FeedPage, FileChange, Snapshot } from "../io-path/history.js";
 import type { PathJson } from "../io-path/paths.js";
 import type {
   DomainLevel,
@@ -171,6 +171,16 @@ export interface FileChangeAnswer extends Omit<FileChange, "path" | "oldPath">, 
 
 export interface DifferenceAnswer extends Omit<DifferencePage, "changes"> {
   changes: FileChangeAnswer[];
+}
+
+export interface FeedChangeAnswer extends Omit<FileChangeAnswer, "kind"> {
+  op: FileChange["kind"];
+  /** LSN of the kept state that shows it first. All changes with one make a step: a set that leads to that state. */
+  seenAt: number;
+}
+
+export interface FeedAnswer extends Omit<FeedPage, "changes"> {
+  changes: FeedChangeAnswer[];
 }
 
 export interface CloneRequest {

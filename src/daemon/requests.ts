@@ -10,6 +10,9 @@ const size = z.union([z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER
 const pathFields = { path: z.string().max(4096).optional(), path_base64: z.string().max(8192).optional() };
 const name = z.string().max(4096);
 
+/** A feed answers after so long at the latest, with or without changes. */
+const FEED_WAIT_S_MAX = 25;
+
 /** Drives that one request may name. */
 const DRIVES_MAX = 1024;
 
@@ -92,6 +95,15 @@ export const difference = z.strictObject({
   to: words.optional(),
   first: z.coerce.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER).default(0),
   limit: z.coerce.number().int().min(1).max(10_000).default(1000),
+});
+const flag = z.enum(["true", "false"]).default("false");
+export const feed = z.strictObject({
+  from: words,
+  limit: z.coerce.number().int().min(1).max(10_000).default(1000),
+  /** Seconds. */
+  wait: z.coerce.number().min(0).max(FEED_WAIT_S_MAX).default(0),
+  latest: flag,
+  coalesce: flag,
 });
 export const clone = z.strictObject({ source: name, name, at: words.optional() });
 

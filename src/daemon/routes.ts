@@ -1,10 +1,10 @@
 // The API's routes: convert, call, convert back.
 
 import type { z } from "zod";
-import type { FileChange } from "../io-path/history.js";
+import type { FeedChange, FileChange } from "../io-path/history.js";
 import { pathToJson } from "../io-path/paths.js";
 import type { DriveRequest } from "../io-path/pool.js";
-import type { FileChangeAnswer } from "./protocol.js";
+import type { FeedChangeAnswer, FileChangeAnswer } from "./protocol.js";
 import { parseDuration, parseLimit, parseSize, parseThin } from "./units.js";
 import * as requests from "./requests.js";
 import type { Supervisor } from "./supervisor.js";
@@ -290,6 +290,23 @@ function momentRoutes(supervisor: Supervisor): Route[] {
       },
     },
     {
+      method: "GET",
+      path: "/v1/volumes/:name/feed",
+      run: async ({ params: [name = ""], query }) => {
+        const asked = requests.parse(requests.feed, Object.fromEntries(query));
+        const page = await (
+          await supervisor.history(name)
+        ).feed(name, {
+          from: asked.from,
+          limit: asked.limit,
+          waitMs: Math.round(asked.wait * 1000),
+          latest: asked.latest === "true",
+          coalesce: asked.coalesce === "true",
+        });
+        return { json: { ...page, changes: page.changes.map(toFeedAnswer) } };
+      },
+    },
+    {
       method: "POST",
       path: "/v1/clones",
       run: async ({ body }) => {
@@ -298,6 +315,11 @@ function momentRoutes(supervisor: Supervisor): Route[] {
       },
     },
   ];
+}
+
+function toFeedAnswer({ seenAt, ...told }: FeedChange): FeedChangeAnswer {
+  const { kind: op, ...change } = toChangeAnswer(told);
+  return { ...change, op, seenAt };
 }
 
 function toChangeAnswer({ path, oldPath, ...change }: FileChange): FileChangeAnswer {

@@ -1,6 +1,7 @@
 // Snapshots, earlier states and clones of an open pool.
 
 import { exact, native, unwrap } from "./addon.js";
+import { pathToText } from "./paths.js";
 
 /** A snapshot, or a second that is kept. */
 export interface Snapshot {
@@ -39,11 +40,54 @@ export interface FileChange {
   inode: number;
   type: FileType;
   size: number;
-  /** Newest change of the inode, and its time. */
+  /**
+   * Newest change of the inode, and its time; of a name that went, or came beside others, the newest change of its
+   * directory (of the nearest above that is still there).
+   */
   lsn: number;
   time: string;
+  /** Who made that; null: not known. */
+  actor: Actor | null;
   /** Bytes that may differ; of an added file all that hold data. */
   ranges: { offset: number; length: number }[];
+}
+
+export interface Actor {
+  uid: number;
+  /** Of the process; null: not known, or in another namespace. */
+  pid: number | null;
+  /** Name of its program, as far as the kernel keeps it; null: not known. */
+  command: string | null;
+}
+
+/** A change in a feed. */
+export interface FeedChange extends FileChange {
+  /** LSN of the kept state that shows it first. All changes with one make a step: a set that leads to that state. */
+  seenAt: number;
+}
+
+export interface FeedPage {
+  /** In the order of LSNs. */
+  changes: FeedChange[];
+  /** What to ask with for what comes next. */
+  cursor: string;
+  /** LSN of the kept state up to which everything is told; 0: none. */
+  toldTo: number;
+  /** There is more to be told already. */
+  more: boolean;
+}
+
+export interface FeedRequest {
+  /** A cursor; or where to begin: a moment that is kept, `now`, `beginning`. */
+  from: string;
+  /** About so many changes. */
+  limit: number;
+  /** How long to wait for the next change when there is none. */
+  waitMs: number;
+  /** What was acknowledged before the request, too, though its second is not over. */
+  latest: boolean;
+  /** One step to the newest state, so that each file is told once, instead of a step for each second. */
+  coalesce: boolean;
 }
 
 export type FileType = "file" | "directory" | "symlink" | "other";
@@ -79,8 +123,14 @@ function toChange(change: NativePage["changes"][number]): FileChange {
     size: exact(change.size),
     lsn: exact(change.lsn),
     time: isoTime(change.timeS, change.timeNs),
+    actor: change.actor === undefined ? null : toActor(change.actor),
     ranges: change.ranges.map(({ offset, length }) => ({ offset: exact(offset), length: exact(length) })),
   };
+}
+
+function toActor({ uid, pid, command }: NonNullable<NativePage["changes"][number]["actor"]>): Actor {
+  const name = Buffer.from(command);
+  return { uid, pid: pid === 0 ? null : pid, command: name.length === 0 ? null : pathToText(name) };
 }
 
 /** One point for every so many seconds is kept for so long. */
@@ -209,6 +259,17 @@ export class History {
       to: toSnapshot(page.to),
       changes: page.changes.map(toChange),
       next: page.next === undefined ? null : exact(page.next),
+    };
+  }
+
+  /** What happened to a volume. A cursor whose history has gone is `NotFound`, one of another volume `Invalid`. */
+  async feed(volume: string, request: FeedRequest): Promise<FeedPage> {
+    const page = unwrap(await native.volumeFeed(this.#handle, volume, request));
+    return {
+      changes: page.changes.map(({ change, seenAt }) => ({ ...toChange(change), seenAt: exact(seenAt) })),
+      cursor: page.cursor,
+      toldTo: exact(page.toldTo),
+      more: page.more,
     };
   }
 

@@ -80,6 +80,8 @@ pub const SCRUB_CALM_BYTES_PER_S_MIN: u64 = 16 << 20;
 /// What one step reads of each copy, and what is scrubbed between two notes of how far it is.
 pub const SCRUB_STEP_BYTES: u64 = 1 << 20;
 pub const SCRUB_SAVE_BYTES: u64 = 256 << 20;
+/// Changes that a feed selects with one walk.
+pub const FEED_UNITS_DEFAULT: usize = 131_072;
 /// Sentences of one pass about what was wrong.
 pub const SCRUB_FINDINGS_MAX: usize = 64;
 /// Sentences about what cannot be healed.

@@ -4,12 +4,17 @@ use crate::call::in_thread;
 use crate::convert;
 use crate::pool::{VolumeInfo, pool};
 use holdfast_store::engine;
+use holdfast_store::error::{Error, Kind};
 use napi::Env;
 use napi::bindgen_prelude::{BigInt, Object, Uint8Array};
 use napi_derive::napi;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// Points that one call lists at most.
 const LIST_MAX: u32 = 10_000;
+/// How long a feed may wait for the next change.
+const WAIT_MS_MAX: u32 = 60_000;
 
 /// A snapshot, or a second that is kept.
 #[napi(object)]
@@ -114,6 +119,16 @@ pub struct ByteRange {
     pub length: BigInt,
 }
 
+/// Who made a change.
+#[napi(object)]
+pub struct ChangeActor {
+    pub uid: u32,
+    /// Of the process; 0: not known.
+    pub pid: u32,
+    /// Name of its program; empty: not known.
+    pub command: Uint8Array,
+}
+
 /// What became of one name or file.
 #[napi(object)]
 pub struct FileChange {
@@ -131,6 +146,8 @@ pub struct FileChange {
     pub lsn: BigInt,
     pub time_s: f64,
     pub time_ns: u32,
+    /// Who made it; absent: not known.
+    pub actor: Option<ChangeActor>,
     /// Bytes that may differ.
     pub ranges: Vec<ByteRange>,
 }
@@ -158,6 +175,11 @@ impl From<engine::FileChange> for FileChange {
             lsn: change.lsn.0.into(),
             time_s: change.time.sec as f64,
             time_ns: change.time.nsec,
+            actor: change.writer.map(|writer| ChangeActor {
+                uid: writer.uid,
+                pid: writer.pid,
+                command: writer.command.as_bytes().to_vec().into(),
+            }),
             ranges: change.ranges.into_iter().map(range).collect(),
         }
     }
@@ -184,6 +206,84 @@ pub fn volume_difference(
             to: told.to.into(),
             changes: told.page.changes.into_iter().map(FileChange::from).collect(),
             next: told.page.next.map(|ino| BigInt::from(ino.0)),
+        })
+    })
+}
+
+/// Where a feed goes on, and how.
+#[napi(object)]
+pub struct FeedRequest {
+    /// A cursor; or a moment that is kept, `now`, `beginning`.
+    pub from: String,
+    /// About so many changes.
+    pub limit: f64,
+    /// How long to wait for the next change when there is none.
+    pub wait_ms: f64,
+    /// What was acknowledged before the request, too, though its second is not over.
+    pub latest: bool,
+    /// One step to the newest state, instead of one for each second.
+    pub coalesce: bool,
+}
+
+#[napi(object)]
+pub struct FeedChange {
+    pub change: FileChange,
+    /// LSN of the kept state that shows it first. All changes with one make a step.
+    pub seen_at: BigInt,
+}
+
+#[napi(object)]
+pub struct FeedPage {
+    pub changes: Vec<FeedChange>,
+    pub cursor: String,
+    /// LSN of the kept state up to which everything is told; 0: none.
+    pub told_to: BigInt,
+    pub more: bool,
+}
+
+/// Calls that may wait for a change at the same time: each has one of the places for calls.
+const FEEDS_MAX: usize = 32;
+static FEEDS: AtomicUsize = AtomicUsize::new(0);
+
+/// One of those places.
+struct FeedPlace;
+
+impl FeedPlace {
+    fn take() -> Result<Self, Error> {
+        if FEEDS.fetch_add(1, Ordering::Relaxed) < FEEDS_MAX {
+            return Ok(Self);
+        }
+        FEEDS.fetch_sub(1, Ordering::Relaxed);
+        Err(Error::new(Kind::Unavailable, format!("{FEEDS_MAX} feeds wait for changes; try again")))
+    }
+}
+
+impl Drop for FeedPlace {
+    fn drop(&mut self) {
+        FEEDS.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What happened to a volume, in the order of LSNs, from a cursor on.
+#[napi(ts_return_type = "Promise<FeedPage | Failure>")]
+pub fn volume_feed(env: &Env, handle: f64, volume: String, request: FeedRequest) -> napi::Result<Object<'_>> {
+    let handle = convert::handle("pool", handle)?;
+    let asked = engine::FeedRequest {
+        from: request.from,
+        limit: convert::whole("limit", request.limit, LIST_MAX)?.max(1) as usize,
+        wait: Duration::from_millis(u64::from(convert::whole("wait", request.wait_ms, WAIT_MS_MAX)?)),
+        latest: request.latest,
+        coalesce: request.coalesce,
+    };
+    in_thread(env, "volume-feed", move || {
+        let _place = if asked.wait.is_zero() { None } else { Some(FeedPlace::take()?) };
+        let page = pool(handle)?.feed(&volume, &asked)?;
+        let seen = |told: engine::FeedChange| FeedChange { change: told.change.into(), seen_at: told.seen_at.0.into() };
+        Ok(FeedPage {
+            changes: page.changes.into_iter().map(seen).collect(),
+            cursor: page.cursor,
+            told_to: page.told_to.0.into(),
+            more: page.more,
         })
     })
 }

@@ -70,7 +70,7 @@ impl PoolOptions {
             thin: self.thin.iter().map(ThinStep::convert).collect::<napi::Result<_>>()?,
             history_limit_percent: convert::whole("historyLimitPercent", self.history_limit_percent, 100)? as u8,
             heal_bytes_per_s: convert::unsigned("healBytesPerS", &self.heal_bytes_per_s)?,
-            background: true,
+            ..engine::EngineOptions::default()
         })
     }
 }

@@ -6,6 +6,7 @@
 mod check;
 mod cleaner;
 mod damaged;
+mod feed;
 mod heal;
 mod history;
 mod housekeeping;
@@ -19,6 +20,7 @@ mod scrub;
 pub use crate::placement::{HealProgress, PoolEvent, ScrubReport};
 pub use check::CheckReport;
 pub use crate::past::{ChangeKind, FileChange};
+pub use feed::{FeedChange, FeedPage, FeedRequest};
 pub use history::{Difference, SnapshotInfo};
 pub use holdfast_format::DomainLevel;
 pub use holdfast_format::inode::PastAccess;
@@ -39,6 +41,7 @@ use crate::group::view::Base;
 use crate::group::{Bell, Group, GroupOptions};
 use crate::ledger::{Ledger, OpDraft};
 use crate::metadata::cache::BlockCache;
+use crate::past::Selections;
 use crate::placement::{Edit, GroupChange, GroupRecord, Pool, PoolDrive, PoolOptions, ProbeInfo};
 use crate::volume::{Volume, VolumeOptions};
 use holdfast_device::real::RealDrive;
@@ -92,6 +95,8 @@ pub struct Engine {
     /// Boot time before which no walk is tried.
     walk_again_ns: AtomicU64,
     pacing: pacing::Pacing,
+    /// What feeds tell next.
+    selections: Selections,
     scrubbing: Mutex<Option<scrub::Scrubbing>>,
     /// One step of the background's scrub at a time. Taken before `scrubbing`.
     scrub_turn: Mutex<()>,
@@ -218,6 +223,7 @@ impl Engine {
         let data_cache = Arc::new(DataCache::new(options.data_cache_bytes));
         let engine = Arc::new(Self {
             pool: pool.clone(),
+            selections: Selections::new(options.feed_units),
             options,
             cache,
             data_cache,

@@ -1,10 +1,11 @@
 // Who made the newest change of a place: the mount says it of every name in a directory, in the target of a symbolic link
 // that only a look-up finds (native/store/src/past/notes.rs).
 
-import { closeSync, openSync, readFileSync, readlinkSync } from "node:fs";
-import { fromBuffer, fromText, raw, show } from "../bytes.js";
+import { closeSync, openSync, readlinkSync } from "node:fs";
+import { fromBuffer, show } from "../bytes.js";
 import type { Bytes } from "../bytes.js";
 import { errno } from "./failure.js";
+import { userOf } from "../users.js";
 import { STEP, inside } from "./walk.js";
 
 const PREFIX = ".holdfast:who:";
@@ -83,27 +84,4 @@ export function describeWriter(writer: Writer | null): string {
   const { uid, user, pid, command } = writer;
   const program = [command, pid === null ? null : `pid ${pid}`].filter((part) => part !== null);
   return `${user ?? uid}${program.length === 0 ? "" : ` (${program.join(", ")})`}`;
-}
-
-let users: ReadonlyMap<number, string> | undefined;
-
-function userOf(uid: number): string | null {
-  users ??= readUsers();
-  return users.get(uid) ?? null;
-}
-
-/** passwd(5); the first of several names of one number counts. */
-function readUsers(): ReadonlyMap<number, string> {
-  let text = "";
-  try {
-    text = readFileSync(raw(fromText("/etc/passwd")), "utf8");
-  } catch (error) {
-    if (errno(error) !== "ENOENT") throw error;
-  }
-  const found = new Map<number, string>();
-  for (const line of text.split("\n")) {
-    const [name, , uid] = line.split(":");
-    if (name !== undefined && uid !== undefined && !found.has(Number(uid))) found.set(Number(uid), name);
-  }
-  return found;
 }

@@ -140,7 +140,7 @@ impl Engine {
         Ok(self.told(&group, point))
     }
 
-    fn point_in(&self, group: &Group, words: &str) -> Result<PointInfo> {
+    pub(super) fn point_in(&self, group: &Group, words: &str) -> Result<PointInfo> {
         if let Some(point) = group.point(&When::Name(words.to_owned())) {
             return Ok(point);
         }

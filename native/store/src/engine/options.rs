@@ -8,7 +8,7 @@ use crate::placement::{DriveCondition, HealProgress, Health, Pool, PoolDrive, Po
 use holdfast_device::real::RealDrive;
 use holdfast_device::{Drive, SharedMemory};
 use holdfast_format::limits::{
-    DATA_CACHE_BYTES_DEFAULT, HEAL_BYTES_PER_S_DEFAULT, HEAL_BYTES_PER_S_MIN, MEMTABLE_BYTES_DEFAULT, METADATA_CACHE_BYTES_DEFAULT, RING_BYTES_DEFAULT, WRITE_BYTES_MAX,
+    DATA_CACHE_BYTES_DEFAULT, FEED_UNITS_DEFAULT, HEAL_BYTES_PER_S_DEFAULT, HEAL_BYTES_PER_S_MIN, MEMTABLE_BYTES_DEFAULT, METADATA_CACHE_BYTES_DEFAULT, RING_BYTES_DEFAULT, WRITE_BYTES_MAX,
 };
 use crate::group::Retention;
 use holdfast_format::inode::PastAccess;
@@ -39,6 +39,8 @@ pub struct EngineOptions {
     pub metadata_cache_bytes: usize,
     /// Cache of file data that was read from drives; 0: none, and nothing is read from the ring once it is flushed.
     pub data_cache_bytes: usize,
+    /// Changes that a feed selects with one walk, about: 24 bytes each, for four feeds at once.
+    pub feed_units: usize,
     /// Folder for rings; a tmpfs where there is one.
     pub runtime_dir: PathBuf,
     /// Every second is kept for so long, and then what the steps of `thin` say, where a group was told nothing else.
@@ -59,6 +61,7 @@ impl Default for EngineOptions {
             ring_bytes: RING_BYTES_DEFAULT,
             metadata_cache_bytes: METADATA_CACHE_BYTES_DEFAULT,
             data_cache_bytes: DATA_CACHE_BYTES_DEFAULT,
+            feed_units: FEED_UNITS_DEFAULT,
             runtime_dir: PathBuf::new(),
             retention_s: 3600,
             thin: Vec::new(),
@@ -73,6 +76,7 @@ const RING_BYTES_MIN: usize = 4 * WRITE_BYTES_MAX as usize;
 const RING_BYTES_MAX: usize = 256 << 20;
 const MEMTABLE_BYTES_MIN: usize = 256 << 10;
 const MEMTABLE_BYTES_MAX: usize = 1 << 30;
+const FEED_UNITS_MAX: usize = 1 << 24;
 const CACHE_BYTES_MIN: usize = 1 << 20;
 const DATA_CACHE_BYTES_MAX: usize = 1 << 40;
 
@@ -87,6 +91,7 @@ impl EngineOptions {
         };
         check("the memtable budget", self.memtable_bytes, MEMTABLE_BYTES_MIN, MEMTABLE_BYTES_MAX)?;
         check("the ring", self.ring_bytes, RING_BYTES_MIN, RING_BYTES_MAX)?;
+        check("changes that a feed selects", self.feed_units, 1, FEED_UNITS_MAX)?;
         check("the metadata cache", self.metadata_cache_bytes, CACHE_BYTES_MIN, usize::MAX)?;
         if self.data_cache_bytes > 0 {
             check("the data cache", self.data_cache_bytes, CACHE_BYTES_MIN, DATA_CACHE_BYTES_MAX)?;

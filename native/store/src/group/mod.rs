@@ -138,6 +138,8 @@ pub struct Group {
     drained: AtomicU64,
     /// Wakes whoever waits for the drain to take a memtable.
     drained_signal: (Mutex<Drains>, Condvar),
+    /// Wakes whoever waits for a point to be kept durably.
+    point_signal: (Mutex<()>, Condvar),
     flusher: Bell,
     /// Newest LSN that somebody wants durable.
     wanted: AtomicU64,
@@ -193,10 +195,14 @@ impl Group {
         self.view_at(at).get(key)
     }
 
-    /// Stamp of the version that a kept point saw, if it is the group's own.
-    pub fn stamp_at(&self, key: &[u8], at: Lsn) -> Result<Option<Lsn>> {
+    /// What a kept point saw of a record, with its LSN; 0: it is of what the group is a clone of.
+    pub fn stamped_at(&self, key: &[u8], at: Lsn) -> Result<Option<(Lsn, Vec<u8>)>> {
         let _hold = self.pool.hold();
-        Ok(self.view_at(at).get_own(key)?.map(|(stamp, _)| stamp.lsn))
+        let view = self.view_at(at);
+        match view.get_own(key)? {
+            Some((stamp, value)) => Ok(value.map(|value| (stamp.lsn, value))),
+            None => Ok(view.get(key)?.map(|value| (Lsn(0), value))),
+        }
     }
 
     /// What a kept point saw of a range, in order, until `visit` returns false.
@@ -209,6 +215,10 @@ impl Group {
     pub fn scan_own(&self, from: &[u8], until: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<()> {
         let _hold = self.pool.hold();
         self.view().own().scan_values(from, until, visit)
+    }
+
+    pub fn is_clone(&self) -> bool {
+        self.options.base.is_some()
     }
 
     pub fn newest(&self) -> Lsn {
@@ -335,6 +345,7 @@ impl Group {
         self.flusher.ring_all();
         self.kick_drain();
         self.drained_signal.1.notify_all();
+        self.tell_of_points();
         self.pace.wake();
     }
 

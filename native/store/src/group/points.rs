@@ -151,6 +151,7 @@ impl Group {
     pub fn second_now(&self) -> Result<()> {
         self.tick_now()?;
         self.flush_now()?;
+        self.tell_of_points();
         self.flush_floor_now()?;
         let changed = Lsn(self.changed.load(Ordering::Acquire));
         let (newest, now) = (Group::newest(self), self.options.clock.boottime_ns());
@@ -163,6 +164,39 @@ impl Group {
             self.retire_log()?;
         }
         Ok(())
+    }
+
+    /// The point that comes after an LSN, or the newest of those that do; only durable ones, whose LSNs never mean anything else.
+    pub fn next_point(&self, after: Lsn, newest: bool) -> Option<PointInfo> {
+        let durable = self.durable();
+        let points = self.points.lock();
+        let found = match newest {
+            true => points.newest_by(&When::Lsn(durable)),
+            false => points.all(after, 1).pop(),
+        };
+        found.filter(|point| after < point.lsn && point.lsn <= durable)
+    }
+
+    /// Returns when there is a durable point after an LSN, or after `wait`.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub fn await_point(&self, after: Lsn, wait: std::time::Duration) -> Result<()> {
+        let mut guard = self.point_signal.0.lock();
+        let end_ns = self.options.clock.boottime_ns() + wait.as_nanos() as u64;
+        loop {
+            self.ensure_open()?;
+            let left = end_ns.saturating_sub(self.options.clock.boottime_ns());
+            if left == 0 || self.next_point(after, false).is_some() {
+                return Ok(());
+            }
+            self.point_signal.1.wait_for(&mut guard, std::time::Duration::from_nanos(left));
+        }
+    }
+
+    pub(super) fn tell_of_points(&self) {
+        let _guard = self.point_signal.0.lock();
+        self.point_signal.1.notify_all();
     }
 
     /// Gives up the older part of the kept seconds: the pool is short of space. False when none is left.

@@ -165,6 +165,7 @@ impl Group {
             thinned: Default::default(),
             drained: AtomicU64::new(record.drained_lsn.0),
             drained_signal: (Mutex::default(), Condvar::new()),
+            point_signal: (Mutex::default(), Condvar::new()),
             flusher: Bell::default(),
             idle: Mutex::default(),
             reclaim: Mutex::default(),

@@ -1,11 +1,16 @@
 //! The past as a user sees it: `.holdfast/at/TIME/…` and `.holdfast/snapshots/NAME/…` in the root of a mount, and the words
 //! that name a moment.
 
+mod cursor;
 mod difference;
 mod door;
+mod feed;
 mod notes;
+mod sides;
 mod time;
 
 pub use difference::{ChangeKind, DifferencePage, FileChange, check_span, difference};
+pub use cursor::{Cursor, Source};
 pub use door::Timeline;
+pub use feed::{Selections, tell};
 pub use time::{Zone, parse_when, point_name};

@@ -6,6 +6,7 @@
 mod rig;
 
 mod differences;
+mod feed;
 mod promises;
 mod run;
 mod users;

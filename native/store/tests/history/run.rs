@@ -2,10 +2,11 @@
 
 use super::rig::tree::{difference, walk};
 use super::rig::{Rig, options, volume_create};
+use super::feed::Consumer;
 use super::promises::{self, HORIZON_S, THIN, WINDOW_S};
 use super::{differences, users};
 use holdfast_device::{Clock, Rng};
-use holdfast_store::engine::EngineOptions;
+use holdfast_store::engine::{Engine, EngineOptions};
 use holdfast_store::error::Kind;
 use holdfast_store::volume::{Volume, VolumeOptions};
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +32,9 @@ pub struct Totals {
     restarts: u64,
     points_read: u64,
     changes_told: u64,
+    fed: u64,
+    fed_steps: u64,
+    fed_again: u64,
 }
 
 impl Totals {
@@ -48,6 +52,9 @@ impl Totals {
         self.restarts += other.restarts;
         self.points_read += other.points_read;
         self.changes_told += other.changes_told;
+        self.fed += other.fed;
+        self.fed_steps += other.fed_steps;
+        self.fed_again += other.fed_again;
     }
 
     /// A run that never does something proves nothing about it.
@@ -64,6 +71,9 @@ impl Totals {
             self.parents_destroyed,
             self.restarts,
             self.changes_told,
+            self.fed,
+            self.fed_steps,
+            self.fed_again,
         ];
         assert!(histories < 50 || enough.iter().all(|count| *count >= histories / 20), "{self:?}");
     }
@@ -95,12 +105,14 @@ pub struct Run {
     rng: Rng,
     groups: BTreeMap<String, GroupModel>,
     mounted: BTreeMap<String, Arc<Volume>>,
+    /// Of volumes by name.
+    consumers: BTreeMap<String, Consumer>,
     names: u64,
     totals: Totals,
 }
 
 fn run_options() -> EngineOptions {
-    EngineOptions { retention_s: WINDOW_S, thin: THIN.to_vec(), history_limit_percent: 60, ..options() }
+    EngineOptions { retention_s: WINDOW_S, feed_units: 7, thin: THIN.to_vec(), history_limit_percent: 60, ..options() }
 }
 
 impl Run {
@@ -111,6 +123,7 @@ impl Run {
             rng: Rng::from_seed(seed ^ 0x9157),
             groups: BTreeMap::new(),
             mounted: BTreeMap::new(),
+            consumers: BTreeMap::new(),
             names: 0,
             totals: Totals::default(),
         };
@@ -164,6 +177,7 @@ impl Run {
         self.verify();
         for group in self.groups.keys().cloned().collect::<Vec<_>>() {
             self.compare(&group);
+            self.follow(&group);
         }
         self.end(before);
         self.totals
@@ -192,16 +206,17 @@ impl Run {
                 self.verify();
                 self.compare(&group);
             }
-            34 => {
+            34 | 35 => self.follow(&group),
+            36 => {
                 let group = self.rig().engine.groups();
                 group.iter().for_each(|group| group.drain_now().expect("drained"));
             }
-            35 => {
+            37 => {
                 for group in self.rig().engine.groups() {
                     while group.compact_step().expect("merged") {}
                 }
             }
-            36 => while let Ok(true) = self.rig().engine.clean_now() {},
+            38 => while let Ok(true) = self.rig().engine.clean_now() {},
             _ => {
                 let result = self.rig().engine.housekeep_now(true);
                 result.expect("kept");
@@ -332,6 +347,7 @@ impl Run {
         let model = self.groups.remove(group).expect("known");
         for name in &model.volumes {
             self.mounted.remove(name);
+            self.consumers.remove(name);
             self.rig().engine.volume_destroy(name).expect("destroyed");
         }
         self.totals.parents_destroyed += u64::from(model.has_clones);
@@ -384,6 +400,55 @@ impl Run {
         }
         let report = self.rig().engine.fsck().expect("checked");
         assert!(report.problems.is_empty(), "{:#?}", report.problems);
+    }
+
+    /// The consumers of a group's volumes take what the feed has for them. Between pages upkeep runs, or the process dies.
+    fn follow(&mut self, group: &str) {
+        let kept = self.kept(group);
+        let (Some(oldest), is_clone) = (kept.first(), self.groups[group].depth > 0) else { return };
+        for name in self.groups[group].volumes.clone() {
+            let fresh = |engine: &Engine| match is_clone {
+                true => Consumer::starting_at(engine, &name, *oldest),
+                false => Consumer::new(&name),
+            };
+            let mut consumer = self.consumers.remove(&name).unwrap_or_else(|| fresh(&self.rig().engine));
+            let coalesce = self.rng.chance(1, 4);
+            loop {
+                let page = match consumer.ask(&self.rig().engine, false, coalesce) {
+                    Ok(page) => page,
+                    Err(error) => {
+                        // Only what it stood on can be missing: it begins anew.
+                        assert_eq!(error.kind, Kind::NotFound, "{error:?}");
+                        assert!(error.message.contains("--from now begins anew"), "{error:?}");
+                        assert!(!consumer.stands_on(&kept), "{error:?}");
+                        consumer = Consumer::starting_at(&self.rig().engine, &name, *oldest);
+                        self.totals.fed_again += 1;
+                        continue;
+                    }
+                };
+                if !consumer.take(&self.rig().engine, page) {
+                    break;
+                }
+                self.disturb();
+            }
+            self.totals.fed += std::mem::take(&mut consumer.told);
+            self.totals.fed_steps += std::mem::take(&mut consumer.steps);
+            self.consumers.insert(name, consumer);
+        }
+    }
+
+    /// Moves records about, and changes nothing that a point shows.
+    fn disturb(&mut self) {
+        match self.rng.below(16) {
+            0 => self.rig().engine.groups().iter().for_each(|group| group.drain_now().expect("drained")),
+            1 => {
+                for group in self.rig().engine.groups() {
+                    while group.compact_step().expect("merged") {}
+                }
+            }
+            2 => self.restart(),
+            _ => {}
+        }
     }
 
     /// Two points of a group, compared by their records and by all that can be seen of them.

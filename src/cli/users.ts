@@ -1,0 +1,27 @@
+// Names of users on this machine.
+
+import { readFileSync } from "node:fs";
+
+let users: ReadonlyMap<number, string> | undefined;
+
+/** Null: the number has no name here. */
+export function userOf(uid: number): string | null {
+  users ??= readUsers();
+  return users.get(uid) ?? null;
+}
+
+/** passwd(5); the first of several names of one number counts. */
+function readUsers(): ReadonlyMap<number, string> {
+  let text = "";
+  try {
+    text = readFileSync("/etc/passwd", "utf8");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+  }
+  const found = new Map<number, string>();
+  for (const line of text.split("\n")) {
+    const [name, , uid] = line.split(":");
+    if (name !== undefined && uid !== undefined && !found.has(Number(uid))) found.set(Number(uid), name);
+  }
+  return found;
+}
