@@ -1,5 +1,5 @@
-// Who made the newest change of a place: the mount says it of every name in a directory, in the target of a symbolic link
-// that only a look-up finds (native/store/src/past/notes.rs).
+// Who made the newest change of a place: the mount says it of every name in a directory, in the target of a symbolic
+// link that only a look-up finds (native/store/src/past/notes.rs).
 
 import { closeSync, openSync, readlinkSync } from "node:fs";
 import { fromBuffer, show } from "../bytes.js";

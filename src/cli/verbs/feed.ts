@@ -1,15 +1,17 @@
 // holdfast feed VOLUME: what happened, in order, from a cursor on.
 //
-// With --json a line a change, and after those of each page a line with the cursor behind them: whoever keeps that cursor
-// together with what it did about the lines before is told each change once, whatever ends in between.
+// With --json a line a change, and after those of each page a line with the cursor behind them: whoever keeps that
+// cursor together with what it did about the lines before is told each change once, whatever ends in between.
 
 import { once } from "node:events";
+import { closeSync, fsyncSync, openSync, renameSync, writeSync } from "node:fs";
 import type { Command } from "commander";
-import type { FeedAnswer, FeedChangeAnswer } from "../../daemon/protocol.js";
+import type { FeedAnswer, FeedChangeAnswer, PathJson } from "../../daemon/protocol.js";
 import { contextOf, showPath } from "../context.js";
 import type { Context } from "../context.js";
 import { CliError } from "../errors.js";
 import { printable } from "../output.js";
+import { fromSystem } from "../past/failure.js";
 import { userOf } from "../users.js";
 
 const PAGE = 1000;
@@ -22,6 +24,9 @@ interface Options {
   follow?: boolean;
   coalesce?: boolean;
   limit?: string;
+  paths0?: boolean;
+  removed?: string;
+  save?: string;
 }
 
 export function addFeed(program: Command): void {
@@ -32,40 +37,66 @@ export function addFeed(program: Command): void {
     .option("--follow", "wait for what comes, until it is interrupted")
     .option("--coalesce", "tell each file once, instead of once for each second in which it changed")
     .option("--limit <n>", "stop after about so many changes")
+    .option("--paths0", "print what a backup reads: paths, each with a NUL behind it")
+    .option("--removed <file>", "with --paths0: write there the names that went, each with a NUL behind it")
+    .option("--save <file>", "put the cursor there when all is printed: {cursor, toldTo}")
     .action(async (volume: string, options: Options, command: Command) => {
       await feed(contextOf(command), volume, options);
     });
 }
 
-async function feed({ client, output }: Context, volume: string, options: Options): Promise<void> {
+async function feed(context: Context, volume: string, options: Options): Promise<void> {
+  if (options.removed !== undefined && options.paths0 !== true)
+    throw new CliError("Invalid", "--removed goes with --paths0");
   let left = limitOf(options.limit);
   let from = options.from;
-  let isFirst = true;
-  for (;;) {
-    const query = new URLSearchParams({
-      from,
-      limit: `${Math.min(left, PAGE)}`,
-      wait: options.follow === true ? `${WAIT_S}` : "0",
-      latest: `${isFirst}`,
-      coalesce: `${options.coalesce === true}`,
-    });
-    const page = await client.get<FeedAnswer>(
-      `/v1/volumes/${encodeURIComponent(volume)}/feed?${query.toString()}`,
-    );
+  const removed = options.removed === undefined ? undefined : create(options.removed);
+  for (let isFirst = true; ; isFirst = false) {
+    const limit = Math.min(left, PAGE);
+    const page = await ask(context, volume, { ...options, from, limit, isFirst });
     left -= page.changes.length;
     const isLast = left <= 0 || (!page.more && options.follow !== true);
-    const lines = output.json ? jsonLines(page, from) : textLines(page, isLast);
-    await write(lines.map((line) => `${line}\n`).join(""));
-    if (isLast) return;
+    await write(content(context, page, { ...options, from, isLast }));
+    if (removed !== undefined) writeSync(removed, paths0(page.changes.flatMap(namesGone)));
+    if (isLast) {
+      if (removed !== undefined) closeSync(removed);
+      if (options.save !== undefined) save(options.save, page);
+      return;
+    }
     from = page.cursor;
-    isFirst = false;
   }
+}
+
+async function ask(
+  { client }: Context,
+  volume: string,
+  asked: Omit<Options, "limit"> & { limit: number; isFirst: boolean },
+): Promise<FeedAnswer> {
+  const query = new URLSearchParams({
+    from: asked.from,
+    limit: `${asked.limit}`,
+    wait: asked.follow === true ? `${WAIT_S}` : "0",
+    latest: `${asked.isFirst}`,
+    coalesce: `${asked.coalesce === true}`,
+  });
+  return await client.get<FeedAnswer>(`/v1/volumes/${encodeURIComponent(volume)}/feed?${query.toString()}`);
 }
 
 function limitOf(text: string | undefined): number {
   if (text === undefined) return Infinity;
   if (/^[1-9]\d{0,14}$/.test(text)) return Number(text);
   throw new CliError("Invalid", `--limit ${text}: a whole number above 0 is needed`);
+}
+
+/** What is printed of a page. */
+function content(
+  { output }: Context,
+  page: FeedAnswer,
+  { paths0: asPaths, from, isLast }: Options & { isLast: boolean },
+): Buffer {
+  if (asPaths === true) return paths0(page.changes.filter(isToBeRead));
+  const lines = output.json ? jsonLines(page, from) : textLines(page, isLast);
+  return Buffer.from(lines.map((line) => `${line}\n`).join(""));
 }
 
 /** A cursor that has not moved is not told again. */
@@ -89,7 +120,51 @@ function describe(change: FeedChangeAnswer): string {
   return `${time} ${change.lsn} ${SIGNS[change.op]} ${old}${printable(showPath(change))}${slash}${who}`;
 }
 
+/** Directories that only changed are left out, since a backup reads all that is below what it is told. */
+function isToBeRead({ op, type, path }: FeedChangeAnswer): boolean {
+  if (op === "removed" || path === "") return false;
+  return type !== "directory" || op !== "attributes";
+}
+
+function namesGone({ op, old, path, path_base64 }: FeedChangeAnswer): PathJson[] {
+  if (op === "removed") return [{ path, path_base64 }];
+  return old === null ? [] : [old];
+}
+
+function paths0(paths: readonly PathJson[]): Buffer {
+  const end = Buffer.of(0);
+  return Buffer.concat(
+    paths.flatMap(({ path, path_base64 }) => [
+      path === undefined ? Buffer.from(path_base64 ?? "", "base64") : Buffer.from(path),
+      end,
+    ]),
+  );
+}
+
 /** As fast as whoever reads it takes it. */
-async function write(text: string): Promise<void> {
-  if (text !== "" && !process.stdout.write(text)) await once(process.stdout, "drain");
+async function write(bytes: Buffer): Promise<void> {
+  if (bytes.length > 0 && !process.stdout.write(bytes)) await once(process.stdout, "drain");
+}
+
+function create(path: string): number {
+  try {
+    return openSync(path, "w", 0o600);
+  } catch (error) {
+    throw fromSystem(error, `writing ${printable(path)}`);
+  }
+}
+
+/** Whole or not at all, and durably: the next run begins there. */
+function save(path: string, { cursor, toldTo }: FeedAnswer): void {
+  const draft = `${path}.${process.pid}`;
+  const file = create(draft);
+  try {
+    writeSync(file, `${JSON.stringify({ cursor, toldTo })}\n`);
+    fsyncSync(file);
+    renameSync(draft, path);
+  } catch (error) {
+    throw fromSystem(error, `writing ${printable(path)}`);
+  } finally {
+    closeSync(file);
+  }
 }
