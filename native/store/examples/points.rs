@@ -11,7 +11,7 @@ use holdfast_store::engine::{DriveSpec, Engine, EngineOptions, VolumeCreate};
 use holdfast_store::volume::VolumeOptions;
 use std::path::{Path, PathBuf};
 
-const ROOT: Caller = Caller { uid: 0, gid: 0, pid: 1, umask: 0o022 };
+const ROOT: Caller = Caller { uid: 0, gid: 0, pid: 1, umask: 0o022, writer: None };
 const PAGE: usize = 1000;
 const DELETIONS: usize = 400;
 const DRIVE_BYTES: u64 = 2 << 30;
