@@ -7,7 +7,9 @@
 //!        | index_offset u32 | index_bytes u32 | reserved u64 | index_checksum u64
 //!        | checksum u64 over everything before
 //! index  = blocks u32 | filter_lines u32 | filter_lines × line (64 B) | entry × blocks
-//! entry  = key_len u16 | last key of the block | offset u32 | length u32 | checksum u64
+//! blocks = bits 0 … 30: how many; bit 31: entries have times
+//! entry  = key_len u16 | last key of the block | offset u32 | length u32 | checksum u64 | times?
+//! times  = oldest u64 | newest u64     the lowest LSN of a birth in the block, the highest of a birth or a death
 //! ```
 //! The index's checksum stands in the table's description (`table.rs`), too: readers trust that one. The
 //! header is for those who have lost the manifest.
@@ -17,7 +19,7 @@
 //! whole.
 
 use crate::checksum::checksum;
-use crate::ids::GroupId;
+use crate::ids::{GroupId, Lsn};
 use crate::key::{self, COOKIE_SEQUENCE_BITS, KIND_DATA, KIND_DIRENT, PREFIX_BYTES};
 use crate::limits::{KEY_BYTES_MAX, SLOT_BYTES_MAX};
 use crate::table::TreeKind;
@@ -26,7 +28,11 @@ use crate::wire::{DecodeError, Put, Take};
 pub const TABLE_MAGIC: &[u8; 8] = b"HFTABLE1";
 pub const TABLE_HEADER_BYTES: usize = 48;
 /// Bytes of an index entry beside its key.
-pub const INDEX_ENTRY_BYTES: usize = 2 + 4 + 4 + 8;
+pub const INDEX_ENTRY_BYTES: usize = 2 + 4 + 4 + 8 + TIMES_BYTES;
+/// The part of it that tables of before do not have.
+const TIMES_BYTES: usize = 16;
+/// In the number of blocks: entries have that part.
+const HAS_TIMES: u32 = 1 << 31;
 
 const LINE_BYTES: usize = 64;
 const BITS_PER_MEMBER: usize = 10;
@@ -132,12 +138,15 @@ impl IndexBuilder {
             self.members.push(hash);
         }
     }
-    pub fn block(&mut self, last_key: &[u8], offset: u32, block: &[u8]) {
+    /// `times`: the lowest LSN of a birth in the block, and the highest of a birth or a death.
+    pub fn block(&mut self, last_key: &[u8], offset: u32, block: &[u8], times: (Lsn, Lsn)) {
         self.entries.put_u16(last_key.len() as u16);
         self.entries.put_bytes(last_key);
         self.entries.put_u32(offset);
         self.entries.put_u32(block.len() as u32);
         self.entries.put_u64(checksum(block));
+        self.entries.put_u64(times.0.0);
+        self.entries.put_u64(times.1.0);
         self.blocks += 1;
     }
     /// Bytes of the finished index as it stands.
@@ -150,7 +159,7 @@ impl IndexBuilder {
     pub fn finish(self) -> Vec<u8> {
         let lines = filter_lines(self.members.len());
         let mut out = Vec::with_capacity(self.len());
-        out.put_u32(self.blocks);
+        out.put_u32(self.blocks | HAS_TIMES);
         out.put_u32(lines as u32);
         out.resize(8 + lines * LINE_BYTES, 0);
         for hash in self.members {
@@ -174,6 +183,7 @@ pub struct BlockPlace {
 pub struct Index {
     bytes: Vec<u8>,
     filter_lines: usize,
+    has_times: bool,
     /// Offset of each entry in `bytes`.
     entries: Vec<u32>,
 }
@@ -182,9 +192,11 @@ impl Index {
     /// The caller has verified the bytes against the table's description.
     pub fn decode(bytes: Vec<u8>) -> Result<Self, DecodeError> {
         let mut take = Take::new(&bytes);
-        let (blocks, lines) = (take.u32()? as usize, take.u32()? as usize);
+        let (blocks, lines) = (take.u32()?, take.u32()? as usize);
+        let has_times = blocks & HAS_TIMES != 0;
+        let blocks = (blocks & !HAS_TIMES) as usize;
         take.bytes(lines.checked_mul(LINE_BYTES).ok_or(DecodeError::Truncated)?)?;
-        let mut entries = Vec::with_capacity(blocks.min(bytes.len() / INDEX_ENTRY_BYTES));
+        let mut entries = Vec::with_capacity(blocks.min(bytes.len() / (INDEX_ENTRY_BYTES - TIMES_BYTES)));
         let mut blocks_end = TABLE_HEADER_BYTES as u32;
         for _ in 0..blocks {
             entries.push((bytes.len() - take.rest().len()) as u32);
@@ -195,13 +207,16 @@ impl Index {
             take.bytes(key_len)?;
             let (offset, length) = (take.u32()?, take.u32()?);
             take.u64()?;
+            if has_times {
+                take.bytes(TIMES_BYTES)?;
+            }
             if offset < blocks_end || length > SLOT_BYTES_MAX || offset > SLOT_BYTES_MAX - length {
                 return Err(DecodeError::Invalid("place of a block"));
             }
             blocks_end = offset + length;
         }
         take.end()?;
-        Ok(Self { filter_lines: lines, entries, bytes })
+        Ok(Self { filter_lines: lines, has_times, entries, bytes })
     }
     pub fn blocks(&self) -> usize {
         self.entries.len()
@@ -220,6 +235,12 @@ impl Index {
         let word = |from: usize| u32::from_le_bytes(std::array::from_fn(|n| self.bytes[from + n]));
         let checksum = u64::from_le_bytes(std::array::from_fn(|n| self.bytes[at + 8 + n]));
         BlockPlace { offset: word(at), length: word(at + 4), checksum }
+    }
+    /// The lowest LSN of a birth in a block, and the highest of a birth or a death, if they are known.
+    pub fn times(&self, block: usize) -> Option<(Lsn, Lsn)> {
+        let at = self.entries[block] as usize + INDEX_ENTRY_BYTES - TIMES_BYTES + self.last_key(block).len();
+        let lsn = |from: usize| Lsn(u64::from_le_bytes(std::array::from_fn(|n| self.bytes[from + n])));
+        self.has_times.then(|| (lsn(at), lsn(at + 8)))
     }
     /// The first block that can hold a key not less than `key`; `blocks()` when there is none.
     pub fn seek(&self, key: &[u8]) -> usize {
@@ -264,14 +285,22 @@ mod tests {
     #[test]
     fn index_is_golden() {
         let mut builder = IndexBuilder::default();
-        builder.block(b"k", 48, b"block");
+        builder.block(b"k", 48, b"block", (Lsn(4), Lsn(9)));
         let bytes = builder.finish();
-        let mut golden = vec![1, 0, 0, 0, 0, 0, 0, 0, 1, 0, b'k', 48, 0, 0, 0, 5, 0, 0, 0];
+        let mut golden = vec![1, 0, 0, 0x80, 0, 0, 0, 0, 1, 0, b'k', 48, 0, 0, 0, 5, 0, 0, 0];
         golden.put_u64(checksum(b"block"));
+        let mut before = golden.clone();
+        before[3] = 0;
+        golden.put_u64(4);
+        golden.put_u64(9);
         assert_eq!(bytes, golden);
         let index = Index::decode(bytes.clone()).unwrap();
         assert_eq!((index.last_key(0), index.seek(b"k"), index.seek(b"l")), (&b"k"[..], 0, 1));
         assert_eq!(index.place(0), BlockPlace { offset: 48, length: 5, checksum: checksum(b"block") });
+        assert_eq!(index.times(0), Some((Lsn(4), Lsn(9))));
+        // As programs wrote it that did not note the times of a block.
+        let before = Index::decode(before).unwrap();
+        assert_eq!((before.last_key(0), before.place(0), before.times(0)), (&b"k"[..], index.place(0), None));
         for end in 0..bytes.len() {
             assert!(Index::decode(bytes[..end].to_vec()).is_err());
         }

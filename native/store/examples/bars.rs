@@ -2,7 +2,7 @@
 //! Their counted twins are tests (`metadata/tests/bars.rs`).
 //!
 //! ```text
-//! bars DIR [names] [overwrites] [files]       all three when none is named; DIR is made, and removed afterwards
+//! bars DIR [names] [overwrites] [files] [difference]     all when none is named; DIR is made, and removed afterwards
 //! ```
 //!
 //! - `names`: 1,000,000 names are created in a directory, drained, all removed, drained again inside the window: listing
@@ -11,6 +11,8 @@
 //!   long as reading one that was written once.
 //! - `files`: 2,000,000 files with a metadata cache of 64 MiB: peak RSS below 400 MiB, a start after an orderly end within
 //!   3 s, after `kill -9` with 300,000 creates to replay within 10 s. Each step is a process of its own.
+//! - `difference`: of 1,000,000 files 10 change between two snapshots: telling which takes at most 200 ms, wherever the changes
+//!   lie: in memory, in tables of their own, among all others.
 
 use holdfast_device::{Clock, RealClock, Rng};
 use holdfast_format::{Ino, ROOT_INO};
@@ -30,6 +32,8 @@ const READS: usize = 20_000;
 const FILES: u64 = 2_000_000;
 const FILES_TO_REPLAY: u64 = 300_000;
 const DIRECTORY_FILES: u64 = 1_000_000;
+const LATER_FILES: u64 = 500_000;
+const DIFFERENCES: usize = 11;
 const CACHE_BYTES: usize = 64 << 20;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
@@ -168,6 +172,54 @@ impl Bars {
         Ok(engine.close()?)
     }
 
+    fn difference(&mut self, dir: &Path) -> Outcome<()> {
+        let (engine, volume) = create(dir)?;
+        let mut files = Vec::new();
+        for number in 0..NAMES {
+            if number.is_multiple_of(10_000) {
+                let name = format!("directory-{number}");
+                files.push((volume.mkdir(&ROOT, ROOT_INO, name.as_bytes(), 0o755).map_err(told)?.ino, Vec::new()));
+            }
+            let (parent, made) = files.last_mut().ok_or("no directory")?;
+            made.push(make_file(&volume, *parent, &format!("file-{number}"))?);
+        }
+        engine.snapshot_create("v", "before", None)?;
+        for (_, made) in files.iter().step_by(files.len() / 10) {
+            volume.write(&ROOT, made[5_000], 0, &[1; 4096], WriteFlags::default()).map_err(told)?;
+        }
+        engine.snapshot_create("v", "after", None)?;
+        self.time_difference(&engine, "where they were made")?;
+        drain(&engine)?;
+        self.time_difference(&engine, "in tables")?;
+        // What comes later has them merged with what was there.
+        for (at, (parent, _)) in files.iter().enumerate() {
+            for number in 0..LATER_FILES / files.len() as u64 {
+                make_file(&volume, *parent, &format!("later-{at}-{number}"))?;
+            }
+        }
+        engine.settle()?;
+        self.time_difference(&engine, "among all others")?;
+        drop(volume);
+        Ok(engine.close()?)
+    }
+
+    fn time_difference(&mut self, engine: &Engine, place: &str) -> Outcome<()> {
+        let mut times = Vec::new();
+        for _ in 0..DIFFERENCES {
+            let start_ns = RealClock.boottime_ns();
+            let page = engine.difference("v", "before", Some("after"), 0, 1000)?.page;
+            times.push(RealClock.boottime_ns() - start_ns);
+            if page.changes.len() != 10 {
+                return Err(format!("{} changes are told", page.changes.len()).into());
+            }
+        }
+        let first_ms = times[0] as f64 / 1e6;
+        times.sort_unstable();
+        let what = format!("10 changes among 1,000,000 files, {place} (first: {first_ms:.1} ms)");
+        self.judge(&what, times[times.len() / 2] as f64 / 1e6, 200.0, "ms");
+        Ok(())
+    }
+
     fn files(&mut self, dir: &Path) -> Outcome<()> {
         let made = step(dir, "make", false)?;
         self.judge("peak RSS with 2,000,000 files, cache 64 MiB", made.rss_mib, 400.0, "MiB");
@@ -269,7 +321,12 @@ fn main() -> Outcome<()> {
     let wanted = |name: &str| arguments.len() == 1 || arguments[1..].iter().any(|argument| argument == name);
     let mut bars = Bars { missed: false };
     type Bar = fn(&mut Bars, &Path) -> Outcome<()>;
-    let all: [(&str, Bar); 3] = [("names", Bars::names), ("overwrites", Bars::overwrites), ("files", Bars::files)];
+    let all: [(&str, Bar); 4] = [
+        ("names", Bars::names),
+        ("overwrites", Bars::overwrites),
+        ("files", Bars::files),
+        ("difference", Bars::difference),
+    ];
     for (name, bar) in all.into_iter().filter(|(name, _)| wanted(name)) {
         let own = dir.join(name);
         std::fs::create_dir_all(&own)?;

@@ -682,7 +682,7 @@ fn again_index(bytes: &[u8]) -> Option<Vec<u8>> {
 fn tables() -> Vec<Sample> {
     let mut builder = IndexBuilder::default();
     builder.member(index::filter_hash(TreeKind::Now, b"abc"));
-    builder.block(b"b", 48, &block(false));
+    builder.block(b"b", 48, &block(false), (Lsn(99), Lsn(100)));
     let index = builder.finish();
     let header = index::encode_header(GroupId(7), TreeKind::Now, 0, 0x77, &index);
     let mut desc = Vec::new();

@@ -12,8 +12,8 @@ use crate::metadata::tree::{ChangedKeys, Span};
 use holdfast_format::{Lsn, key};
 use std::sync::Arc;
 
-/// Versions fetched from a memtable at once.
-const CHUNK: usize = 256;
+/// Keys of a memtable that are looked at under one lock.
+const CHUNK: usize = 4096;
 
 /// A walk over the keys that changed, in order.
 struct Changes {
@@ -34,12 +34,13 @@ impl MemtableKeys {
     fn fill(&mut self, span: Span) {
         while self.keys.is_empty() {
             let Some(from) = self.next.take() else { return };
-            let chunk = self.generation.memtable.chunk(&from, &self.until, CHUNK);
-            let Some(last) = chunk.last() else { return };
-            self.next = Some([&last.key[..], b"\0"].concat());
-            let changed = chunk.iter().filter(|version| span.has(version.stamp.lsn));
-            self.keys = changed.map(|version| version.key.clone()).rev().collect();
-            self.keys.dedup();
+            let memtable = &self.generation.memtable;
+            let (first, last) = memtable.stamp_range();
+            if last <= span.from || first > span.to {
+                return;
+            }
+            (self.keys, self.next) = memtable.keys_where(&from, &self.until, CHUNK, |lsn| span.has(lsn));
+            self.keys.reverse();
         }
     }
 

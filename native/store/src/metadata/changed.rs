@@ -1,4 +1,5 @@
-//! Keys that changed between two points, as the tables tell: those without stamps or deaths of that time are not read.
+//! Keys that changed between two points, as the tables tell: those without stamps or deaths of that time are not read, nor are
+//! blocks without any.
 
 use super::levels::Levels;
 use super::table::{Access, Merge, RunCursor, Table};
@@ -39,7 +40,9 @@ impl Levels {
         let meant = |table: &&Arc<Table>| {
             span.meets(table) && &table.desc.first[..] < until && &table.desc.last[..] >= from
         };
-        let cursor = |table: &Arc<Table>| RunCursor::new(vec![table.clone()], Access::Cached, from, Some(until));
+        let cursor = |table: &Arc<Table>| {
+            RunCursor::new(vec![table.clone()], Access::Cached, from, Some(until)).within(span.from, span.to)
+        };
         let cursors = self.tables().filter(meant).map(cursor).collect();
         let mut keys = ChangedKeys { merge: Merge::new(cursors)?, span };
         keys.settle()?;
@@ -60,6 +63,12 @@ impl ChangedKeys {
 
     pub fn key(&self) -> Option<&[u8]> {
         self.merge.head().map(RunCursor::key)
+    }
+
+    /// Records that were stepped over or told.
+    #[cfg(test)]
+    pub(super) fn stepped(&self) -> u64 {
+        self.merge.stepped()
     }
 
     /// Leaves every version of a key behind, if it is the one that the walk stands on.

@@ -203,6 +203,32 @@ impl Memtable {
         out
     }
 
+    /// Keys with `from <= key < until` that have a version which `is` meant, in order; `scanned` of all keys are looked at, and
+    /// where there are more, the next call begins at the key that is given back.
+    pub fn keys_where(
+        &self,
+        from: &[u8],
+        until: &[u8],
+        scanned: usize,
+        is: impl Fn(Lsn) -> bool,
+    ) -> (Vec<key::Key>, Option<key::Key>) {
+        let mut out = Vec::new();
+        if from >= until {
+            return (out, None);
+        }
+        let inner = self.inner.read();
+        let range = inner.map.range::<[u8], _>((Bound::Included(from), Bound::Excluded(until)));
+        for (at, (key, versions)) in range.enumerate() {
+            if at == scanned {
+                return (out, Some(key.to_vec()));
+            }
+            if versions.iter().any(|(stamp, _)| is(stamp.lsn)) {
+                out.push(key.to_vec());
+            }
+        }
+        (out, None)
+    }
+
     /// Estimate of the memory held.
     pub fn bytes(&self) -> usize {
         self.inner.read().bytes

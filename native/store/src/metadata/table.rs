@@ -119,6 +119,8 @@ pub(crate) struct RunCursor {
     access: Access,
     from: Key,
     until: Option<Key>,
+    /// Blocks in which nothing was born or died after the first, up to the second, are passed over.
+    span: Option<(Lsn, Lsn)>,
     /// The table that the cursor is in; beyond the last: done.
     table: usize,
     index: Option<Arc<Index>>,
@@ -142,6 +144,7 @@ impl RunCursor {
             access,
             from: from.to_vec(),
             until: until.map(<[u8]>::to_vec),
+            span: None,
             table,
             index: None,
             next_block: 0,
@@ -152,6 +155,11 @@ impl RunCursor {
             cursor: BlockCursor::default(),
             stepped: 0,
         }
+    }
+
+    /// Records that were born or died after an LSN, up to another one; and some others.
+    pub(crate) fn within(self, after: Lsn, until: Lsn) -> Self {
+        Self { span: Some((after, until)), ..self }
     }
 
     pub(crate) fn key(&self) -> &[u8] {
@@ -217,6 +225,17 @@ impl RunCursor {
                     self.index.insert(index).clone()
                 }
             };
+            let is_meant = |block: usize| match (self.span, index.times(block)) {
+                (Some((after, until)), Some((oldest, newest))) => newest > after && oldest <= until,
+                _ => true,
+            };
+            while self.next_block < index.blocks() && !is_meant(self.next_block) {
+                if self.until.as_ref().is_some_and(|until| index.last_key(self.next_block) >= &until[..]) {
+                    self.table = self.tables.len();
+                    return Ok(false);
+                }
+                self.next_block += 1;
+            }
             if self.next_block >= index.blocks() {
                 self.index = None;
                 self.table += 1;

@@ -20,11 +20,16 @@ pub(crate) struct TableName {
     pub level: u8,
 }
 
+/// Of no records.
+const NO_TIMES: (Lsn, Lsn) = (Lsn(u64::MAX), Lsn(0));
+
 pub(crate) struct TableWriter {
     name: TableName,
     slot_bytes: usize,
     bytes: Vec<u8>,
     block: BlockBuilder,
+    /// Lowest LSN of a birth in it, and the highest of a birth or a death.
+    block_times: (Lsn, Lsn),
     index: IndexBuilder,
     records: u32,
     tombstones: u32,
@@ -42,6 +47,7 @@ impl TableWriter {
             slot_bytes,
             bytes: vec![0; TABLE_HEADER_BYTES],
             block: BlockBuilder::new(name.tree == TreeKind::Then),
+            block_times: NO_TIMES,
             index: IndexBuilder::default(),
             records: 0,
             tombstones: 0,
@@ -76,6 +82,7 @@ impl TableWriter {
         self.records += 1;
         let lsn = entry.stamp.lsn;
         self.stamps = (self.stamps.0.min(lsn), self.stamps.1.max(lsn));
+        self.block_times = (self.block_times.0.min(lsn), self.block_times.1.max(lsn).max(entry.death));
         self.deaths = (self.deaths.0.min(entry.death), self.deaths.1.max(entry.death));
         let place = super::data_place(self.name.tree, entry.key);
         let hole = place.is_some() && entry.value.is_some_and(|value| value.first() == Some(&cell::TAG_HOLE));
@@ -93,7 +100,8 @@ impl TableWriter {
     fn close_block(&mut self) {
         let offset = self.bytes.len();
         self.block.finish(&mut self.bytes);
-        self.index.block(self.block.last_key(), offset as u32, &self.bytes[offset..]);
+        let times = std::mem::replace(&mut self.block_times, NO_TIMES);
+        self.index.block(self.block.last_key(), offset as u32, &self.bytes[offset..], times);
     }
 
     /// Writes the table; at least one record was pushed.

@@ -10,7 +10,7 @@ use super::io::{PageName, Placed, Points, TableIo, TreeEdit, Version};
 use super::levels::Levels;
 use super::memtable::{Memtable, Stamped};
 use super::table::{Access, RunCursor};
-use super::tree::{Tree, TreeOptions, TreeSet};
+use super::tree::{Span, Tree, TreeOptions, TreeSet};
 use crate::error::{Error, Kind, Result};
 use holdfast_device::Rng;
 use holdfast_format::cell::{self, Cell, cut_range, level_blocks, released_bytes};
