@@ -97,7 +97,9 @@ export interface FeedChange {
 export interface FeedPage {
   changes: Array<FeedChange>
   cursor: string
-  /** LSN of the kept state up to which everything is told; 0: none. */
+  /** LSN of the kept state up to which everything was told before; 0: none. */
+  beganAt: bigint
+  /** The same after this page. */
   toldTo: bigint
   more: boolean
 }

@@ -71,7 +71,9 @@ export interface FeedPage {
   changes: FeedChange[];
   /** What to ask with for what comes next. */
   cursor: string;
-  /** LSN of the kept state up to which everything is told; 0: none. */
+  /** LSN of the kept state up to which everything was told before; 0: none. */
+  beganAt: number;
+  /** The same after this page. */
   toldTo: number;
   /** There is more to be told already. */
   more: boolean;
@@ -268,6 +270,7 @@ export class History {
     return {
       changes: page.changes.map(({ change, seenAt }) => ({ ...toChange(change), seenAt: exact(seenAt) })),
       cursor: page.cursor,
+      beganAt: exact(page.beganAt),
       toldTo: exact(page.toldTo),
       more: page.more,
     };

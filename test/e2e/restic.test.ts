@@ -89,6 +89,14 @@ describe("restic, fed with what changed", { skip: without("restic") }, () => {
     for (const name of gone) run("rm", ["-rf", join(target, name)]);
     assert.deepEqual(content(target), content(mount));
     assert.deepEqual(readdirSync(join(place.folder, "keep")).sort(), ["mark", "mark.removed"]);
+    // What the next run needs is held, and what the last one needed goes when it begins.
+    const held = () => place.json<{ name: string; lsn: number }[]>("snapshot", "list", "v");
+    const { toldTo } = JSON.parse(readFileSync(mark, "utf8")) as { toldTo: number };
+    assert.ok(held().every(({ name, lsn }) => name === `restic-mark-${lsn}` && lsn <= toldTo));
+    assert.equal(held().at(-1)?.lsn, toldTo);
+    assert.equal(backUp().status, 0);
+    assert.ok(held().length <= 2, JSON.stringify(held()));
+    assert.equal(held()[0]?.lsn, toldTo);
   });
 
   it("begins again where it was, if restic could not", () => {

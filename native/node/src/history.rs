@@ -236,7 +236,9 @@ pub struct FeedChange {
 pub struct FeedPage {
     pub changes: Vec<FeedChange>,
     pub cursor: String,
-    /// LSN of the kept state up to which everything is told; 0: none.
+    /// LSN of the kept state up to which everything was told before; 0: none.
+    pub began_at: BigInt,
+    /// The same after this page.
     pub told_to: BigInt,
     pub more: bool,
 }
@@ -282,6 +284,7 @@ pub fn volume_feed(env: &Env, handle: f64, volume: String, request: FeedRequest)
         Ok(FeedPage {
             changes: page.changes.into_iter().map(seen).collect(),
             cursor: page.cursor,
+            began_at: page.began_at.0.into(),
             told_to: page.told_to.0.into(),
             more: page.more,
         })

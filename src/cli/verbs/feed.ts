@@ -6,7 +6,7 @@
 import { once } from "node:events";
 import { closeSync, fsyncSync, openSync, renameSync, writeSync } from "node:fs";
 import type { Command } from "commander";
-import type { FeedAnswer, FeedChangeAnswer, PathJson } from "../../daemon/protocol.js";
+import type { FeedAnswer, FeedChangeAnswer, PathJson, SnapshotAnswer } from "../../daemon/protocol.js";
 import { contextOf, showPath } from "../context.js";
 import type { Context } from "../context.js";
 import { CliError } from "../errors.js";
@@ -27,6 +27,7 @@ interface Options {
   paths0?: boolean;
   removed?: string;
   save?: string;
+  keep?: string;
 }
 
 export function addFeed(program: Command): void {
@@ -39,6 +40,10 @@ export function addFeed(program: Command): void {
     .option("--limit <n>", "stop after about so many changes")
     .option("--paths0", "print what a backup reads: paths, each with a NUL behind it")
     .option("--removed <file>", "with --paths0: write there the names that went, each with a NUL behind it")
+    .option(
+      "--keep <name>",
+      "hold the history that the cursor needs: as snapshots NAME-LSN, until a later run has begun behind them",
+    )
     .option("--save <file>", "put the cursor there when all is printed: {cursor, toldTo}")
     .action(async (volume: string, options: Options, command: Command) => {
       await feed(contextOf(command), volume, options);
@@ -54,12 +59,14 @@ async function feed(context: Context, volume: string, options: Options): Promise
   for (let isFirst = true; ; isFirst = false) {
     const limit = Math.min(left, PAGE);
     const page = await ask(context, volume, { ...options, from, limit, isFirst });
+    if (isFirst && options.keep !== undefined) await letGo(context, volume, options.keep, page);
     left -= page.changes.length;
     const isLast = left <= 0 || (!page.more && options.follow !== true);
     await write(content(context, page, { ...options, from, isLast }));
     if (removed !== undefined) writeSync(removed, paths0(page.changes.flatMap(namesGone)));
     if (isLast) {
       if (removed !== undefined) closeSync(removed);
+      if (options.keep !== undefined) await keep(context, volume, options.keep, page);
       if (options.save !== undefined) save(options.save, page);
       return;
     }
@@ -80,6 +87,37 @@ async function ask(
     coalesce: `${asked.coalesce === true}`,
   });
   return await client.get<FeedAnswer>(`/v1/volumes/${encodeURIComponent(volume)}/feed?${query.toString()}`);
+}
+
+/** Whoever comes back with a cursor needs nothing from before it any more. */
+async function letGo({ client }: Context, volume: string, name: string, { beganAt }: FeedAnswer) {
+  for (let after = 0; ;) {
+    const query = new URLSearchParams({ target: volume, after: `${after}`, limit: `${PAGE}` });
+    const found = await client.get<SnapshotAnswer[]>(`/v1/snapshots?${query.toString()}`);
+    const old = found.filter((point) => point.name === `${name}-${point.lsn}` && point.lsn < beganAt);
+    for (const point of old)
+      await client.delete(`/v1/snapshots/${encodeURIComponent(volume)}/${encodeURIComponent(point.name)}`);
+    after = found.at(-1)?.lsn ?? 0;
+    if (found.length < PAGE) return;
+  }
+}
+
+/** A cursor needs the state that it stands on, and the next one where it stands in between. */
+async function keep({ client }: Context, volume: string, name: string, page: FeedAnswer): Promise<void> {
+  const last = page.changes.at(-1)?.seenAt ?? 0;
+  for (const lsn of new Set([page.toldTo, Math.max(last, page.toldTo)].filter((point) => point > 0))) {
+    try {
+      await client.post("/v1/snapshots", { target: volume, name: `${name}-${lsn}`, at: `lsn:${lsn}` });
+    } catch (error) {
+      // It has a name already: ours, or that of somebody who keeps it for us.
+      if (
+        !(error instanceof CliError) ||
+        error.code !== "Conflict" ||
+        !/ already: | exists$/.test(error.message)
+      )
+        throw error;
+    }
+  }
 }
 
 function limitOf(text: string | undefined): number {

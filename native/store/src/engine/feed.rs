@@ -42,6 +42,8 @@ pub struct FeedPage {
     pub changes: Vec<FeedChange>,
     /// What to ask with for what comes next.
     pub cursor: String,
+    /// LSN of the kept state up to which everything was told before.
+    pub began_at: Lsn,
     /// LSN of the kept state up to which everything is told; 0: none.
     pub told_to: Lsn,
     /// There is more to be told already.
@@ -61,8 +63,7 @@ impl Engine {
             let point = group.point_now()?;
             self.flush_group(&group, point.lsn)?;
         }
-        let mut changes = Vec::new();
-        let mut more = true;
+        let (mut changes, mut more, began_at) = (Vec::new(), true, cursor.from);
         for _ in 0..STEPS_MAX {
             let Some(to) = self.feed_step(&group, &cursor, request, changes.is_empty())? else {
                 more = false;
@@ -74,7 +75,7 @@ impl Engine {
                 break;
             }
         }
-        Ok(FeedPage { changes, cursor: cursor.encode(), told_to: cursor.from, more })
+        Ok(FeedPage { changes, cursor: cursor.encode(), began_at, told_to: cursor.from, more })
     }
 
     fn feed_start(&self, name: &str, group: &Arc<Group>, source: Source, words: &str) -> Result<Cursor> {

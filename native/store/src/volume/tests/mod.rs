@@ -5,6 +5,7 @@ mod data;
 mod names;
 mod posix;
 mod random;
+mod writers;
 
 use super::model::ModelLedger;
 use super::{Volume, VolumeOptions, mode};
