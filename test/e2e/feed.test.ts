@@ -223,6 +223,30 @@ describe("the change feed", () => {
     rmSync(join(mount, "moved"));
   });
 
+  it("holds the history that a cursor needs, if it shall", async () => {
+    const save = join(place.folder, "cursor");
+    lines("--keep", "mine", "--save", save);
+    writeFileSync(join(mount, "ticking"), "");
+    const [away] = lines();
+    assert.ok(away !== undefined && "cursor" in away);
+    place.json("volume", "set", "v", "--retention", "1s", "--thin", "none");
+    await until("the seconds of before have gone", () => {
+      writeFileSync(join(mount, "ticking"), `${performance.now()}`);
+      return place.cli("feed", "v", "--from", away.cursor).code === 4;
+    });
+    const { cursor } = JSON.parse(readFileSync(save, "utf8")) as { cursor: string };
+    const told = lines("--from", cursor, "--coalesce", "--keep", "mine", "--save", save);
+    assert.ok(told.some((line) => "op" in line && line.path === "ticking"));
+    const held = () => place.json<{ name: string }[]>("snapshot", "list", "v").map(({ name }) => name);
+    assert.equal(held().length, 2, "that of the cursor before, until this one comes back");
+    const second = JSON.parse(readFileSync(save, "utf8")) as { cursor: string; toldTo: number };
+    lines("--from", second.cursor, "--keep", "mine");
+    assert.equal(held()[0], `mine-${second.toldTo}`);
+    for (const name of held()) place.json("snapshot", "delete", "v", name, "--yes");
+    place.json("volume", "set", "v", "--retention", "1h", "--thin", "none");
+    rmSync(join(mount, "ticking"));
+  });
+
   it("begins where it is told to, and refuses what it cannot tell", () => {
     const all = lines("--from", "beginning", "--coalesce").filter((line) => "op" in line);
     assert.deepEqual(
