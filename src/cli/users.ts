@@ -1,6 +1,14 @@
-// Names of users on this machine.
+// Who did something, for people; names of users on this machine.
 
 import { readFileSync } from "node:fs";
+import type { FileChangeAnswer } from "../daemon/protocol.js";
+
+/** `root, dd`: user and program, or the process where the name is not known; empty: nobody knows. */
+export function whoDid(actor: FileChangeAnswer["actor"]): string {
+  if (actor === null) return "";
+  const program = actor.command ?? (actor.pid === null ? "" : `pid ${actor.pid}`);
+  return `${userOf(actor.uid) ?? actor.uid}${program === "" ? "" : `, ${program}`}`;
+}
 
 let users: ReadonlyMap<number, string> | undefined;
 

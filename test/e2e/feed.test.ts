@@ -220,6 +220,8 @@ describe("the change feed", () => {
     renameSync(path, join(mount, "moved"));
     const text = place.cli("feed", "v", "--from", second.cursor, "--coalesce").stdout;
     assert.match(text, /^\S+Z \d+ > told -> moved {2}\(root, node\)\ncursor: hf1-[0-9a-f]+\n$/);
+    const between = place.cli("diff", "v", `lsn:${second.toldTo}`, "--who").stdout;
+    assert.match(between, /^> told -> moved {2}\(root, node\)$/m);
     rmSync(join(mount, "moved"));
   });
 

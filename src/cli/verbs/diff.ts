@@ -4,6 +4,7 @@ import type { Command } from "commander";
 import type { DifferenceAnswer, FileChangeAnswer } from "../../daemon/protocol.js";
 import { contextOf, showPath } from "../context.js";
 import { print } from "../output.js";
+import { whoDid } from "../users.js";
 
 const PAGE = 1000;
 const SIGNS = { added: "+", removed: "-", renamed: ">", changed: "M", attributes: "a" };
@@ -15,12 +16,13 @@ export function addDiff(program: Command): void {
       "files that differ between two kept moments (default: and now), without reading what does not",
     )
     .option("--ranges", "with the bytes that may differ")
+    .option("--who", "with who made the newest change of each")
     .action(
       async (
         volume: string,
         from: string,
         to: string | undefined,
-        options: { ranges?: boolean },
+        options: { ranges?: boolean; who?: boolean },
         command: Command,
       ) => {
         const { client, output } = contextOf(command);
@@ -44,7 +46,7 @@ export function addDiff(program: Command): void {
         const answer = { from: page.from, to: page.to, changes };
         print(output, answer, () =>
           [
-            ...changes.map((change) => describe(change, options.ranges === true)),
+            ...changes.map((change) => describe(change, options)),
             `${changes.length} differences between ${page.from.time} and ${page.to.time}`,
           ].join("\n"),
         );
@@ -56,10 +58,11 @@ function compareText(left: string, right: string): number {
   return left < right ? -1 : left > right ? 1 : 0;
 }
 
-function describe(change: FileChangeAnswer, withRanges: boolean): string {
+function describe(change: FileChangeAnswer, options: { ranges?: boolean; who?: boolean }): string {
   const slash = change.type === "directory" ? "/" : "";
   const where = change.old === null ? "" : `${showPath(change.old)} -> `;
-  const line = `${SIGNS[change.kind]} ${where}${showPath(change)}${slash}`;
-  if (!withRanges || change.ranges.length === 0) return line;
+  const who = options.who === true ? whoDid(change.actor) : "";
+  const line = `${SIGNS[change.kind]} ${where}${showPath(change)}${slash}${who === "" ? "" : `  (${who})`}`;
+  if (options.ranges !== true || change.ranges.length === 0) return line;
   return `${line}\n${change.ranges.map(({ offset, length }) => `    ${offset} +${length}`).join("\n")}`;
 }

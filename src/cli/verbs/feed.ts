@@ -12,7 +12,7 @@ import type { Context } from "../context.js";
 import { CliError } from "../errors.js";
 import { printable } from "../output.js";
 import { fromSystem } from "../past/failure.js";
-import { userOf } from "../users.js";
+import { whoDid } from "../users.js";
 
 const PAGE = 1000;
 /** Seconds that one request waits for a change. */
@@ -150,12 +150,9 @@ function textLines({ changes, cursor }: FeedAnswer, isLast: boolean): string[] {
 function describe(change: FeedChangeAnswer): string {
   const slash = change.type === "directory" ? "/" : "";
   const old = change.old === null ? "" : `${printable(showPath(change.old))} -> `;
-  const { actor } = change;
-  const program = actor?.command ?? (actor?.pid == null ? "" : `pid ${actor.pid}`);
-  const who =
-    actor === null ? "" : `  (${userOf(actor.uid) ?? actor.uid}${program === "" ? "" : `, ${program}`})`;
+  const who = whoDid(change.actor);
   const time = change.time.replace(/(\.\d{3})\d+Z$/, "$1Z");
-  return `${time} ${change.lsn} ${SIGNS[change.op]} ${old}${printable(showPath(change))}${slash}${who}`;
+  return `${time} ${change.lsn} ${SIGNS[change.op]} ${old}${printable(showPath(change))}${slash}${who === "" ? "" : `  (${who})`}`;
 }
 
 /** Directories that only changed are left out, since a backup reads all that is below what it is told. */
