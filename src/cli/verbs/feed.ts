@@ -152,7 +152,8 @@ function describe(change: FeedChangeAnswer): string {
   const old = change.old === null ? "" : `${printable(showPath(change.old))} -> `;
   const who = whoDid(change.actor);
   const time = change.time.replace(/(\.\d{3})\d+Z$/, "$1Z");
-  return `${time} ${change.lsn} ${SIGNS[change.op]} ${old}${printable(showPath(change))}${slash}${who === "" ? "" : `  (${who})`}`;
+  const line = `${time} ${change.lsn} ${SIGNS[change.op]} ${old}${printable(showPath(change))}${slash}`;
+  return who === "" ? line : `${line}  (${who})`;
 }
 
 /** Directories that only changed are left out, since a backup reads all that is below what it is told. */
