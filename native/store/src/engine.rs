@@ -264,7 +264,7 @@ impl Engine {
         Ok(engine)
     }
 
-    fn open_group(self: &Arc<Self>, record: &GroupRecord) -> Result<Arc<Group>> {
+    fn open_group(self: &Arc<Self>, record: &GroupRecord, fresh: bool) -> Result<Arc<Group>> {
         let group_options = GroupOptions {
             memtable_bytes: self.options.memtable_bytes,
             retention: self.options.retention(),
@@ -275,6 +275,7 @@ impl Engine {
             data_cache: self.data_cache.clone(),
             cleaner: self.cleaner.clone(),
             base: self.base_of(record)?,
+            fresh,
         };
         let memory = (self.memory)(self.pool.uuid(), record.id, self.options.ring_bytes)?;
         let mut rng = Rng::from_seed(self.rng.lock().next_u64());
@@ -285,7 +286,7 @@ impl Engine {
                 volumes.insert(volume.name, VolumeEntry { group: record.id, branch, mounted: Weak::new() });
             }
             drop(volumes);
-            self.adopt_policies(&group, None)?;
+            self.adopt_policies(&group, &[])?;
         }
         let entry = GroupEntry { name: record.name.clone(), group: group.clone() };
         self.groups.write().insert(record.id, entry);
@@ -369,7 +370,7 @@ impl Engine {
 
     /// Makes the volume in its group, durably.
     fn format_volume(&self, group: &Arc<Group>, create: &VolumeCreate, policy: WritePolicy) -> Result<()> {
-        self.prepare_promise(group, (BranchId(u32::MAX), create.rf, policy))?;
+        self.prepare_promise(group, &[(BranchId(u32::MAX), create.rf, policy)])?;
         let branch = self.new_branch(group)?;
         let record = VolumeRecord {
             next_ino: 0,
@@ -385,7 +386,7 @@ impl Engine {
         self.flush_group(group, lsn)?;
         let entry = VolumeEntry { group: group.id, branch, mounted: Weak::new() };
         self.volumes.lock().insert(create.name.clone(), entry);
-        self.adopt_policies(group, None)
+        self.adopt_policies(group, &[])
     }
 
     /// The group may be there also when this fails.
@@ -396,7 +397,7 @@ impl Engine {
         }
         let record = self.pool.group(id);
         let record = record.ok_or_else(|| Error::new(Kind::Internal, "the new group is not in the manifest"))?;
-        if let Err(error) = self.open_group(&record) {
+        if let Err(error) = self.open_group(&record, true) {
             self.give_up_group(id)?;
             return Err(error);
         }

@@ -48,7 +48,7 @@ impl Damaged {
 impl Engine {
     /// Opens what can be opened of a group at start; damage is noted, everything else is an error.
     pub(super) fn open_or_leave(self: &Arc<Self>, record: &GroupRecord) -> Result<()> {
-        let Err(error) = self.open_group(record) else { return Ok(()) };
+        let Err(error) = self.open_group(record, false) else { return Ok(()) };
         let damage = matches!(error.kind, Kind::Corrupt | Kind::Unavailable);
         if !damage || self.pool.check_writable().is_err() {
             return Err(error);

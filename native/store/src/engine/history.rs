@@ -270,20 +270,18 @@ impl Engine {
         at: Lsn,
         volumes: &[(BranchId, VolumeRecord)],
     ) -> Result<()> {
-        let mut lsn = Lsn(0);
-        // Branches are counted on from the parent's: its own are inherited.
+        let promised: Vec<_> = volumes.iter().map(|(branch, record)| (*branch, record.rf, record.policy)).collect();
+        self.prepare_promise(clone, &promised)?;
+        // One op: all of the volumes, or none. Branches are counted on from the parent's: its own are inherited.
+        let mut effects = Effects::new();
         let counter_key = key::volume(GROUP_BRANCH);
         if let Some(counter) = parent.get_at(&counter_key, at)? {
-            let mut effects = Effects::new();
             effects.put(&counter_key, &counter);
-            lsn = clone.commit(control_draft(GROUP_BRANCH, OpKind::VolumeCreate, clone.now(), effects))?;
         }
         for (branch, record) in volumes {
-            self.prepare_promise(clone, (*branch, record.rf, record.policy))?;
-            let mut effects = Effects::new();
             effects.put(&key::volume(*branch), &record.encode());
-            lsn = lsn.max(clone.commit(control_draft(*branch, OpKind::VolumeCreate, clone.now(), effects))?);
         }
+        let lsn = clone.commit(control_draft(GROUP_BRANCH, OpKind::VolumeCreate, clone.now(), effects))?;
         self.flush_group(clone, lsn)?;
         let mut entries = self.volumes.lock();
         for (branch, record) in volumes {
@@ -291,7 +289,7 @@ impl Engine {
             entries.insert(record.name.clone(), entry);
         }
         drop(entries);
-        self.adopt_policies(clone, None)
+        self.adopt_policies(clone, &[])
     }
 
     /// A group without volumes, that others were cloned from, goes when the last of them has gone.

@@ -84,9 +84,9 @@ impl Engine {
         // headers never get fewer copies than a volume's payload.
         let rf = record.rf.max(before.rf);
         let changed = self
-            .prepare_promise(&group, (branch, rf, record.policy))
+            .prepare_promise(&group, &[(branch, rf, record.policy)])
             .and_then(|()| self.change_record(name, |record| change.apply(record)));
-        self.adopt_policies(&group, None)?;
+        self.adopt_policies(&group, &[])?;
         changed?;
         if (record.rf, record.policy.domain) != (before.rf, before.policy.domain) {
             self.unprotected.store(true, Ordering::Release);
@@ -107,11 +107,11 @@ impl Engine {
     pub(super) fn prepare_promise(
         &self,
         group: &Arc<Group>,
-        promise: (BranchId, u8, WritePolicy),
+        promised: &[(BranchId, u8, WritePolicy)],
     ) -> Result<()> {
         let asked = || (group.log().header_rf(), self.pool.domain_of_group(group.id));
         let before = asked();
-        self.adopt_policies(group, Some(promise))?;
+        self.adopt_policies(group, promised)?;
         let now = asked();
         if now.0 <= before.0 && now.1 <= before.1 || group.newest() == Lsn(0) {
             return Ok(());
@@ -122,18 +122,16 @@ impl Engine {
         group.relocate_log()
     }
 
-    /// The group follows what its volumes ask for; `instead`: what one of them is about to ask for.
+    /// The group follows what its volumes ask for; `instead`: what some of them are about to ask for.
     pub(super) fn adopt_policies(
         &self,
         group: &Arc<Group>,
-        instead: Option<(BranchId, u8, WritePolicy)>,
+        instead: &[(BranchId, u8, WritePolicy)],
     ) -> Result<()> {
         let mut asked: Vec<(BranchId, u8, WritePolicy)> =
             group.volumes()?.into_iter().map(|(branch, record)| (branch, record.rf, record.policy)).collect();
-        if let Some(one) = instead {
-            asked.retain(|(branch, _, _)| *branch != one.0);
-            asked.push(one);
-        }
+        asked.retain(|(branch, _, _)| instead.iter().all(|other| *branch != other.0));
+        asked.extend(instead);
         let rf = asked.iter().map(|(_, rf, _)| *rf).max().unwrap_or(1);
         group.raise_rf(rf);
         let domain = asked.iter().map(|(_, _, policy)| policy.domain).max().unwrap_or_default();

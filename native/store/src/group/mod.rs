@@ -66,6 +66,8 @@ pub struct GroupOptions {
     pub cleaner: Arc<Bell>,
     /// What the group is a clone of.
     pub base: Option<Arc<Base>>,
+    /// It was made a moment ago by this engine, and never opened.
+    pub fresh: bool,
 }
 
 /// Wakes a thread, at once or at its next look; never lost.

@@ -65,10 +65,11 @@ impl RingTail {
 }
 
 impl Group {
-    /// Makes a new group durable in the manifest. It is then opened like any other.
+    /// Makes a new group durable in the manifest, with the row of this start. Who made it opens it with
+    /// [`GroupOptions::fresh`]; after a crash in between it is opened like any other.
     pub fn create(pool: &Pool, name: &str, base: Option<(GroupId, Lsn)>, rng: &mut Rng) -> Result<GroupId> {
         let id = pool.new_group_id();
-        let row = EpochRow { major: 1, minor: 0, random: rng.next_u64(), first_lsn: Lsn(1), chain: 0 };
+        let row = EpochRow { major: 1, minor: 1, random: rng.next_u64(), first_lsn: Lsn(1), chain: 0 };
         let uuid = Uuid(rng.uuid());
         pool.publish(Edit {
             groups: vec![
@@ -110,31 +111,12 @@ impl Group {
         let last_point = AtomicU64::new(0);
         let mut replayed = 0;
         let mut replay = Replay { pool, generation: &generation, last_point: &last_point, replayed: &mut replayed };
-        // Headers have as many copies as any volume, at least: segments for fewer hold payload only.
-        let rf_min = header_rf(&view)?;
-        let scanned = scan::scan(pool, (record, rf_min), &mut |op, place| {
-            replay.op(op, place.map(|place| Place::Egroup(place.egroup, place.page)))
-        })?;
-        let tail = ring_tail(&memory, &options, pool.uuid(), record.id, scanned.tip)?;
-        let previous = record.history.last().copied().unwrap_or_default();
-        let row = record.next_row();
-        let epoch = EpochRow {
-            major: previous.major.max(1),
-            minor: previous.minor + 1,
-            random: rng.next_u64(),
-            first_lsn: Lsn(scanned.tip.0 + 1),
-            chain: scanned.chain,
+        let (row, rf, tip) = if options.fresh {
+            // Nobody wrote a frame before: the row it was made with is that of this start.
+            (Row(record.next_row().0 - 1), header_rf(&view)?, LogTip { lsn: Lsn(0), chain: 0, used: Vec::new() })
+        } else {
+            recover_log((pool, record, &options), &view, &memory, &mut replay, rng)?
         };
-        pool.publish(Edit {
-            groups: vec![GroupChange::Epoch { id: record.id, row: epoch }],
-            segments_released: scanned.unused,
-            tables: Vec::new(),
-        })?;
-        pool.trim_epochs(record.id, scanned.oldest_row.unwrap_or(row))?;
-        let rf = header_rf(&view)?.max(tail.rf_max()?);
-        let owner = Owner { pool, group: record.id, row, rf, boot_id: options.boot_id };
-        let tip = LogTip { lsn: scanned.tip, chain: scanned.chain, used: scanned.used };
-        let tip = if tail.ops.is_empty() { tip } else { owner.relog(tip, &tail, memory.bytes(), &mut replay)? };
         let ring = Ring::format(memory, options.boot_id, pool.uuid(), record.id);
         ring.sleep();
         let newest = tip.lsn;
@@ -219,6 +201,42 @@ impl Group {
         let _hold = self.pool.hold();
         volumes_of(&self.view().own())
     }
+}
+
+/// Steps 2 to 5 of [`Group::open`], up to where the ring is started anew: the row of this start, copies of headers, the log's end.
+fn recover_log(
+    (pool, record, options): (&Arc<Pool>, &GroupRecord, &GroupOptions),
+    view: &View,
+    memory: &SharedMemory,
+    replay: &mut Replay<'_>,
+    rng: &mut Rng,
+) -> Result<(Row, u8, LogTip)> {
+    // Headers have as many copies as any volume, at least: segments for fewer hold payload only.
+    let rf_min = header_rf(view)?;
+    let scanned = scan::scan(pool, (record, rf_min), &mut |op, place| {
+        replay.op(op, place.map(|place| Place::Egroup(place.egroup, place.page)))
+    })?;
+    let tail = ring_tail(memory, options, pool.uuid(), record.id, scanned.tip)?;
+    let previous = record.history.last().copied().unwrap_or_default();
+    let row = record.next_row();
+    let epoch = EpochRow {
+        major: previous.major.max(1),
+        minor: previous.minor + 1,
+        random: rng.next_u64(),
+        first_lsn: Lsn(scanned.tip.0 + 1),
+        chain: scanned.chain,
+    };
+    pool.publish(Edit {
+        groups: vec![GroupChange::Epoch { id: record.id, row: epoch }],
+        segments_released: scanned.unused,
+        tables: Vec::new(),
+    })?;
+    pool.trim_epochs(record.id, scanned.oldest_row.unwrap_or(row))?;
+    let rf = header_rf(view)?.max(tail.rf_max()?);
+    let owner = Owner { pool, group: record.id, row, rf, boot_id: options.boot_id };
+    let tip = LogTip { lsn: scanned.tip, chain: scanned.chain, used: scanned.used };
+    let tip = if tail.ops.is_empty() { tip } else { owner.relog(tip, &tail, memory.bytes(), replay)? };
+    Ok((row, rf, tip))
 }
 
 struct Replay<'a> {

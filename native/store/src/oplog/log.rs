@@ -28,10 +28,12 @@ use reservation::{Cost, Reservation};
 pub use schedule::Turns;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 
 /// A change of drives cannot be missed for longer than this.
 const DRIVES_WAIT: std::time::Duration = std::time::Duration::from_millis(100);
+/// Segments that are taken of the pool at a time, at most.
+const SEGMENTS_AT_ONCE: u64 = 16;
 
 /// A segment that holds part of the log, for the drain to release.
 #[derive(Clone, Debug)]
@@ -74,8 +76,7 @@ pub struct Log {
     /// The segment in stock that is being made ready, held during each step of it. Whoever takes a segment out of the stock
     /// takes this lock afterwards, and so waits for a step in progress.
     ahead: Mutex<ahead::Ahead>,
-    /// Pages of the newest frames, on average.
-    frame_pages: AtomicU32,
+    habit: ahead::Habit,
     /// Memory for the heads of frames, while no frame needs it.
     heads: Mutex<Vec<SharedMemory>>,
     /// Newest op that a frame was begun for, and the ring's pages up to there.
@@ -123,7 +124,7 @@ impl Log {
             flights: Mutex::default(),
             landed: Condvar::new(),
             ahead: Mutex::default(),
-            frame_pages: AtomicU32::new(0),
+            habit: ahead::Habit::default(),
             heads: Mutex::default(),
             placed: AtomicU64::new(tip.0.0),
             placed_pages: AtomicU64::new(0),
@@ -319,6 +320,7 @@ impl Log {
                 taken = self.pool.take_segments(self.group, rf, 1, draw);
             }
             let segments = taken?;
+            self.habit.segments.fetch_add(segments.len() as u32, Ordering::Relaxed);
             let mut reservation = self.reservation.lock();
             for segment in segments {
                 reservation.lanes[rf as usize - 1].push_back(self.slot_pages);
@@ -328,9 +330,12 @@ impl Log {
         Ok(())
     }
 
-    /// Segments to take at a time: one manifest write for many, without hoarding a small pool.
+    /// Segments to take at a time: one manifest write for many, without hoarding a small pool, nor for a log that nobody
+    /// writes to.
     fn batch(&self) -> usize {
-        (self.pool.room().total_bytes / self.slot_pages as u64 / BLOCK_BYTES as u64 / 128).clamp(1, 16) as usize
+        let share = self.pool.room().total_bytes / self.slot_pages as u64 / BLOCK_BYTES as u64 / 128;
+        let taken = self.habit.segments.load(Ordering::Relaxed) as u64;
+        share.min(taken).clamp(1, SEGMENTS_AT_ONCE) as usize
     }
 
     /// Whether less than one batch is left in stock.

@@ -27,6 +27,8 @@ pub(super) struct Journal {
     /// Area in use, 0 or 1, and offset of the next record in it.
     pub area: u8,
     pub cursor: u64,
+    /// Area, and offset in it up to which writing is cheap.
+    pub ready: (u8, u64),
     /// What is durable on each drive about itself.
     pub known: BTreeMap<u16, Mark>,
     /// Which of our writes is the newest superblock on each drive: one that is older was put back by somebody.

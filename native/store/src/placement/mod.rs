@@ -16,6 +16,7 @@
 //! → a disk's slots → its slabs. `healer`, then `healing`, and `looking`
 //! come before all of them.
 
+mod append;
 mod balance;
 mod check;
 mod capacity;

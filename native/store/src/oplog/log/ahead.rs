@@ -5,14 +5,15 @@
 //!   when they are large, since in front of a stream it would double the drives' work;
 //! - what comes next in the open segment, right before the first small frame there, if nobody had the time before.
 //!
-//! Blocks that were written before cost nothing but a look.
+//! Blocks that were written before cost nothing but a look. A log of a few frames is left alone: a clone that nobody writes to
+//! would cost 16 MiB of zeroes.
 
 use super::Log;
 use crate::error::Result;
 use crate::placement::Segment;
 use holdfast_format::EgroupId;
 use holdfast_format::limits::BLOCK_BYTES;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Bytes of a segment that one step makes ready.
 const STEP_BYTES: usize = 256 << 10;
@@ -20,6 +21,8 @@ const STEP_BYTES: usize = 256 << 10;
 const STEP_PAGES: u32 = (STEP_BYTES / BLOCK_BYTES) as u32;
 /// Segments of the stock that are made ready, the next ones.
 const SEGMENTS_AHEAD: usize = 8;
+/// Frames that a log begins before anything is made ready for it.
+const FRAMES_BEFORE: u32 = 8;
 /// Frames of more pages than this on average are a stream.
 const SMALL_FRAME_PAGES: u32 = 16;
 
@@ -31,12 +34,25 @@ pub(super) struct Ahead {
     ready: Vec<EgroupId>,
 }
 
+/// How the log is written to, since the start.
+#[derive(Default)]
+pub(super) struct Habit {
+    /// Pages of the newest frames, on average.
+    frame_pages: AtomicU32,
+    frames: AtomicU32,
+    /// Segments that were taken: the more, the more at a time.
+    pub segments: AtomicU32,
+}
+
 impl Log {
     /// A frame of so many pages was begun.
     pub(super) fn note_frame(&self, pages: u32) {
-        let average = self.frame_pages.load(Ordering::Relaxed);
+        let habit = &self.habit;
+        let average = habit.frame_pages.load(Ordering::Relaxed);
         let rounded_up = (average * 7 + pages).div_ceil(8);
-        self.frame_pages.store(rounded_up, Ordering::Relaxed);
+        habit.frame_pages.store(rounded_up, Ordering::Relaxed);
+        let frames = habit.frames.load(Ordering::Relaxed);
+        habit.frames.store(frames.saturating_add(1), Ordering::Relaxed);
     }
 
     /// Waits for the step in progress, if there is one.
@@ -44,15 +60,19 @@ impl Log {
         drop(self.ahead.lock());
     }
 
+    fn is_busy(&self) -> bool {
+        self.habit.frames.load(Ordering::Relaxed) >= FRAMES_BEFORE
+    }
+
     fn frames_are_small(&self) -> bool {
-        self.frame_pages.load(Ordering::Relaxed) <= SMALL_FRAME_PAGES
+        self.habit.frame_pages.load(Ordering::Relaxed) <= SMALL_FRAME_PAGES
     }
 
     /// Makes pages of an open segment ready, where a small frame comes to a part of it for the first time: from `first` on,
     /// which no frame was begun for, at least up to `end`.
     pub(super) fn make_ready(&self, segment: &Segment, first: u32, end: u32) {
         let new = first.is_multiple_of(STEP_PAGES) || first / STEP_PAGES != (end - 1) / STEP_PAGES;
-        if !new || !self.frames_are_small() {
+        if !new || !self.is_busy() || !self.frames_are_small() {
             return;
         }
         let from = first.next_multiple_of(STEP_PAGES);
@@ -65,8 +85,7 @@ impl Log {
     ///
     /// Errors: those of the drives. Nothing depends on a step; a drive that failed it fails the next frame, too.
     pub fn prepare_step(&self, rested: bool) -> Result<bool> {
-        let begun = self.frame_pages.load(Ordering::Relaxed) > 0;
-        if !begun || !(rested || self.frames_are_small()) {
+        if !self.is_busy() || !(rested || self.frames_are_small()) {
             return Ok(false);
         }
         let class = self.header_rf() as usize - 1;
