@@ -3,7 +3,7 @@
 use super::batch::{Outcome, run_batch, run_seed};
 use std::sync::Mutex;
 
-const SEEDS: u64 = 330;
+const SEEDS: u64 = 450;
 const THREADS: usize = 2;
 /// Every so many seeds one is played twice.
 const TWICE_EVERY: u64 = 100;
