@@ -7,6 +7,7 @@ mod check;
 mod cleaner;
 mod damaged;
 mod feed;
+mod flatten;
 mod heal;
 mod history;
 mod housekeeping;
@@ -97,6 +98,7 @@ pub struct Engine {
     pacing: pacing::Pacing,
     /// What feeds tell next.
     selections: Selections,
+    flattening: Mutex<flatten::Flattening>,
     scrubbing: Mutex<Option<scrub::Scrubbing>>,
     /// One step of the background's scrub at a time. Taken before `scrubbing`.
     scrub_turn: Mutex<()>,
@@ -243,6 +245,7 @@ impl Engine {
             unprotected: AtomicBool::new(true),
             walk_again_ns: AtomicU64::new(0),
             pacing: pacing::Pacing::default(),
+            flattening: Mutex::default(),
             scrubbing: Mutex::new(None),
             scrub_turn: Mutex::new(()),
             clean_trouble: Mutex::new(None),

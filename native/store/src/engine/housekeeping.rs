@@ -138,6 +138,9 @@ impl Engine {
             }
             Ok(())
         });
+        if rounds == 0 && failed.is_ok() && self.shorten_step()? {
+            rounds = 1;
+        }
         failed.map(|()| rounds > 0)
     }
 

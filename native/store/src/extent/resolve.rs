@@ -8,6 +8,7 @@ use holdfast_format::cell::{Cell, Packed, level_blocks};
 use holdfast_format::inode::InodeRecord;
 use holdfast_format::limits::{BLOCK_BYTES, CELL_LEVEL_MAX};
 use holdfast_format::{BranchId, EgroupId, Ino, Lsn, Stamp, key};
+use std::cmp::Reverse;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -32,6 +33,8 @@ pub struct Block {
     /// (stamp, start in block, bytes), newest first.
     pub pieces: Vec<(Stamp, u16, Vec<u8>)>,
     settled: bool,
+    /// Of the cell that answers.
+    level: u8,
 }
 
 impl Block {
@@ -100,7 +103,7 @@ pub struct Resolved {
 
 impl Resolved {
     fn new(first: u64, count: usize) -> Self {
-        let empty = Block { stamp: Stamp::default(), source: Source::Hole, over: Vec::new(), pieces: Vec::new(), settled: false };
+        let empty = Block { stamp: Stamp::default(), source: Source::Hole, over: Vec::new(), pieces: Vec::new(), settled: false, level: 0 };
         Self { first, blocks: vec![empty; count] }
     }
 
@@ -126,11 +129,13 @@ impl Resolved {
                 self.blocks[at].pieces.push((stamp, *start, bytes.clone()));
                 continue;
             }
-            if self.blocks[at].settled && stamp <= self.blocks[at].stamp {
+            // Of two with one stamp the smaller counts as the newer.
+            let own = &self.blocks[at];
+            if own.settled && (stamp, Reverse(level)) <= (own.stamp, Reverse(own.level)) {
                 continue;
             }
             let Some(source) = source_of(cell, skip, generation)? else { continue };
-            self.blocks[at].stamp = stamp;
+            (self.blocks[at].stamp, self.blocks[at].level) = (stamp, level);
             self.blocks[at].source = source;
             self.blocks[at].over = if let Cell::Over { pieces, .. } = cell { pieces.clone() } else { Vec::new() };
             self.blocks[at].settled = true;

@@ -11,6 +11,7 @@ mod difference;
 mod drain;
 mod kept;
 mod loosen;
+mod flatten;
 mod outlook;
 mod pace;
 mod past;

@@ -5,7 +5,7 @@ use super::{Bell, Commit, Group, GroupCounters, GroupOptions, internal};
 use crate::error::{Error, Result};
 use crate::metadata::cache::BlockCache;
 use crate::metadata::io::TableIo;
-use crate::metadata::tree::{Floor, Tree, TreeOptions, TreeSet};
+use crate::metadata::tree::{Floor, Ground, Tree, TreeOptions, TreeSet};
 use crate::oplog::log::{Log, UsedSegment};
 use crate::oplog::place::Place;
 use crate::oplog::ring::Ring;
@@ -102,7 +102,7 @@ impl Group {
             level1_bytes: options.memtable_bytes as u64 * LEVEL1_MEMTABLES,
             level0_payload_bytes: share_of_pool(pool, LEVEL0_PAYLOAD_SHARE),
             targets_max: MERGE_TARGETS_MAX,
-            floor: options.base.clone().map(|base| base as Arc<dyn Floor>),
+            ground: Ground::new(options.base.clone().map(|base| base as Arc<dyn Floor>)),
         };
         let io: Arc<dyn TableIo> = pool.clone();
         let tree = Tree::open(io, cache.clone(), tree_options, pool.group_tables(record.id))?;
@@ -173,7 +173,7 @@ impl Group {
             level1_bytes: u64::MAX,
             level0_payload_bytes: u64::MAX,
             targets_max: MERGE_TARGETS_MAX,
-            floor: None,
+            ground: Ground::default(),
         };
         let io: Arc<dyn TableIo> = pool.clone();
         Tree::open(io, cache.clone(), options, pool.group_tables(group))

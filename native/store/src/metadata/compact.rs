@@ -218,7 +218,7 @@ pub(crate) fn run(
                 [&mut sources, &mut targets].into_iter().for_each(|tables| tables.retain(|table| table.desc.first < *stop));
                 rest = cut::rest(io, TableName { level: level - 1, ..name }, &sources, stop)?;
             }
-            let floor = options.floor.clone();
+            let floor = options.ground.floor();
             let merged = merge_now(io, name, (view, floor), (&sources, &targets), stop.as_deref(), points);
             let mut edit = merged.inspect_err(|_| super::output::discard(io, &rest.added))?;
             edit.added.extend(rest.added);

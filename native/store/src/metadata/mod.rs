@@ -1,5 +1,6 @@
 //! Ordered, versioned records on the drives: memtables, tables, the trees NOW and THEN.
 
+mod absorb;
 pub mod cache;
 mod cells;
 mod changed;

@@ -7,7 +7,7 @@ use crate::error::Result;
 use holdfast_format::block::Entry;
 use holdfast_format::key::Key;
 use holdfast_format::table::{TableDesc, TreeKind};
-use holdfast_format::{GroupId, Lsn};
+use holdfast_format::{GroupId, Lsn, Stamp};
 
 /// THEN tables that are open at once: one per part of the kept points, so that expiry drops whole tables and
 /// wastes at most this part of the window.
@@ -23,6 +23,8 @@ pub(crate) struct Output<'a> {
     then: Vec<Option<TableWriter>>,
     /// Deaths at which the next bucket begins.
     then_bounds: Vec<Lsn>,
+    /// What the records of NOW have instead of their stamps.
+    stamp: Option<Stamp>,
     pub(crate) edit: TreeEdit,
 }
 
@@ -34,12 +36,18 @@ impl<'a> Output<'a> {
             (1..THEN_BUCKETS).filter_map(|n| lsns.get(lsns.len() * n / THEN_BUCKETS).copied()).collect();
         bounds.dedup();
         let then = (0..=bounds.len()).map(|_| None).collect();
-        Self { io, name, now: None, guards, then, then_bounds: bounds, edit: TreeEdit::default() }
+        Self { io, name, now: None, guards, then, then_bounds: bounds, stamp: None, edit: TreeEdit::default() }
     }
 
     /// For merges of THEN, whose inputs are of one age: no buckets.
     pub(crate) fn then_only(io: &'a dyn TableIo, owner: GroupId) -> Self {
         Self::new(io, TableName { owner, tree: TreeKind::Then, level: 0 }, Vec::new(), &Points::default())
+    }
+
+    /// Records of NOW all get this stamp.
+    pub(crate) fn stamped(mut self, stamp: Stamp) -> Self {
+        self.stamp = Some(stamp);
+        self
     }
 
     /// The next records of NOW, of this size together, will share a table.
@@ -58,7 +66,7 @@ impl<'a> Output<'a> {
         self.reserve_now(entry.key.len() + entry.value.map_or(0, <[u8]>::len), 1)?;
         let writer = self.now.get_or_insert_with(|| TableWriter::new(self.name, self.io.slot_bytes()));
         debug_assert!(writer.first() <= entry.key);
-        writer.push(entry);
+        writer.push(Entry { stamp: self.stamp.unwrap_or(entry.stamp), ..entry });
         Ok(())
     }
 

@@ -171,6 +171,16 @@ impl<'a> Resolver<'a> {
         Ok(())
     }
 
+    /// Pages that what was decided so far names, when it comes from memory.
+    pub(crate) fn named(&self) -> usize {
+        self.out.edit.referenced.len()
+    }
+
+    /// Tables that are full.
+    pub(crate) fn tables(&self) -> usize {
+        self.out.edit.added.len()
+    }
+
     pub(crate) fn finish(mut self) -> Result<super::io::TreeEdit> {
         self.flush_granule()?;
         self.out.finish()

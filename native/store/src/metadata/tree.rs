@@ -4,15 +4,16 @@
 //! the manifest, then given to `apply`, before the next of them is called. Readers need no lock: they hold a
 //! snapshot.
 
+use super::absorb::absorb;
 use super::cache::BlockCache;
 use super::compact;
-use super::io::{Points, TableIo, TreeEdit, Version};
+use super::io::{TableIo, TreeEdit, Version};
 use super::levels::Counters;
 use super::output::Output;
 use super::resolve::{Below, Origin, Resolver};
 use super::table::Table;
 use super::writer::TableName;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use holdfast_format::key::Key;
 use holdfast_format::limits::{EXPIRE_TABLES_MAX, LEVELS_MAX};
 use holdfast_format::table::{TableDesc, TreeKind};
@@ -22,6 +23,8 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
+pub use super::absorb::{Absorbed, Layer, Share};
+pub use super::io::Points;
 pub use super::changed::{ChangedKeys, Span};
 pub use super::compact::Compaction;
 pub use super::levels::{Levels, LevelsIter};
@@ -41,6 +44,20 @@ pub trait Floor: Send + Sync {
     fn may_hold(&self, key: &[u8]) -> Result<bool>;
 }
 
+/// The floor, as long as there is one: a clone may get everything of its own.
+#[derive(Clone, Default)]
+pub struct Ground(Arc<RwLock<Option<Arc<dyn Floor>>>>);
+
+impl Ground {
+    pub fn new(floor: Option<Arc<dyn Floor>>) -> Self {
+        Self(Arc::new(RwLock::new(floor)))
+    }
+
+    pub fn floor(&self) -> Option<Arc<dyn Floor>> {
+        self.0.read().clone()
+    }
+}
+
 #[derive(Clone)]
 pub struct TreeOptions {
     pub owner: GroupId,
@@ -51,7 +68,7 @@ pub struct TreeOptions {
     pub level0_payload_bytes: u64,
     /// Tables of the next level that a table of level 1 or deeper is merged with at a time.
     pub targets_max: usize,
-    pub floor: Option<Arc<dyn Floor>>,
+    pub ground: Ground,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -163,7 +180,7 @@ impl Tree {
         points: &Points,
     ) -> Result<TreeEdit> {
         let view = self.snapshot();
-        let below = Below { tree: self.now(), runs: view.runs.iter().chain(&view.levels).cloned().collect(), floor: self.options.floor.clone() };
+        let below = Below { tree: self.now(), runs: view.runs.iter().chain(&view.levels).cloned().collect(), floor: self.options.ground.floor() };
         let name = TableName { owner: self.options.owner, tree: self.now(), level: 0 };
         let out = Output::new(&*self.io, name, Vec::new(), points);
         let mut resolver = Resolver::new(points, below, Origin::Memtable, out);
@@ -172,6 +189,31 @@ impl Tree {
             resolver.push(&version.key, version.stamp, version.value.as_deref())?;
         }
         resolver.finish()
+    }
+
+    /// Takes over records of what lies below the tree, and of what lies below that; `floor`: what stays below. Publishes
+    /// nothing, as `build`.
+    ///
+    /// # Errors
+    /// `Conflict`: every level is in use.
+    pub fn absorb(&self, layers: &[Layer], floor: Option<Arc<dyn Floor>>, share: &Share<'_>) -> Result<Absorbed> {
+        let view = self.snapshot();
+        let mut level = view.levels.len().max(1);
+        let deepest = view.levels.last().into_iter().flatten();
+        if deepest.into_iter().any(|table| table.desc.cover_until[..] > *share.from || table.desc.last[..] >= *share.from) {
+            level += 1;
+        }
+        if level >= LEVELS_MAX {
+            return Err(Error::new(Kind::Conflict, "every level of the volume's records is in use: try again later"));
+        }
+        let name = TableName { owner: self.options.owner, tree: self.now(), level: level as u8 };
+        let below = Below { tree: self.now(), runs: Vec::new(), floor };
+        absorb(&*self.io, name, layers, below, share)
+    }
+
+    /// The tree lies on something else from now on, or on nothing.
+    pub fn set_floor(&self, floor: Option<Arc<dyn Floor>>) {
+        *self.options.ground.0.write() = floor;
     }
 
     /// What should be compacted next, if anything.

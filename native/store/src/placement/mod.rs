@@ -85,6 +85,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
+/// Counts of shared pages in one edit take no more than this part of a manifest area, ...
+const SHARES_PART: u64 = 8;
+/// ... each with its key and lengths so many bytes, about.
+const SHARE_ITEM_BYTES: u64 = 24;
+
 /// An open pool. Dropping it without [`Pool::close`] is like a crash.
 pub struct Pool {
     me: Weak<Pool>,
@@ -231,6 +236,11 @@ impl Pool {
     pub fn uuid(&self) -> Uuid {
         self.uuid
     }
+    /// Pages that one edit may name once more: their counts are a small part of the manifest.
+    pub fn shares_per_edit(&self) -> usize {
+        (self.area_bytes / SHARES_PART / SHARE_ITEM_BYTES) as usize
+    }
+
     pub fn slot_bytes(&self) -> usize {
         self.slot_bytes as usize
     }

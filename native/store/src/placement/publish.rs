@@ -104,9 +104,9 @@ impl<'a> Change<'a> {
                 let item = group_item(group);
                 self.items.push(item);
             }
-            GroupChange::Unbase { id } => {
-                self.group(id)?.base = None;
-                self.items.push(Item::GroupBase { group: id, base: None });
+            GroupChange::Rebase { id, base } => {
+                self.group(id)?.base = base;
+                self.items.push(Item::GroupBase { group: id, base });
             }
             GroupChange::Rename { id, name } => {
                 self.check_name(id, &name)?;

@@ -83,7 +83,7 @@ impl Pool {
             level1_bytes,
             level0_payload_bytes: u64::MAX,
             targets_max: MERGE_TARGETS_MAX,
-            floor: None,
+            ground: Default::default(),
         };
         let tree = Tree::open(io, self.cache.clone(), options, tables)?;
         Ok(self.tree.get_or_init(|| tree))

@@ -67,9 +67,10 @@ pub enum GroupChange {
         /// What it is a clone of; that LSN is kept there.
         base: Option<(GroupId, Lsn)>,
     },
-    /// It has everything of its own now.
-    Unbase {
+    /// It is a clone of something else now: it has taken over what lay between; `None`: it has everything of its own.
+    Rebase {
         id: GroupId,
+        base: Option<(GroupId, Lsn)>,
     },
     /// A new row of the history: an owner start.
     Epoch {

@@ -29,6 +29,8 @@ pub struct Totals {
     clones_of_the_past: u64,
     clones_of_clones: u64,
     parents_destroyed: u64,
+    /// Steps.
+    taken_over: u64,
     restarts: u64,
     points_read: u64,
     changes_told: u64,
@@ -49,6 +51,7 @@ impl Totals {
         self.clones_of_the_past += other.clones_of_the_past;
         self.clones_of_clones += other.clones_of_clones;
         self.parents_destroyed += other.parents_destroyed;
+        self.taken_over += other.taken_over;
         self.restarts += other.restarts;
         self.points_read += other.points_read;
         self.changes_told += other.changes_told;
@@ -69,6 +72,7 @@ impl Totals {
             self.clones_of_the_past,
             self.clones_of_clones,
             self.parents_destroyed,
+            self.taken_over,
             self.restarts,
             self.changes_told,
             self.fed,
@@ -185,7 +189,7 @@ impl Run {
 
     fn step(&mut self) {
         let Some(group) = self.any_group() else { return self.create("solo", &["solo"]) };
-        match self.rng.below(40) {
+        match self.rng.below(42) {
             0..=19 => {
                 let volumes = &self.groups[&group].volumes;
                 let name = volumes[self.rng.below(volumes.len() as u64) as usize].clone();
@@ -207,6 +211,7 @@ impl Run {
                 self.compare(&group);
             }
             34 | 35 => self.follow(&group),
+            39 | 40 => self.take_over(),
             36 => {
                 let group = self.rig().engine.groups();
                 group.iter().for_each(|group| group.drain_now().expect("drained"));
@@ -340,6 +345,32 @@ impl Run {
         let expected: Vec<String> = texts.into_values().collect();
         for (expected, found) in expected.iter().zip(&found) {
             assert!(expected == found, "{name} of {group}: {}", difference(expected, found));
+        }
+    }
+
+    /// A clone takes over what it has of its ancestors, or some of it; what it shows stays, and so do all its points.
+    fn take_over(&mut self) {
+        let clones: Vec<String> = self.groups.keys().filter(|name| self.groups[*name].depth > 0).cloned().collect();
+        let Some(clone) = users::pick(&mut self.rng, &clones).cloned() else { return };
+        let before = self.texts(&clone);
+        let (kept, pages) = (self.rng.below(2) as usize, 1 + self.rng.below(20) as usize);
+        for _ in 0..1 + self.rng.below(40) {
+            match self.rig().engine.clone_take_over(&clone, kept, pages) {
+                Ok(more) => {
+                    self.totals.taken_over += 1;
+                    if !more {
+                        break;
+                    }
+                }
+                // Begun again so often that no level is free.
+                Err(error) if error.kind == Kind::Conflict => break,
+                Err(error) => panic!("{clone}: {error}"),
+            }
+            self.disturb();
+        }
+        let after = self.texts(&clone);
+        for (name, text) in &before {
+            assert!(*text == after[name], "{name}: {}", difference(text, &after[name]));
         }
     }
 

@@ -12,7 +12,7 @@ use holdfast_store::volume::Volume;
 const NAMES: [&[u8]; 7] = [b"a", b"b", b"c", b"d", b"e", b"f", b"\xff"];
 const FILE_BYTES_MAX: u64 = 300_000;
 
-fn pick<'a, T>(rng: &mut Rng, from: &'a [T]) -> Option<&'a T> {
+pub fn pick<'a, T>(rng: &mut Rng, from: &'a [T]) -> Option<&'a T> {
     if from.is_empty() { None } else { from.get(rng.below(from.len() as u64) as usize) }
 }
 

@@ -144,7 +144,7 @@ struct World {
 }
 
 fn options(kind: TreeSet, level1_bytes: u64) -> TreeOptions {
-    TreeOptions { owner: OWNER, kind, level1_bytes, level0_payload_bytes: u64::MAX, targets_max: 2, floor: None }
+    TreeOptions { owner: OWNER, kind, level1_bytes, level0_payload_bytes: u64::MAX, targets_max: 2, ground: Default::default() }
 }
 
 fn memtable_versions(memtable: &Memtable) -> Vec<Version> {

@@ -50,7 +50,7 @@ fn every_kind_of_change_notes_who_makes_it() {
 
 #[test]
 fn looking_is_no_change_and_what_nobody_knows_is_not_guessed() {
-    let bench = bench();
+    let bench = bench_with(&record(), VolumeOptions { noatime: false });
     let file = bench.file(ROOT_INO, "file");
     bench.volume.write(&by(1), file, 0, b"bytes", WriteFlags::default()).expect("writes");
     bench.set_now(1_000_000_000);
