@@ -161,7 +161,7 @@ describe("life of the daemon", () => {
     writeFileSync(file, "history:\n  windw: 1h\n");
     const error = place.fails(2, "daemon", "--config", file);
     assert.match(error.message, /unknown key history\.windw/);
-    assert.match(error.hint, /window, limit/);
+    assert.match(error.hint, /window, thin, limit/);
     assert.match(place.fails(4, "daemon", "--config", join(place.folder, "none.yaml")).message, /none\.yaml/);
   });
 });
