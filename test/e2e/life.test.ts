@@ -61,7 +61,18 @@ describe("life of a volume", () => {
           "group",
           "minWriteCopies",
         ],
-        ...["mount", "name", "newestLsn", "past", "pool", "problem", "quotaBytes", "rf", "trouble"],
+        ...[
+          "mount",
+          "name",
+          "newestLsn",
+          "past",
+          "pool",
+          "problem",
+          "quotaBytes",
+          "retention",
+          "rf",
+          "trouble",
+        ],
       ].sort(),
     );
     assert.deepEqual([volume?.name, volume?.group, volume?.rf, volume?.ack], ["v", "v", 2, "fsync"]);
