@@ -11,6 +11,9 @@ export function print(output: Output, value: unknown, forPeople: () => string): 
   process.stdout.write(output.json ? `${JSON.stringify(value)}\n` : `${forPeople()}\n`);
 }
 
+/** What a change of a file is marked with. */
+export const CHANGE_SIGNS = { added: "+", removed: "-", renamed: ">", changed: "M", attributes: "a" };
+
 const BORDERLESS = {
   top: "",
   "top-mid": "",

@@ -3,11 +3,10 @@
 import type { Command } from "commander";
 import type { DifferenceAnswer, FileChangeAnswer } from "../../daemon/protocol.js";
 import { contextOf, showPath } from "../context.js";
-import { print } from "../output.js";
+import { CHANGE_SIGNS, print } from "../output.js";
 import { whoDid } from "../users.js";
 
 const PAGE = 1000;
-const SIGNS = { added: "+", removed: "-", renamed: ">", changed: "M", attributes: "a" };
 
 export function addDiff(program: Command): void {
   program
@@ -62,7 +61,7 @@ function describe(change: FileChangeAnswer, options: { ranges?: boolean; who?: b
   const slash = change.type === "directory" ? "/" : "";
   const where = change.old === null ? "" : `${showPath(change.old)} -> `;
   const who = options.who === true ? whoDid(change.actor) : "";
-  const line = `${SIGNS[change.kind]} ${where}${showPath(change)}${slash}${who === "" ? "" : `  (${who})`}`;
+  const line = `${CHANGE_SIGNS[change.kind]} ${where}${showPath(change)}${slash}${who === "" ? "" : `  (${who})`}`;
   if (options.ranges !== true || change.ranges.length === 0) return line;
   return `${line}\n${change.ranges.map(({ offset, length }) => `    ${offset} +${length}`).join("\n")}`;
 }

@@ -10,14 +10,13 @@ import type { FeedAnswer, FeedChangeAnswer, PathJson, SnapshotAnswer } from "../
 import { contextOf, showPath } from "../context.js";
 import type { Context } from "../context.js";
 import { CliError } from "../errors.js";
-import { printable } from "../output.js";
+import { CHANGE_SIGNS, printable } from "../output.js";
 import { fromSystem } from "../past/failure.js";
 import { whoDid } from "../users.js";
 
 const PAGE = 1000;
 /** Seconds that one request waits for a change. */
 const WAIT_S = 20;
-const SIGNS = { added: "+", removed: "-", renamed: ">", changed: "M", attributes: "a" };
 
 interface Options {
   from: string;
@@ -152,7 +151,7 @@ function describe(change: FeedChangeAnswer): string {
   const old = change.old === null ? "" : `${printable(showPath(change.old))} -> `;
   const who = whoDid(change.actor);
   const time = change.time.replace(/(\.\d{3})\d+Z$/, "$1Z");
-  const line = `${time} ${change.lsn} ${SIGNS[change.op]} ${old}${printable(showPath(change))}${slash}`;
+  const line = `${time} ${change.lsn} ${CHANGE_SIGNS[change.op]} ${old}${printable(showPath(change))}${slash}`;
   return who === "" ? line : `${line}  (${who})`;
 }
 

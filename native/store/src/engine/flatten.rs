@@ -5,6 +5,7 @@
 
 use super::Engine;
 use crate::error::{Error, Result};
+use crate::group::Group;
 use crate::group::view::Base;
 use holdfast_format::GroupId;
 use holdfast_format::key::Key;
@@ -17,18 +18,12 @@ const CLONE_DEPTH_MAX: usize = 8;
 #[derive(Default)]
 pub(super) struct Flattening(Option<(GroupId, usize, Key)>);
 
-impl Engine {
-    /// What a group is a clone of, and what that is a clone of.
-    fn ancestors(&self, id: GroupId) -> Result<Vec<Arc<Base>>> {
-        let mut ancestors = Vec::new();
-        let mut record = self.pool.group(id);
-        while let Some(base) = record.map_or(Ok(None), |record| self.base_of(&record))? {
-            record = self.pool.group(base.group.id);
-            ancestors.push(base);
-        }
-        Ok(ancestors)
-    }
+/// What a group is a clone of, and what that is a clone of.
+fn ancestors(group: &Group) -> impl Iterator<Item = Arc<Base>> {
+    std::iter::successors(group.base(), |base| base.group.base())
+}
 
+impl Engine {
     /// Lets a clone have everything of its own, in steps that others may come between. Its parent's space is given back
     /// when the parent goes, and what the two still share when both do.
     ///
@@ -36,7 +31,7 @@ impl Engine {
     /// `NotFound`; `Invalid`: it is no clone. After an error or a crash: ask again.
     pub fn clone_promote(&self, name: &str) -> Result<()> {
         let group = self.group_of(name)?;
-        if self.pool.group(group.id).is_none_or(|record| record.base.is_none()) {
+        if group.base().is_none() {
             return Err(Error::invalid(format!("{name} is no clone: it has everything of its own")));
         }
         while self.clone_take_over(name, 0, self.pool.shares_per_edit())? {
@@ -48,37 +43,37 @@ impl Engine {
     /// One step: a clone takes over about so many pages of all its ancestors but the oldest `kept`. False: it was the last one.
     pub fn clone_take_over(&self, name: &str, kept: usize, pages: usize) -> Result<bool> {
         let group = self.group_of(name)?;
-        self.flatten_step(group.id, kept, pages)
+        self.flatten_step(&group, kept, pages)
     }
 
     /// The housekeeper's step. False: no chain is too long.
     pub(super) fn shorten_step(&self) -> Result<bool> {
         for group in self.groups() {
-            let is_clone = self.pool.group(group.id).is_some_and(|record| record.base.is_some() && !record.destroyed);
-            // An ancestor that is damaged leaves it as it is.
-            if is_clone && self.ancestors(group.id).is_ok_and(|ancestors| ancestors.len() > CLONE_DEPTH_MAX) {
-                self.flatten_step(group.id, 1, self.pool.shares_per_edit())?;
+            if ancestors(&group).nth(CLONE_DEPTH_MAX).is_some()
+                && self.pool.group(group.id).is_some_and(|record| !record.destroyed)
+            {
+                self.flatten_step(&group, 1, self.pool.shares_per_edit())?;
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    fn flatten_step(&self, id: GroupId, kept: usize, pages: usize) -> Result<bool> {
+    fn flatten_step(&self, group: &Group, kept: usize, pages: usize) -> Result<bool> {
         let mut flattening = self.flattening.lock();
-        let (group, mut ancestors) = (self.group(id)?, self.ancestors(id)?);
+        let mut ancestors: Vec<Arc<Base>> = ancestors(group).collect();
         if ancestors.len() <= kept {
             return Ok(false);
         }
         let ground = ancestors.split_off(ancestors.len() - kept).into_iter().next();
         let from = match &flattening.0 {
-            Some((at, kept_before, next)) if (*at, *kept_before) == (id, kept) => next.clone(),
+            Some((at, kept_before, next)) if (*at, *kept_before) == (group.id, kept) => next.clone(),
             _ => Key::new(),
         };
         // The new ground is kept for this clone before the manifest says so; the old one until it does not.
-        let pin = ground.as_ref().filter(|_| !ancestors.is_empty()).and_then(|base| base.group.pin(base.at));
+        let pin = ground.as_ref().and_then(|base| base.group.pin(base.at));
         let next = group.absorb_step(&ancestors, ground.clone(), (&from, pages))?;
-        flattening.0 = next.map(|next| (id, kept, next));
+        flattening.0 = next.map(|next| (group.id, kept, next));
         if flattening.0.is_some() {
             return Ok(true);
         }
@@ -88,7 +83,6 @@ impl Engine {
         drop(pin);
         drop(flattening);
         let left = ancestors.first().map(|base| (base.group.id, base.at));
-        drop(ancestors);
         self.let_go_of_base(left).map(|()| false)
     }
 }

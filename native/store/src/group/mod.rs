@@ -65,7 +65,7 @@ pub struct GroupOptions {
     pub data_cache: Arc<DataCache>,
     /// Wakes the thread that cleans.
     pub cleaner: Arc<Bell>,
-    /// What the group is a clone of.
+    /// What the group is a clone of when it is opened: afterwards its view knows.
     pub base: Option<Arc<Base>>,
     /// It was made a moment ago by this engine, and never opened.
     pub fresh: bool,
@@ -220,8 +220,9 @@ impl Group {
         self.view().own().scan_values(from, until, visit)
     }
 
-    pub fn is_clone(&self) -> bool {
-        self.options.base.is_some()
+    /// What the group is a clone of, as of now.
+    pub fn base(&self) -> Option<Arc<Base>> {
+        self.view.read().base.clone()
     }
 
     pub fn newest(&self) -> Lsn {

@@ -91,23 +91,24 @@ impl Group {
     pub fn open(
         pool: &Arc<Pool>,
         record: &GroupRecord,
-        options: GroupOptions,
+        mut options: GroupOptions,
         cache: &Arc<BlockCache>,
         memory: SharedMemory,
         rng: &mut Rng,
     ) -> Result<Arc<Self>> {
+        let base = options.base.take();
         let tree_options = TreeOptions {
             owner: record.id,
             kind: TreeSet::Group,
             level1_bytes: options.memtable_bytes as u64 * LEVEL1_MEMTABLES,
             level0_payload_bytes: share_of_pool(pool, LEVEL0_PAYLOAD_SHARE),
             targets_max: MERGE_TARGETS_MAX,
-            ground: Ground::new(options.base.clone().map(|base| base as Arc<dyn Floor>)),
+            ground: Ground::new(base.clone().map(|base| base as Arc<dyn Floor>)),
         };
         let io: Arc<dyn TableIo> = pool.clone();
         let tree = Tree::open(io, cache.clone(), tree_options, pool.group_tables(record.id))?;
         let generation = Arc::new(Generation::new(Lsn(record.drained_lsn.0 + 1)));
-        let view = View { generations: vec![generation.clone()], levels: tree.snapshot(), at: NOW, base: options.base.clone() };
+        let view = View { generations: vec![generation.clone()], levels: tree.snapshot(), at: NOW, base };
         let last_point = AtomicU64::new(0);
         let mut replayed = 0;
         let mut replay = Replay { pool, generation: &generation, last_point: &last_point, replayed: &mut replayed };

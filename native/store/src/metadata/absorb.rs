@@ -105,13 +105,14 @@ pub(crate) fn absorb(
                 resolver.push(&key, stamp, stream.value())?;
             }
         }
-        let mut left = Vec::with_capacity(streams.len());
-        for (mut stream, lift) in streams {
-            if stream.key() != key || stream.advance()? {
-                left.push((stream, lift));
+        let mut at = 0;
+        while let Some((stream, _)) = streams.get_mut(at) {
+            if stream.key() == key && !stream.advance()? {
+                streams.remove(at);
+            } else {
+                at += 1;
             }
         }
-        streams = left;
     }
 }
 

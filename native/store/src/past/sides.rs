@@ -24,7 +24,7 @@ pub struct Side<'a> {
 
 impl<'a> Side<'a> {
     pub fn new(group: &'a Group, branch: BranchId, at: Lsn) -> Self {
-        let is_nothing = at == Lsn(0) && !group.is_clone();
+        let is_nothing = at == Lsn(0) && group.base().is_none();
         Self { group, branch, at, is_nothing, paths: RefCell::default() }
     }
 

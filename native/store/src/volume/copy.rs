@@ -217,18 +217,18 @@ fn run_of(refs: &[BlockRef]) -> usize {
 fn put_shared(refs: &[BlockRef], start: u64, mut put: impl FnMut(u32, u8, &Cell)) {
     let mut at = 0;
     while let Some(BlockRef::Shared(cell)) = refs.get(at) {
-        let Some((egroup, first_page)) = page_of(&refs[at]) else {
+        let Some((egroup, first_page, _)) = page_of(&refs[at]) else {
             put((start + at as u64) as u32, 0, cell);
             at += 1;
             continue;
         };
         let count = (0..refs.len() - at)
-            .take_while(|n| page_of(&refs[at + n]) == Some((egroup, first_page + n)))
+            .take_while(|n| page_of(&refs[at + n]).is_some_and(|(of, page, _)| (of, page) == (egroup, first_page + n)))
             .count();
         let first = start + at as u64;
         cell::cut_range(first, count as u64, CELL_LEVEL_DATA_MAX, |block, level| {
             let from = at + (u64::from(block) - first) as usize;
-            let sums = refs[from..from + level_blocks(level) as usize].iter().filter_map(checksum_of).collect();
+            let sums = refs[from..from + level_blocks(level) as usize].iter().filter_map(page_of).map(|page| page.2).collect();
             let first_page = (first_page + from - at) as u16;
             let released = vec![0; released_bytes(level)];
             put(block, level, &Cell::Pages { egroup, first_page, checksums: sums, released });
@@ -237,17 +237,12 @@ fn put_shared(refs: &[BlockRef], start: u64, mut put: impl FnMut(u32, u8, &Cell)
     }
 }
 
-/// The page that a block has for itself.
-fn page_of(block: &BlockRef) -> Option<(EgroupId, usize)> {
+/// The page that a block has for itself, and its checksum.
+fn page_of(block: &BlockRef) -> Option<(EgroupId, usize, u64)> {
     match block {
-        BlockRef::Shared(Cell::Pages { egroup, first_page, .. }) => Some((*egroup, usize::from(*first_page))),
-        _ => None,
-    }
-}
-
-fn checksum_of(block: &BlockRef) -> Option<u64> {
-    match block {
-        BlockRef::Shared(Cell::Pages { checksums, .. }) => checksums.first().copied(),
+        BlockRef::Shared(Cell::Pages { egroup, first_page, checksums, .. }) => {
+            checksums.first().map(|sum| (*egroup, usize::from(*first_page), *sum))
+        }
         _ => None,
     }
 }
