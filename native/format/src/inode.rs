@@ -8,7 +8,7 @@
 //! writer = uid u32 | pid u32 | command (writer_len - 1 bytes, at most 15)
 //! dirent = inode u64 | type u8 (mode >> 12)
 //! volume = next_ino u64 | rf u8 | ack u8 | policy u8 | past u8 | quota_bytes u64 | created i64, u32 | name_len u8
-//!        | name
+//!        | name; without one: it is being destroyed, and there is no such volume any more
 //! policy = bits 0, 1: copies that a write needs, 0: RF - 1, at least 1 | bit 2: below that, fail instead of wait
 //!        | bits 3, 4: domain level (0 drive, 1 node, 2 block, 3 rack)
 //! past   = who may look at earlier states in a mount: 0 all, 1 the owner of the root, 2 nobody

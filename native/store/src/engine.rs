@@ -6,6 +6,7 @@
 mod check;
 mod cleaner;
 mod damaged;
+mod destroy;
 mod feed;
 mod flatten;
 mod heal;
@@ -43,7 +44,7 @@ use crate::group::{Bell, Group, GroupOptions};
 use crate::ledger::{Ledger, OpDraft};
 use crate::metadata::cache::BlockCache;
 use crate::past::Selections;
-use crate::placement::{Edit, GroupChange, GroupRecord, Pool, PoolDrive, PoolOptions, ProbeInfo};
+use crate::placement::{GroupRecord, Pool, PoolDrive, PoolOptions, ProbeInfo};
 use crate::volume::{Volume, VolumeOptions};
 use holdfast_device::real::RealDrive;
 use holdfast_device::{Clock, Drive, RealClock, Rng};
@@ -56,8 +57,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-/// Keys deleted by one op when a volume goes.
-const DESTROY_KEYS: usize = 512;
 
 struct VolumeEntry {
     group: GroupId,
@@ -288,11 +287,12 @@ impl Engine {
             for (branch, volume) in group.volumes()? {
                 volumes.insert(volume.name, VolumeEntry { group: record.id, branch, mounted: Weak::new() });
             }
-            drop(volumes);
-            self.adopt_policies(&group, &[])?;
         }
         let entry = GroupEntry { name: record.name.clone(), group: group.clone() };
         self.groups.write().insert(record.id, entry);
+        if !record.destroyed {
+            self.adopt_policies(&group, &[])?;
+        }
         if self.options.background {
             housekeeping::start_flusher(self, &group)?;
         }
@@ -407,12 +407,6 @@ impl Engine {
         Ok(id)
     }
 
-    /// Removes a group that has no volume (any more).
-    fn give_up_group(&self, id: GroupId) -> Result<()> {
-        self.pool.publish(Edit { groups: vec![GroupChange::Destroy { id }], ..Edit::default() })?;
-        self.dissolve(id)
-    }
-
     /// Branch numbers are never reused: branch 0's record counts them.
     fn new_branch(&self, group: &Arc<Group>) -> Result<BranchId> {
         let counter_key = key::volume(GROUP_BRANCH);
@@ -440,6 +434,11 @@ impl Engine {
     fn flush_group(&self, group: &Arc<Group>, lsn: Lsn) -> Result<()> {
         let (sender, receiver) = std::sync::mpsc::channel();
         group.flush(lsn, Box::new(move |result| drop(sender.send(result))));
+        if !self.options.background {
+            // Without threads nobody brings copies that are missing while this one waits.
+            let waits = || Error::new(Kind::Unavailable, format!("group {}: too few copies", self.group_name(group.id)));
+            return receiver.try_recv().unwrap_or_else(|_| Err(group.blocked().unwrap_or_else(waits)));
+        }
         receiver.recv().map_err(|_| Error::closed())?
     }
 
@@ -514,99 +513,6 @@ impl Engine {
             volumes.insert(new_name.to_owned(), entry);
         }
         Ok(())
-    }
-
-    /// Removes the volume and everything in it. In a group of its own the group goes as a whole; a damaged group always
-    /// does, by its own name or that of its only volume.
-    pub fn volume_destroy(&self, name: &str) -> Result<()> {
-        self.ensure_open()?;
-        if let Some(destroyed) = self.destroy_damaged(name) {
-            return destroyed;
-        }
-        let (group_id, branch) = self.find(name)?;
-        if self.volumes.lock().get(name).is_some_and(|entry| entry.mounted.strong_count() > 0) {
-            return Err(Error::new(Kind::Conflict, format!("volume {name} is mounted: unmount it first")));
-        }
-        let group = self.group(group_id)?;
-        let others = self.volumes_in(group_id).len() > 1;
-        self.volumes.lock().remove(name);
-        if others {
-            return self.delete_branch(&group, branch);
-        }
-        if self.pool.clones_of(group_id).is_empty() {
-            return self.give_up_group(group_id);
-        }
-        self.leave_to_clones(&group, branch)
-    }
-
-    /// Of a group that others were cloned from only what they see is left, under a name that nobody else can have.
-    fn leave_to_clones(&self, group: &Arc<Group>, branch: BranchId) -> Result<()> {
-        self.delete_branch(group, branch)?;
-        group.drop_all_points()?;
-        let name = format!("@{}", group.id);
-        self.pool.publish(Edit {
-            groups: vec![GroupChange::Rename { id: group.id, name: name.clone() }],
-            ..Edit::default()
-        })?;
-        if let Some(entry) = self.groups.write().get_mut(&group.id) {
-            entry.name = name;
-        }
-        // Nothing will be written here any more: the log has no volume whose copies it could follow.
-        group.retire_log()
-    }
-
-    /// Deletes every record of a branch, the volume record last, so that a crash in between leaves the volume to be
-    /// destroyed again.
-    fn delete_branch(&self, group: &Arc<Group>, branch: BranchId) -> Result<()> {
-        let (from, until) = (key::volume(branch), key::volume(BranchId(branch.0 + 1)));
-        let volume_key = key::volume(branch);
-        loop {
-            let mut effects = Effects::new();
-            let mut count = 0;
-            group.scan_own(&from, &until, &mut |key, _| {
-                if key != volume_key {
-                    effects.delete(key);
-                    count += 1;
-                }
-                count < DESTROY_KEYS
-            })?;
-            let last = count == 0;
-            if last {
-                effects.delete(&volume_key);
-            }
-            let draft = control_draft(branch, OpKind::VolumeDestroy, group.now(), effects);
-            let lsn = group.commit(OpDraft { frees: true, ..draft })?;
-            if last {
-                return self.flush_group(group, lsn);
-            }
-        }
-    }
-
-    /// Groups whose destruction a crash has interrupted, and those whose creation it has: they have no volume.
-    fn finish_destroyed(&self) -> Result<()> {
-        let used: Vec<GroupId> = self.volumes.lock().values().map(|entry| entry.group).collect();
-        for record in self.pool.groups() {
-            if record.destroyed {
-                self.dissolve(record.id)?;
-            } else if !used.contains(&record.id) && self.pool.clones_of(record.id).is_empty() {
-                self.give_up_group(record.id)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Gives back every table and page of a destroyed group, then forgets it.
-    fn dissolve(&self, id: GroupId) -> Result<()> {
-        let entry = self.groups.write().remove(&id);
-        if let Some(entry) = entry {
-            entry.group.shut();
-            entry.group.dissolve()?;
-        }
-        self.dissolve_damaged(id)?;
-        let base = self.pool.group(id).and_then(|record| record.base);
-        self.pool.publish(Edit { groups: vec![GroupChange::Remove { id }], ..Edit::default() })?;
-        self.forget_damaged(id);
-        self.let_go_of_base(base)
     }
 
     /// The file system of a volume, to be mounted. `Conflict` while it is handed out already.

@@ -3,6 +3,7 @@
 use super::Engine;
 use crate::error::{Error, Kind, Result};
 use crate::group::Group;
+use crate::placement::stronger;
 use holdfast_format::inode::{PastAccess, VolumeRecord, WritePolicy};
 use holdfast_format::{BranchId, DomainLevel, Lsn, Protection};
 use std::sync::Arc;
@@ -122,7 +123,8 @@ impl Engine {
         group.relocate_log()
     }
 
-    /// The group follows what its volumes ask for; `instead`: what some of them are about to ask for.
+    /// The group follows what its volumes and their clones ask for, and so do those that it is a clone of; `instead`: what
+    /// some of its volumes are about to ask for.
     pub(super) fn adopt_policies(
         &self,
         group: &Arc<Group>,
@@ -132,15 +134,18 @@ impl Engine {
             group.volumes()?.into_iter().map(|(branch, record)| (branch, record.rf, record.policy)).collect();
         asked.retain(|(branch, _, _)| instead.iter().all(|other| *branch != other.0));
         asked.extend(instead);
-        let rf = asked.iter().map(|(_, rf, _)| *rf).max().unwrap_or(1);
-        group.raise_rf(rf);
-        let domain = asked.iter().map(|(_, _, policy)| policy.domain).max().unwrap_or_default();
-        self.pool.set_domain_of_group(group.id, domain);
+        let of_clones = self.protections_of(group)?.into_values();
+        let own = asked.iter().map(|(_, rf, policy)| Protection { rf: *rf, domain: policy.domain });
+        let most = own.chain(of_clones).reduce(stronger).unwrap_or(Protection { rf: 1, domain: DomainLevel::default() });
+        group.raise_rf(most.rf);
+        self.pool.set_domain_of_group(group.id, most.domain);
         let min = |(_, rf, policy): &(BranchId, u8, WritePolicy)| policy.copies_min(*rf);
         let copies_min = asked.iter().map(min).max().unwrap_or(1);
         let fail_below = asked.iter().any(|one| min(one) == copies_min && one.2.fail_below);
         group.set_copies_min(copies_min, fail_below);
-        Ok(())
+        let base = self.pool.group(group.id).and_then(|record| record.base);
+        let base = base.and_then(|(id, _)| self.group(id).ok());
+        base.map_or(Ok(()), |base| self.adopt_policies(&base, &[]))
     }
 
     /// What the pool's volumes promise.

@@ -52,7 +52,7 @@ impl Engine {
         self.unprotected.load(Ordering::Acquire) || self.pool.is_unprotected()
     }
 
-    /// 1. What the log holds for volumes that ask for more than its segments give, or in a class that nobody writes any
+    /// 1. A log whose headers have more copies than anybody asks for is given back. What the log holds for volumes that ask for more than its segments give, or in a class that nobody writes any
     ///    more, becomes egroups.
     /// 2. All tables are walked.
     /// 3. Segments that the walk found to be too weak, though they are still written, are ended and become egroups, too.
@@ -63,6 +63,9 @@ impl Engine {
             let mut used: Vec<u8> = protections.values().map(|protection| protection.rf).collect();
             used.push(group.log().header_rf());
             let most = protections.values().copied().reduce(stronger);
+            if let Some(most) = most {
+                group.lower_rf(most.rf)?;
+            }
             if most.is_some_and(|most| self.pool.has_weak_segments(group.id, most, &used)) {
                 group.flush_now()?;
                 group.log().leave_classes(&used)?;
@@ -91,7 +94,7 @@ impl Engine {
     }
 
     /// What the group's volumes ask for, and those of its clones, which read what it has.
-    fn protections_of(&self, group: &Group) -> Result<BTreeMap<BranchId, Protection>> {
+    pub(super) fn protections_of(&self, group: &Group) -> Result<BTreeMap<BranchId, Protection>> {
         let of = |(branch, record): (BranchId, VolumeRecord)| {
             (branch, Protection { rf: record.rf, domain: record.policy.domain })
         };
@@ -112,11 +115,13 @@ impl Engine {
         asked: &mut Asked,
     ) -> Result<()> {
         let _hold = self.pool.hold();
+        // Of a volume that is no more, kept points may still show something: that has what the others of the group have.
+        let most = protections.values().copied().reduce(stronger);
         group.tree().each_data_record(&mut |version| {
             let Some((_, level)) = key::data_place(&version.key) else { return Ok(()) };
             let Some(value) = &version.value else { return Ok(()) };
             let branch = key::parts(&version.key).map(|parts| parts.branch);
-            let Some(wanted) = branch.and_then(|branch| protections.get(&branch)) else { return Ok(()) };
+            let Some(wanted) = branch.and_then(|branch| protections.get(&branch)).or(most.as_ref()) else { return Ok(()) };
             let cell = Cell::decode(level, value).map_err(|error| Error::decode("a cell", error))?;
             for ((egroup, _), _) in named_pages(level, &cell) {
                 let most = asked.entry(egroup).or_insert(*wanted);

@@ -174,7 +174,7 @@ impl Group {
         while self.log.durable() < last {
             self.flush_now()?;
         }
-        let points = self.points.lock().points();
+        let points = self.merge_points();
         let (merged, egroups) = self.merge_partials(&view, &generation, &points)?;
         let mut names = Names::new();
         let edit = self.build(&generation, &merged, &points, &mut names).inspect_err(|_| {
@@ -324,7 +324,7 @@ impl Group {
 
     fn compact_alone(&self, pick: impl FnOnce(&Tree) -> Option<Compaction>) -> Result<bool> {
         let Some(job) = pick(&self.tree) else { return Ok(false) };
-        let points = self.points.lock().points();
+        let points = self.merge_points();
         // Without a hold, which would keep every slot that is freed meanwhile from being used: nobody else takes tables
         // of this tree away, and where one is moved to is looked up at each read, under a hold of its own.
         let edit = self.tree.compact(&job, &points)?;
@@ -338,7 +338,7 @@ impl Group {
     /// Drops tables of the past that no point sees any more.
     pub fn expire_step(&self) -> Result<bool> {
         let _alone = self.maintenance.lock();
-        let points = self.points.lock().points();
+        let points = self.merge_points();
         // Without a hold, as in a merge.
         let edit = self.tree.expire(&points)?;
         if edit.is_empty() {
@@ -415,6 +415,23 @@ impl Group {
             tables: Vec::new(),
         })?;
         self.log.released(&released);
+        Ok(())
+    }
+}
+
+impl Group {
+    /// The volumes ask for fewer copies than the log's headers have: once the log is empty they get fewer. What was in it has a
+    /// place of its own then, and a drive that is to be emptied does not wait for a third one. Tried again when an op comes in
+    /// between.
+    pub fn lower_rf(&self, rf: u8) -> Result<()> {
+        if self.log.header_rf() <= rf {
+            return Ok(());
+        }
+        self.retire_log()?;
+        let _no_op = self.commit.lock();
+        if self.pool.group(self.id).is_some_and(|record| record.segments.is_empty()) {
+            self.log.lower_header_rf(rf);
+        }
         Ok(())
     }
 }

@@ -82,6 +82,9 @@ pub struct PointTable {
     ticks: BTreeMap<Lsn, Kept>,
     named: BTreeMap<Lsn, Named>,
     names: BTreeMap<String, Lsn>,
+    /// Points whose end is in the ring only, with the op that ended them: a power cut brings them back, and what they saw
+    /// must be there then.
+    ending: BTreeMap<Lsn, Lsn>,
     /// LSNs that are kept for a clone or a mount, whether or not they are points any more, and how often.
     pins: BTreeMap<Lsn, u32>,
     boots: Vec<[u8; 16]>,
@@ -126,20 +129,34 @@ impl PointTable {
         Some(named.kept)
     }
 
-    pub(super) fn remove(&mut self, lsns: &[Lsn]) {
+    /// Ended by an op.
+    pub(super) fn remove(&mut self, lsns: &[Lsn], op: Lsn) {
         for lsn in lsns {
             if self.ticks.remove(lsn).is_none() {
                 self.forget_named(*lsn);
             }
         }
+        self.ending.extend(lsns.iter().map(|lsn| (*lsn, op)));
         self.sorted = None;
     }
 
-    pub fn points(&mut self) -> Arc<Points> {
-        let (ticks, named, pins) = (&self.ticks, &self.named, &self.pins);
+    /// Lets go of points whose end is durable. False: that of some is not yet.
+    pub(super) fn settle(&mut self, durable: Lsn) -> bool {
+        let before = self.ending.len();
+        self.ending.retain(|_, op| *op > durable);
+        if self.ending.len() != before {
+            self.sorted = None;
+        }
+        self.ending.is_empty()
+    }
+
+    /// What merges keep versions for: a point goes when its end is durable.
+    pub fn points(&mut self, durable: Lsn) -> Arc<Points> {
+        self.settle(durable);
+        let (ticks, named, ending, pins) = (&self.ticks, &self.named, &self.ending, &self.pins);
         let merged = || {
-            let mut lsns = Vec::with_capacity(ticks.len() + named.len() + pins.len());
-            lsns.extend(ticks.keys().chain(named.keys()).chain(pins.keys()).copied());
+            let mut lsns = Vec::with_capacity(ticks.len() + named.len() + ending.len() + pins.len());
+            lsns.extend(ticks.keys().chain(named.keys()).chain(ending.keys()).chain(pins.keys()).copied());
             lsns.sort();
             lsns.dedup();
             Arc::new(Points::from_sorted(lsns))

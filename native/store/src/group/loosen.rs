@@ -114,8 +114,12 @@ impl Group {
         if self.loosened.lock().gone.is_empty() {
             return Ok(false);
         }
+        // What is looked at before the end of a point is durable would have to be looked at again.
+        if !self.ends_are_durable() {
+            return Ok(false);
+        }
         let _alone = self.maintenance.lock();
-        let points: Arc<Points> = self.points.lock().points();
+        let points: Arc<Points> = self.merge_points();
         let levels = self.tree.snapshot();
         let (count, chosen) = {
             let loosened = self.loosened.lock();
@@ -145,11 +149,11 @@ impl Group {
 
     /// The same for what thinning has let go of: one table. False: none is due.
     pub fn thin_step(&self) -> Result<bool> {
-        if !self.thinned.0.swap(false, Ordering::AcqRel) {
+        if !self.ends_are_durable() || !self.thinned.0.swap(false, Ordering::AcqRel) {
             return Ok(false);
         }
         let _alone = self.maintenance.lock();
-        let points: Arc<Points> = self.points.lock().points();
+        let points: Arc<Points> = self.merge_points();
         let levels = self.tree.snapshot();
         let chosen = {
             let mut loosened = self.loosened.lock();

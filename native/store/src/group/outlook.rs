@@ -50,7 +50,7 @@ impl Group {
     fn outlook_of(&self, pages: &[(PageName, Birth)]) -> Result<Vec<Outlook>> {
         let _hold = self.pool.hold();
         let view = self.view();
-        let points = self.points.lock().points();
+        let points = self.merge_points();
         let mut order: Vec<usize> = (0..pages.len()).collect();
         let place = |at: usize| (pages[at].1.branch, pages[at].1.ino, pages[at].1.block);
         order.sort_unstable_by_key(|at| place(*at));

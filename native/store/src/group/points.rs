@@ -5,10 +5,12 @@ use super::kept::{Moment, PointInfo, PointTable, When};
 use super::retention::Retention;
 use crate::error::{Error, Result};
 use crate::ledger::{Ledger, OpDraft};
+use crate::metadata::io::Points;
 use holdfast_format::op::{Actor, Effects, OpKind};
 use holdfast_format::point::{PointKind, PointRecord};
 use holdfast_format::retention::RetentionRecord;
 use holdfast_format::{GROUP_BRANCH, Ino, Lsn, key};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Ticks removed by one op at most, and ops a second.
@@ -212,6 +214,7 @@ impl Group {
             let _one = self.naming.lock();
             self.drop_share(excess, total)?;
         }
+        self.flush_now()?;
         for _ in 0..TRIM_EXPIRIES_MAX {
             if !self.expire_step()? {
                 break;
@@ -246,6 +249,15 @@ impl Group {
         Ok(going.len())
     }
 
+    /// What merges keep versions for.
+    pub(super) fn merge_points(&self) -> Arc<Points> {
+        self.points.lock().points(self.log.durable())
+    }
+
+    pub(super) fn ends_are_durable(&self) -> bool {
+        self.points.lock().settle(self.log.durable())
+    }
+
     pub(super) fn drop_points(&self, lsns: &[Lsn]) -> Result<Lsn> {
         if lsns.is_empty() {
             return Ok(Lsn(0));
@@ -253,7 +265,7 @@ impl Group {
         let mut effects = Effects::new();
         lsns.iter().for_each(|lsn| effects.delete(&key::point(*lsn)));
         let lsn = self.commit_draft(self.point_draft(OpKind::PointDrop, effects))?;
-        self.points.lock().remove(lsns);
+        self.points.lock().remove(lsns, lsn);
         self.thinned.note();
         Ok(lsn)
     }
@@ -276,7 +288,7 @@ impl Group {
             return Err(error);
         }
         self.pool.pins_of(self.id).into_iter().for_each(|lsn| table.pin_again(lsn));
-        let newest = table.points().newest();
+        let newest = table.points(Lsn(0)).newest();
         self.last_point.fetch_max(newest.0, Ordering::AcqRel);
         *self.points.lock() = table;
         Ok(())

@@ -14,7 +14,7 @@ use crate::placement::{Draw, Edit, EpochRow, GroupChange, GroupRecord, Pool};
 use holdfast_device::{Rng, SharedMemory};
 use holdfast_format::checksum::checksum;
 use holdfast_format::inode::VolumeRecord;
-use holdfast_format::limits::{BLOCK_BYTES, MERGE_TARGETS_MAX};
+use holdfast_format::limits::{BLOCK_BYTES, COPIES_MAX, MERGE_TARGETS_MAX};
 use holdfast_format::op::{Effect, Op, OpKind, each_effect};
 use holdfast_format::wire::Take;
 use holdfast_format::{BranchId, GroupId, Lsn, Row, Stamp, Uuid, key};
@@ -114,7 +114,7 @@ impl Group {
         let mut replay = Replay { pool, generation: &generation, last_point: &last_point, replayed: &mut replayed };
         let (row, rf, tip) = if options.fresh {
             // Nobody wrote a frame before: the row it was made with is that of this start.
-            (Row(record.next_row().0 - 1), header_rf(&view)?, LogTip { lsn: Lsn(0), chain: 0, used: Vec::new() })
+            (Row(record.next_row().0 - 1), header_rf(&view)?.unwrap_or(1), LogTip { lsn: Lsn(0), chain: 0, used: Vec::new() })
         } else {
             recover_log((pool, record, &options), &view, &memory, &mut replay, rng)?
         };
@@ -202,6 +202,14 @@ impl Group {
         let _hold = self.pool.hold();
         volumes_of(&self.view().own())
     }
+
+    /// Branches of volumes whose destruction has begun: their records have lost the name.
+    pub fn volumes_to_delete(&self) -> Result<Vec<BranchId>> {
+        let _hold = self.pool.hold();
+        let mut records = records_of(&self.view().own())?;
+        records.retain(|(_, record)| record.name.is_empty());
+        Ok(records.into_iter().map(|(branch, _)| branch).collect())
+    }
 }
 
 /// Steps 2 to 5 of [`Group::open`], up to where the ring is started anew: the row of this start, copies of headers, the log's end.
@@ -213,7 +221,7 @@ fn recover_log(
     rng: &mut Rng,
 ) -> Result<(Row, u8, LogTip)> {
     // Headers have as many copies as any volume, at least: segments for fewer hold payload only.
-    let rf_min = header_rf(view)?;
+    let rf_min = header_rf(view)?.unwrap_or(1);
     let scanned = scan::scan(pool, (record, rf_min), &mut |op, place| {
         replay.op(op, place.map(|place| Place::Egroup(place.egroup, place.page)))
     })?;
@@ -233,7 +241,10 @@ fn recover_log(
         tables: Vec::new(),
     })?;
     pool.trim_epochs(record.id, scanned.oldest_row.unwrap_or(row))?;
-    let rf = header_rf(view)?.max(tail.rf_max()?);
+    // Only clones look at a group that has lost its volumes: as many copies as any of them may ask for.
+    let of_base = if scanned.tip == Lsn(0) { 1 } else { pool.drives_accepting().clamp(1, COPIES_MAX) as u8 };
+    // The copies of headers never get fewer behind frames that count: a start that misses a drive relies on that.
+    let rf = header_rf(view)?.unwrap_or(of_base).max(tail.rf_max()?).max(scanned.header_rf);
     let owner = Owner { pool, group: record.id, row, rf, boot_id: options.boot_id };
     let tip = LogTip { lsn: scanned.tip, chain: scanned.chain, used: scanned.used };
     let tip = if tail.ops.is_empty() { tip } else { owner.relog(tip, &tail, memory.bytes(), replay)? };
@@ -382,12 +393,18 @@ impl Owner<'_> {
     }
 }
 
-/// Highest RF of the group's volumes: the copies of its headers.
-fn header_rf(view: &View) -> Result<u8> {
-    Ok(volumes_of(&view.clone().own())?.iter().map(|(_, record)| record.rf).max().unwrap_or(1))
+/// Highest RF of the group's volumes: the copies of its headers. `None`: it has no volume.
+fn header_rf(view: &View) -> Result<Option<u8>> {
+    Ok(volumes_of(&view.clone().own())?.iter().map(|(_, record)| record.rf).max())
 }
 
 fn volumes_of(view: &View) -> Result<Vec<(BranchId, VolumeRecord)>> {
+    let mut records = records_of(view)?;
+    records.retain(|(_, record)| !record.name.is_empty());
+    Ok(records)
+}
+
+fn records_of(view: &View) -> Result<Vec<(BranchId, VolumeRecord)>> {
     let mut volumes = Vec::new();
     let mut branch = BranchId(1);
     loop {

@@ -227,11 +227,16 @@ impl Log {
         }
     }
 
-    /// Headers go to this many drives from the next frame on, if those are more than before. They get fewer at the next
-    /// start only: recovery walks the log in the order in which segments were taken, and those in stock for a lower RF were
+    /// Headers go to this many drives from the next frame on, if those are more than before. They get fewer only where no frame
+    /// is left: recovery walks the log in the order in which segments were taken, and those in stock for a lower RF were
     /// taken before segments that hold frames already.
     pub fn raise_header_rf(&self, rf: u8) {
         self.header_rf.fetch_max(rf, Ordering::Relaxed);
+    }
+
+    /// As [`Log::raise_header_rf`], of a log that was sealed and given back: there are no segments.
+    pub fn lower_header_rf(&self, rf: u8) {
+        self.header_rf.fetch_min(rf, Ordering::Relaxed);
     }
 
     /// Gives back what is kept for RF classes that nothing writes any more: neither the headers nor payload of `used`.

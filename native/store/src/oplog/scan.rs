@@ -63,6 +63,8 @@ pub struct Scanned {
     pub repaired_copies: u64,
     /// Row of the first frame that counts. A segment has frames of one row only, so no segment that is kept has older ones.
     pub oldest_row: Option<Row>,
+    /// Copies of the newest frame's header; 0: nothing counts.
+    pub header_rf: u8,
 }
 
 struct Scan<'a> {
@@ -137,7 +139,8 @@ pub fn scan(
     let chain = frames.last().map_or(record.drained_chain, |frame| frame.header.chain);
     let (used, unused) = usage(record, &frames);
     let oldest_row = frames.first().map(|frame| frame.header.row);
-    Ok(Scanned { tip, chain, used, unused, repaired_copies: repaired, oldest_row })
+    let header_rf = frames.last().map_or(0, |frame| frame.header.header_rf);
+    Ok(Scanned { tip, chain, used, unused, repaired_copies: repaired, oldest_row, header_rf })
 }
 
 impl Scan<'_> {

@@ -7,6 +7,7 @@ mod faults;
 mod files;
 mod lift;
 mod model;
+mod past;
 mod recover;
 #[path = "../rig/mod.rs"]
 mod rig;

@@ -21,7 +21,7 @@ const ENGINE_COUNTERS: [&str; 12] = [
 ];
 
 /// Roads that the runs themselves see.
-pub const ROADS: [&str; 20] = [
+pub const ROADS: [&str; 28] = [
     "recovered after a power cut",
     "recovered after a kill",
     "opened after a clean end",
@@ -42,6 +42,14 @@ pub const ROADS: [&str; 20] = [
     "a damaged volume gave EIO",
     "pool beyond promise opened",
     "the others of a group went on without what had one copy",
+    "a clone was cut short",
+    "the end of a volume was cut short",
+    "a clone of a point",
+    "a clone of a clone",
+    "a clone outlived its parent",
+    "a kept second was read",
+    "a past that was open was read again",
+    "what a snapshot saw was read without a drive",
 ];
 
 #[derive(Clone, Debug, Default)]

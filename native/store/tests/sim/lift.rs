@@ -42,6 +42,7 @@ impl Run {
             return Err(Violation::new(Check::Inconsistent, report.problems.join("; ")));
         }
         self.verify_all()?;
+        self.verify_all_points()?;
         self.lose_each_drive()?;
         for member in &mut self.members {
             member.struck = false;
@@ -370,6 +371,10 @@ impl Run {
                         return Err(told(what));
                     }
                 }
+            }
+            if at == 0 {
+                let seen = self.points_seen_by(&engine).map_err(|violation| told(violation.what))?;
+                self.coverage.add("what a snapshot saw was read without a drive", seen);
             }
             self.coverage.road("any drive may be lost");
         }

@@ -8,6 +8,7 @@ mod files;
 mod lift;
 mod model;
 mod mutants;
+mod past;
 mod recover;
 #[path = "../rig/mod.rs"]
 mod rig;

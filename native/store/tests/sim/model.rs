@@ -9,13 +9,36 @@ use std::sync::Arc;
 
 pub type Files = BTreeMap<String, Arc<Vec<u8>>>;
 
-/// A group at one LSN: its volumes by name.
+/// The volumes of a group by name.
+pub type Volumes = BTreeMap<String, Arc<Files>>;
+
+/// A group at one LSN: its volumes, and what its snapshots saw.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct State {
-    pub volumes: BTreeMap<String, Arc<Files>>,
+    pub volumes: Volumes,
+    pub points: BTreeMap<String, Arc<Volumes>>,
 }
 
 impl State {
+    /// The same with a snapshot of it.
+    pub fn kept(&self, name: &str) -> Self {
+        let mut next = self.clone();
+        next.points.insert(name.to_owned(), Arc::new(self.volumes.clone()));
+        next
+    }
+
+    pub fn without_point(&self, name: &str) -> Self {
+        let mut next = self.clone();
+        next.points.remove(name);
+        next
+    }
+
+    pub fn without_volume(&self, name: &str) -> Self {
+        let mut next = self.clone();
+        next.volumes.remove(name);
+        next
+    }
+
     pub fn files(&self, volume: &str) -> Arc<Files> {
         self.volumes.get(volume).cloned().unwrap_or_default()
     }
@@ -53,6 +76,10 @@ pub struct GroupModel {
     /// Histories that a recovery has left: where more drives are struck than any promise covers, an old image of a drive may
     /// be all that is there for a while, and goes on from what it knows. What it left behind is no lie when it is back.
     left: Vec<Lineage>,
+    /// What seconds that were kept without a name saw, by LSN: some of them may have gone.
+    pub ticks: BTreeMap<u64, Arc<Volumes>>,
+    /// Seconds up to here are in `ticks`, or a start found them.
+    pub ticks_through: u64,
     pub durable: u64,
     pub keep_all: bool,
 }
@@ -127,6 +154,9 @@ impl GroupModel {
         }
         self.line.states.insert(found, state.clone());
         self.line.acknowledged = found;
+        // Of another history, perhaps.
+        self.ticks.retain(|lsn, _| *lsn <= found && !self.keep_all);
+        self.ticks_through = found;
         self.now = state;
         self.durable = found;
     }

@@ -9,11 +9,12 @@ use super::run::{Mounted, Run, options};
 use super::violation::{Check, Verdict, Violation};
 use holdfast_device::sim::CrashKind;
 use holdfast_device::{Drive, SimDrive, SimWorld};
+use holdfast_format::Lsn;
 use holdfast_format::egroup::egroup_of_key;
 use holdfast_format::manifest::Item;
 use holdfast_store::engine::Engine;
 use holdfast_store::error::{Error, Kind};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Starts that one recovery takes at most.
@@ -70,6 +71,7 @@ impl Run {
     }
 
     pub fn drop_engine(&mut self) {
+        self.past.open.clear();
         self.volumes.values_mut().for_each(|mounted| mounted.volume = None);
         if let Some(engine) = self.engine.take()
             && let Ok(status) = engine.status()
@@ -141,6 +143,7 @@ impl Run {
         self.tell_drives();
         self.follow_moves();
         self.check_members()?;
+        self.settle_past()?;
         let names: Vec<String> = self.models.keys().cloned().collect();
         let closed = names.iter().find(|name| self.open_group(name).is_none());
         if let Some(closed) = closed {
@@ -220,7 +223,12 @@ impl Run {
         if kind == CrashKind::Kill && found > self.models[name].durable {
             self.coverage.road("ring operations came back");
         }
-        let state = self.match_state(name, found, damaged)?;
+        let mut state = self.match_state(name, found, damaged)?;
+        // One that was destroyed meanwhile is in none of them any more.
+        state.volumes.retain(|volume, _| self.volumes.contains_key(volume));
+        if self.engine.is_some() && damaged {
+            self.take_points(name, &mut state);
+        }
         if self.engine.is_none() {
             return Ok(());
         }
@@ -233,6 +241,13 @@ impl Run {
             *changed = (*changed).min(now);
         }
         Ok(())
+    }
+
+    /// Beyond promise the snapshots are those that are there: what one saw that no state knows of is not compared.
+    fn take_points(&self, group: &str, state: &mut State) {
+        let there = self.group(group).snapshots(Lsn(0), usize::MAX);
+        let seen = |name: &String| state.points.get(name).cloned().unwrap_or_default();
+        state.points = there.into_iter().map(|point| (point.name.clone(), seen(&point.name))).collect();
     }
 
     /// All the group's volumes are beyond promise.
@@ -276,10 +291,12 @@ impl Run {
             }
             found.insert(name, content);
         }
+        let points: Vec<String> = self.group(group).snapshots(Lsn(0), usize::MAX).into_iter().map(|point| point.name).collect();
         let candidates = self.models[group].candidates(lsn);
         let mut first = None;
         for state in candidates {
-            match self.fits(&found, &state) {
+            let mismatch = self.fits(&found, &state);
+            match mismatch.or_else(|| points_differ(&points, &state).filter(|_| !damaged)) {
                 None => return Ok(state),
                 Some(mismatch) => first = first.or(Some(mismatch)),
             }
@@ -327,18 +344,32 @@ impl Run {
             _ => None,
         });
         let made: Vec<String> = named.map(|egroup| format!("of egroup {egroup} does not exist")).collect();
-        let differs = |one: &String, two: &String| one != two && !made.iter().any(|missing| two.contains(missing));
+        // What the record itself made or ended.
+        let there = |text: &String| !text.is_empty();
+        let differs =
+            |one: &String, two: &String| one != two && there(one) && there(two) && !made.iter().any(|missing| two.contains(missing));
         let Some((one, two)) = before.iter().zip(&after).find(|(one, two)| differs(one, two)) else { return Ok(()) };
         let what = format!("with the newest manifest record: {one}; without it: {two}; it says {forgotten:?}");
         Err(Violation::new(Check::ManifestOutrun, what))
     }
 }
 
-/// Everything in a pool, for comparing two of them.
+/// Why a group's snapshots are not those of this state.
+fn points_differ(found: &[String], state: &State) -> Option<Mismatch> {
+    let found: BTreeSet<&String> = found.iter().collect();
+    let expected: BTreeSet<&String> = state.points.keys().collect();
+    (found != expected).then(|| Mismatch::Wrong(format!("snapshots {found:?}, expected {expected:?}")))
+}
+
+/// Everything in a pool, for comparing two of them. A volume that is not there (any more) is empty.
 fn content_of(engine: &Engine, volumes: &BTreeMap<String, Mounted>) -> Vec<String> {
+    let there = engine.volumes().unwrap_or_default();
     volumes
         .keys()
         .map(|name| {
+            if there.iter().all(|volume| volume.name != *name) {
+                return String::new();
+            }
             let found = read_volume(&mount(engine, name));
             format!("{name}: {:?}", found.map(|found| hashes(&found)))
         })

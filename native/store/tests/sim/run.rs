@@ -3,9 +3,10 @@
 use super::coverage::Coverage;
 use super::faults::{Exchange, FaultName, Member};
 use super::model::GroupModel;
+use super::past::Past;
 use super::rig::player::mount;
 use super::rig::{DRIVE_BYTES, Rings, foundation, volume_create};
-use super::shape::Shape;
+use super::shape::{PLAIN, Shape};
 use super::step::StepName;
 use super::violation::{Check, Verdict, Violation};
 use holdfast_device::sim::CrashKind;
@@ -52,6 +53,7 @@ pub struct Run {
     /// LSN of each volume's newest change: what an fsync of it promises.
     pub changed: BTreeMap<String, u64>,
     pub members: Vec<Member>,
+    pub past: Past,
     /// Volumes whose only copies may have been struck: reads may fail, but never lie.
     pub tainted: Vec<String>,
     /// A drive was told to be full.
@@ -73,6 +75,7 @@ pub fn options() -> EngineOptions {
 impl Run {
     pub fn new(seed: u64) -> Self {
         let shape = Shape::of(seed);
+        let seed = seed & !PLAIN;
         let world = SimWorld::new(seed);
         world.start_digest();
         let members: Vec<Member> = (0..shape.drives)
@@ -91,6 +94,7 @@ impl Run {
             models: BTreeMap::new(),
             changed: BTreeMap::new(),
             members,
+            past: Past::default(),
             tainted: Vec::new(),
             full: false,
             coverage: Coverage::default(),
@@ -168,7 +172,7 @@ impl Run {
                 self.inject(at, fault)?;
                 self.settle_end()?;
             }
-            let name = StepName::choose(&mut self.rng);
+            let name = StepName::choose(&mut self.rng, self.shape.past);
             self.step(name)?;
         }
         if quiet { self.finale() } else { Ok(()) }
@@ -200,7 +204,11 @@ impl Run {
             // Beyond promise: nothing is open. Faults may go away by themselves.
             return self.try_again();
         }
-        let done = if name.is_of_files() { self.file_step(name)? } else { self.upkeep_step(name)? };
+        let done = match name {
+            _ if name.is_of_files() => self.file_step(name)?,
+            _ if name.is_of_past() => self.past_step(name)?,
+            _ => self.upkeep_step(name)?,
+        };
         if done {
             self.coverage.add(&name.text(), 1);
         }

@@ -2,6 +2,9 @@
 
 use holdfast_device::Rng;
 
+/// A seed with this bit plays without snapshots and clones: the same steps as the seed without it had before there were any.
+pub const PLAIN: u64 = 1 << 40;
+
 #[derive(Clone, Debug)]
 pub struct Shape {
     pub drives: usize,
@@ -9,12 +12,15 @@ pub struct Shape {
     pub groups: Vec<Vec<u8>>,
     /// Faults strike more drives than any promise covers: only "never wrong bytes" and precise errors are demanded.
     pub beyond: bool,
+    /// Snapshots and clones are made.
+    pub past: bool,
     pub rounds: usize,
     pub steps: usize,
 }
 
 impl Shape {
     pub fn of(seed: u64) -> Self {
+        let (past, seed) = (seed & PLAIN == 0, seed & !PLAIN);
         let mut rng = Rng::from_seed(seed ^ 0x5ad0);
         let (drives, groups): (usize, &[&[u8]]) = match seed % 10 {
             0 => (3, &[&[2]]),
@@ -32,6 +38,7 @@ impl Shape {
             drives,
             groups: groups.iter().map(|rfs| rfs.to_vec()).collect(),
             beyond: seed % 10 == 9,
+            past,
             rounds: 2 + rng.below(2) as usize,
             steps: 40 + rng.below(60) as usize,
         }

@@ -36,12 +36,19 @@ pub enum StepName {
     AddDrive,
     RemoveDrive,
     ReplaceDrive,
+    Snapshot,
+    DropSnapshot,
+    ReadPast,
+    Clone,
+    Destroy,
+    Loosen,
+    Bases,
 }
 
 use StepName as S;
 
 /// (step, weight)
-const WEIGHTS: [(StepName, u64); 32] = [
+const WEIGHTS: [(StepName, u64); 39] = [
     (S::Create, 8),
     (S::WriteAligned, 16),
     (S::WritePartial, 16),
@@ -74,6 +81,13 @@ const WEIGHTS: [(StepName, u64); 32] = [
     (S::AddDrive, 1),
     (S::RemoveDrive, 1),
     (S::ReplaceDrive, 1),
+    (S::Snapshot, 5),
+    (S::DropSnapshot, 2),
+    (S::ReadPast, 8),
+    (S::Clone, 4),
+    (S::Destroy, 3),
+    (S::Loosen, 4),
+    (S::Bases, 3),
 ];
 
 impl StepName {
@@ -85,10 +99,11 @@ impl StepName {
         format!("step: {self:?}")
     }
 
-    pub fn choose(rng: &mut Rng) -> Self {
-        let total: u64 = WEIGHTS.iter().map(|(_, weight)| weight).sum();
-        let mut at = rng.below(total);
-        for (step, weight) in WEIGHTS {
+    /// `past`: with those that make snapshots and clones.
+    pub fn choose(rng: &mut Rng, past: bool) -> Self {
+        let wanted = || WEIGHTS.into_iter().filter(|(step, _)| past || !step.is_of_past());
+        let mut at = rng.below(wanted().map(|(_, weight)| weight).sum());
+        for (step, weight) in wanted() {
             if at < weight {
                 return step;
             }
@@ -99,5 +114,9 @@ impl StepName {
 
     pub fn is_of_files(self) -> bool {
         self <= S::ReadAll
+    }
+
+    pub fn is_of_past(self) -> bool {
+        self >= S::Snapshot
     }
 }

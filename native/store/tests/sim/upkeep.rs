@@ -39,17 +39,17 @@ impl Run {
     }
 
     /// Everything that is acknowledged in a group is durable.
-    fn promised_all(&mut self, group: &str) {
+    pub fn promised_all(&mut self, group: &str) {
         let acknowledged = self.models[group].acknowledged();
         self.promised(group, acknowledged);
     }
 
-    fn group_names(&self) -> Vec<String> {
+    pub fn group_names(&self) -> Vec<String> {
         self.models.keys().cloned().collect()
     }
 
     /// The group's own records move the LSN, too.
-    fn pass_all(&mut self) {
+    pub fn pass_all(&mut self) {
         for name in self.group_names() {
             let lsn = self.group(&name).newest().0;
             self.model(&name).pass(lsn);
@@ -98,6 +98,7 @@ impl Run {
             return Ok(true);
         }
         self.pass_all();
+        self.learn_ticks(&name);
         match result {
             Ok(done) => {
                 if done && step == S::HealStep {
@@ -115,7 +116,7 @@ impl Run {
         }
     }
 
-    fn excuse_work(&mut self, step: S, error: &Error) -> Verdict {
+    pub fn excuse_work(&mut self, step: S, error: &Error) -> Verdict {
         let thin = self.volumes.values().any(|mounted| mounted.rf != 2);
         let rf = if thin && error.kind == Kind::Unavailable { 3 } else { 0 };
         let single = self.volumes.values().any(|mounted| mounted.rf == 1) && self.struck();

@@ -5,6 +5,12 @@
 pub enum Check {
     /// A read answered with bytes that were never there at that moment (I-4).
     WrongBytes,
+    /// A kept point reads other than it was when it was kept.
+    PastChanged,
+    /// A snapshot that was promised is not there, or one is that nobody made or that was deleted.
+    PointLost,
+    /// A clone or the end of a volume is there in part.
+    HalfDone,
     /// A read failed although an entitled copy lives.
     Unreadable,
     /// A recovery came back older than what was promised to be durable.

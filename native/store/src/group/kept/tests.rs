@@ -38,7 +38,7 @@ fn weeks(table: &mut PointTable, retention: &Retention, every_s: u64, until_s: u
         let now = moment(1, at_s, 1_000_000 + at_s as i64);
         table.insert(Lsn(lsn), &record("", &now));
         let going = table.superfluous(&zones, table.place_of(&now), 1000);
-        table.remove(&going.lsns);
+        table.remove(&going.lsns, Lsn(0));
         table.done(going);
         at_s += every_s;
     }
@@ -117,7 +117,7 @@ fn the_newest_by_a_time_is_what_a_walk_finds() {
         }
         if rng.chance(1, 2) {
             let gone: Vec<Lsn> = all.iter().filter(|_| rng.chance(1, 3)).map(|(lsn, _)| *lsn).collect();
-            table.remove(&gone);
+            table.remove(&gone, Lsn(0));
             all.retain(|(lsn, _)| !gone.contains(lsn));
         }
         for time_s in 960..1300 {
