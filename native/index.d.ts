@@ -159,6 +159,21 @@ export interface Healing {
   stuck: Array<string>
 }
 
+/** DER both: an X.509 certificate, a PKCS #8 private key. */
+export interface Identity {
+  certificate: Buffer
+  privateKey: Buffer
+}
+
+/**
+ * Makes a key pair (ECDSA on P-256) and a certificate signed with it.
+ *
+ * - The certificate is valid from 1970 to the end of 9999, which RFC 5280 §4.1.2.5 reads as "no expiry": peers pin the
+ *   key, so a date would only take a site off the air, and a clock that is set back must not either.
+ * - It is no CA: a peer cannot vouch for another.
+ */
+export declare function identityCreate(): Identity | Failure
+
 /**
  * Takes the exclusive advisory lock (flock) of an open file; false when another holder has it. The lock lives
  * as long as the open file.

@@ -8,6 +8,7 @@ import { addDiff } from "./verbs/diff.js";
 import { addDoctor } from "./verbs/doctor.js";
 import { addFeed } from "./verbs/feed.js";
 import { addMount } from "./verbs/mount.js";
+import { addPeer } from "./verbs/peer.js";
 import { addPolicy } from "./verbs/policy.js";
 import { addPool } from "./verbs/pool.js";
 import { addRestore, addUndelete } from "./verbs/restore.js";
@@ -37,6 +38,7 @@ export function createProgram(): Command {
     addSnapshot,
     addClone,
     addPolicy,
+    addPeer,
     addDiff,
     addFeed,
     addVersions,

@@ -1,9 +1,12 @@
 // The configuration file: YAML, every key optional, unknown keys refused. Defaults are filled here, once.
 
 import { readFile } from "node:fs/promises";
+import { hostname } from "node:os";
 import { parseDocument } from "yaml";
 import { z } from "zod";
 import { HoldfastError, fromSystem } from "../io-path/errors.js";
+import { formatAddress, parseAddress } from "../nearsync-lws/address.js";
+import { NAME, nameFrom } from "./names.js";
 import { parseDuration, parseSize, parseThin } from "./units.js";
 import type { ThinStep } from "./units.js";
 
@@ -31,6 +34,14 @@ export interface Config {
   stop: {
     /** How long SIGTERM waits for busy mounts before it names the holders and detaches. */
     graceSeconds: number;
+  };
+  replication: {
+    /** `HOST:PORT` where peers may connect; undefined: nothing listens. */
+    listen: string | undefined;
+    /** What peers are told instead of `listen`, behind a forwarded port. */
+    advertise: string | undefined;
+    /** What this site calls itself when it pairs. */
+    site: string;
   };
   /** Folder for the rings; `undefined`: chosen by the daemon, on a tmpfs where there is one. */
   runtimeDir: string | undefined;
@@ -82,6 +93,15 @@ const percent = z
     return z.NEVER;
   });
 
+const address = z.string().transform((value, context) => {
+  try {
+    return formatAddress(parseAddress(value));
+  } catch (error) {
+    context.addIssue(error instanceof HoldfastError ? `${error.message}; ${error.hint}` : String(error));
+    return z.NEVER;
+  }
+});
+
 const MIB = 2 ** 20;
 /** What a group can have points for; what is older can be thinned. */
 const WINDOW_SECONDS_MAX = 36 * 3600;
@@ -105,6 +125,16 @@ const schema = z.strictObject({
     .prefault({}),
   rebuild: z.strictObject({ limit: size(MIB, 2 ** 40).default(32 * MIB) }).prefault({}),
   stop: z.strictObject({ grace: duration(3600).default(5) }).prefault({}),
+  replication: z
+    .strictObject({
+      listen: address.optional(),
+      advertise: address.optional(),
+      site: z
+        .string()
+        .regex(NAME, "a name has 1 to 63 letters, digits, dots, underscores or hyphens")
+        .default(() => nameFrom(hostname())),
+    })
+    .prefault({}),
   runtime_dir: z.string().startsWith("/", "must be an absolute path").optional(),
 });
 
@@ -133,7 +163,7 @@ export function parseConfig(text: string, file: string): Config {
       allowedNear(parsed.error.issues),
     );
   }
-  const { log, memory, history, rebuild, stop, runtime_dir } = parsed.data;
+  const { log, memory, history, rebuild, stop, replication, runtime_dir } = parsed.data;
   return Object.freeze({
     log,
     memory: {
@@ -150,6 +180,11 @@ export function parseConfig(text: string, file: string): Config {
     },
     rebuild: { limitBytes: rebuild.limit },
     stop: { graceSeconds: stop.grace },
+    replication: {
+      listen: replication.listen,
+      advertise: replication.advertise,
+      site: replication.site,
+    },
     runtimeDir: runtime_dir,
   });
 }

@@ -2,7 +2,7 @@
 
 import { HoldfastError } from "../io-path/errors.js";
 
-const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/;
+export const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/;
 
 export function checkName(what: string, name: string): string {
   if (!NAME.test(name)) {
@@ -13,4 +13,13 @@ export function checkName(what: string, name: string): string {
     );
   }
   return name;
+}
+
+/** A name made of what somebody else calls themselves; `site` where nothing of it fits. */
+export function nameFrom(text: string): string {
+  const name = text
+    .replace(/[^A-Za-z0-9._-]+/g, "-")
+    .replace(/^[^A-Za-z0-9]+/, "")
+    .slice(0, 63);
+  return name === "" ? "site" : name;
 }

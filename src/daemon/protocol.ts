@@ -34,6 +34,13 @@
 //   GET    /v1/policy                      PolicyAnswer
 //   POST   /v1/policy                      PolicyApplyRequest → PolicyAnswer
 //   POST   /v1/policy/test                 PolicyTestRequest → PolicyForecast[] ; nothing is changed
+//   GET    /v1/peers                       PeerAnswer[]
+//   PATCH  /v1/peers/NAME                  PeerSetRequest → PeerAnswer
+//   DELETE /v1/peers/NAME                  {} ; its connections end at once
+//   POST   /v1/peers/invite                PeerInviteRequest → PeerInviteAnswer ; ends an invite that is open
+//   GET    /v1/peers/invite/ID[?wait=S]    PeerInviteStatus ; waits up to S seconds for its end
+//   DELETE /v1/peers/invite/ID             {}
+//   POST   /v1/peers/join                  PeerJoinRequest → PeerAnswer
 //   POST   /v1/flush                       {} ; everything acknowledged is durable
 //   GET    /metrics                        Prometheus text
 //
@@ -42,6 +49,8 @@
 import type { ErrorCode } from "../io-path/errors.js";
 import type { DifferencePage, FeedPage, FileChange, Snapshot } from "../io-path/history.js";
 import type { PathJson } from "../io-path/paths.js";
+import type { InviteState } from "../nearsync-lws/pairing/host.js";
+import type { Role } from "../nearsync-lws/peers.js";
 import type {
   DomainLevel,
   DriveStatus,
@@ -55,9 +64,11 @@ export type {
   DomainLevel,
   DriveStatus,
   ErrorCode,
+  InviteState,
   PastAccess,
   PathJson,
   PoolStatus,
+  Role,
   ScrubReport,
   VolumeStatus,
 };
@@ -308,6 +319,60 @@ export interface PolicyForecast {
   pruned: { name: string; atSeconds: number; exists: boolean }[];
   /** What would be there then; nothing in `because`: the run after that would prune it. */
   kept: { name: string; wallSeconds: number; exists: boolean; because: string[] }[];
+}
+
+/** Another daemon, as this one knows it. */
+export interface PeerAnswer {
+  name: string;
+  /** SHA-256 of its public key, hexadecimal. */
+  fingerprint: string;
+  /** Where it is looked for, the first choice in front. */
+  addresses: string[];
+  /** What it may do here. */
+  roles: Role[];
+  /** Groups in which it may do something else. */
+  groupRoles: Record<string, Role[]>;
+  pairedSeconds: number;
+}
+
+/** What pairing stores of the other site. */
+export interface PeerPairRequest {
+  /** What this site calls it; default: what it calls itself. */
+  name?: string | undefined;
+  /** What it may do here; default: replica-write, read, may-own. */
+  roles?: Role[] | undefined;
+}
+
+export interface PeerInviteRequest extends PeerPairRequest {
+  /** Where to listen while the invite is open; default: the host of `replication.listen`, any port. */
+  listen?: string | undefined;
+  /** What the invite names instead, behind a forwarded port. */
+  address?: string | undefined;
+}
+
+export interface PeerInviteAnswer {
+  id: number;
+  invite: string;
+  address: string;
+  fingerprint: string;
+  expiresSeconds: number;
+}
+
+export interface PeerInviteStatus {
+  id: number;
+  state: InviteState;
+  peer: PeerAnswer | null;
+}
+
+export interface PeerJoinRequest extends PeerPairRequest {
+  invite: string;
+}
+
+/** At least one field. */
+export interface PeerSetRequest {
+  name?: string | undefined;
+  roles?: Role[] | undefined;
+  addresses?: string[] | undefined;
 }
 
 export interface StatusAnswer {

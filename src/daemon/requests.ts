@@ -3,6 +3,8 @@
 import { z } from "zod";
 import { HoldfastError } from "../io-path/errors.js";
 import { pathFromJson } from "../io-path/paths.js";
+import { ADDRESSES_MAX, ADDRESS_CHARACTERS_MAX } from "../nearsync-lws/limits.js";
+import { ROLES } from "../nearsync-lws/peers.js";
 import { FILE_CHARACTERS_MAX } from "./policy/file.js";
 import type { PathJson } from "./protocol.js";
 
@@ -10,7 +12,7 @@ const size = z.union([z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER
 const pathFields = { path: z.string().max(4096).optional(), path_base64: z.string().max(8192).optional() };
 const name = z.string().max(4096);
 
-/** A feed answers after so long at the latest, with or without changes. */
+/** A feed, or one who waits for an invite's end, is answered after so long at the latest. */
 const FEED_WAIT_S_MAX = 25;
 
 /** Drives that one request may name. */
@@ -121,6 +123,21 @@ export const policyApply = z.strictObject({ ...policyFile, yes: z.boolean().defa
 export const policyTest = z.strictObject({ ...policyFile, until: z.string().max(64).default("1d") });
 
 export const umount = z.strictObject({ ...pathFields, detach: z.boolean().default(false) });
+
+const roles = z.array(z.enum(ROLES)).max(ROLES.length).optional();
+const address = z.string().max(ADDRESS_CHARACTERS_MAX);
+
+export const peerInvite = z.strictObject({
+  name: name.optional(),
+  roles,
+  listen: address.optional(),
+  address: address.optional(),
+});
+export const peerJoin = z.strictObject({ name: name.optional(), roles, invite: z.string().max(1024) });
+export const peerSet = z
+  .strictObject({ name: name.optional(), roles, addresses: z.array(address).max(ADDRESSES_MAX).optional() })
+  .refine((set) => Object.values(set).some((value) => value !== undefined), "nothing to set");
+export const inviteWait = z.strictObject({ wait: z.coerce.number().min(0).max(FEED_WAIT_S_MAX).default(0) });
 
 /** Checks a body; the message names the field. */
 export function parse<T>(schema: z.ZodType<T>, body: unknown): T {

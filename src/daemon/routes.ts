@@ -5,29 +5,15 @@ import type { FeedChange, FileChange } from "../io-path/history.js";
 import { pathToJson } from "../io-path/paths.js";
 import type { DriveRequest } from "../io-path/pool.js";
 import type { FeedChangeAnswer, FileChangeAnswer } from "./protocol.js";
+import type { Route } from "./route.js";
 import { parseDuration, parseLimit, parseSize, parseThin } from "./units.js";
+import { peerRoutes } from "./peer-routes.js";
+import type { Peers } from "./peers.js";
 import * as requests from "./requests.js";
 import type { Supervisor } from "./supervisor.js";
 import { renderMetrics } from "./metrics.js";
 
-export interface RouteRequest {
-  /** Decoded parts of the path that stand for `:name` in the pattern. */
-  params: readonly string[];
-  query: URLSearchParams;
-  body: unknown;
-}
-
-/** `text` is sent as it is, everything else as JSON. */
-export type RouteAnswer = { status?: number; json: unknown } | { text: string };
-
-export interface Route {
-  method: string;
-  /** `/v1/pools/:name`; `:` parts match one segment. */
-  path: string;
-  run(request: RouteRequest): Promise<RouteAnswer>;
-}
-
-export function createRoutes(supervisor: Supervisor): Route[] {
+export function createRoutes(supervisor: Supervisor, peers: Peers): Route[] {
   return [
     ...statusRoutes(supervisor),
     ...poolRoutes(supervisor),
@@ -37,6 +23,7 @@ export function createRoutes(supervisor: Supervisor): Route[] {
     ...momentRoutes(supervisor),
     ...mountRoutes(supervisor),
     ...policyRoutes(supervisor),
+    ...peerRoutes(peers),
   ];
 }
 

@@ -5,6 +5,7 @@ import type { Server } from "node:http";
 import { loadConfig } from "./config.js";
 import { createLog } from "./log.js";
 import type { Log } from "./log.js";
+import { Peers } from "./peers.js";
 import { createRoutes } from "./routes.js";
 import { forgetRuntimeFolder, openRuntimeFolder } from "./runtime-folder.js";
 import { startAdminServer } from "./server.js";
@@ -27,16 +28,19 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
     const runtime = openRuntimeFolder(folder, config.runtimeDir);
     log.info({ state: folder.path, runtime: runtime.path, tmpfs: runtime.tmpfs }, "starting");
     const supervisor = new Supervisor({ folder, runtime, config, log });
+    const peers = new Peers({ folder, config: config.replication, log });
     const stop = nextSignal(log);
-    const server = await startAdminServer({ folder, routes: createRoutes(supervisor), log });
+    const server = await startAdminServer({ folder, routes: createRoutes(supervisor, peers), log });
     try {
       await supervisor.start();
+      await peers.start();
       const problems = [...supervisor.pools.problems(), ...supervisor.mounts.problems()];
       log.info({ problems }, problems.length === 0 ? "ready" : "started with problems");
       notifySystemd(log);
       await stop;
     } finally {
       try {
+        await peers.stop();
         await supervisor.stop();
         forgetRuntimeFolder(folder);
       } finally {

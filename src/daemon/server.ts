@@ -8,7 +8,7 @@ import { peerOf } from "../io-path/system.js";
 import { HTTP_STATUS, toErrorBody } from "./failure.js";
 import type { Log } from "./log.js";
 import { ADMIN_SOCKET } from "./protocol.js";
-import type { Route, RouteAnswer } from "./routes.js";
+import type { Route, RouteAnswer } from "./route.js";
 import type { StateFolder } from "./state-folder.js";
 
 const BODY_BYTES_MAX = 1 << 20;

@@ -104,6 +104,20 @@ export class StateFolder {
     }
   }
 
+  /** The same for a secret: `Denied` unless it is a plain file of ours that nobody else can read. */
+  readSecret(name: string): string | undefined {
+    const text = this.read(name);
+    if (text === undefined) return undefined;
+    const stats = lstatSync(this.at(name));
+    if (stats.isFile() && stats.uid === process.geteuid?.() && (stats.mode & 0o077) === 0) return text;
+    const mode = (stats.mode & 0o7777).toString(8);
+    throw new HoldfastError(
+      "Denied",
+      `${this.path}/${name} can be read by others (mode ${mode}, uid ${stats.uid})`,
+      "who had it may be this daemon to its peers: move it away and pair again, or chmod 600 when nobody had",
+    );
+  }
+
   /** Replaces a file as a whole, durably. */
   write(name: string, text: string): void {
     const temporary = this.at(`${name}.new`);

@@ -59,7 +59,10 @@ describe("configuration", () => {
   const mistakes: [string, string[]][] = [
     [
       "memry: {}",
-      ["unknown key memry", "allowed at the top: log, memory, history, rebuild, stop, runtime_dir"],
+      [
+        "unknown key memry",
+        "allowed at the top: log, memory, history, rebuild, stop, replication, runtime_dir",
+      ],
     ],
     [
       "memory: {cache: 1MiB}",

@@ -9,6 +9,7 @@
 mod call;
 mod convert;
 mod history;
+mod identity;
 mod mount;
 mod pool;
 mod registry;

@@ -1,0 +1,238 @@
+// The daemon's peers: who they are, how they become peers, what they may do. The sockets are the worker's.
+//
+// - peers.json is written before anything depends on it: before the other side of a pairing is told, before a removed
+//   peer's connections end.
+// - The worker is started with the first need of it: a daemon without peers has no thread for them.
+
+import { HoldfastError } from "../io-path/errors.js";
+import { formatAddress, parseAddress, reachableAs } from "../nearsync-lws/address.js";
+import type { AuditLine } from "../nearsync-lws/audit.js";
+import { fingerprintOf } from "../nearsync-lws/identity.js";
+import type { InviteState, Paired } from "../nearsync-lws/pairing/host.js";
+import type { Site } from "../nearsync-lws/pairing/messages.js";
+import { ROLES_DEFAULT, requirePeer, withChanged, withPaired } from "../nearsync-lws/peers.js";
+import type { Peer } from "../nearsync-lws/peers.js";
+import type { DaemonCalls } from "../nearsync-lws/worker-api.js";
+import { PeerWorker } from "../nearsync-lws/worker-host.js";
+import type { Config } from "./config.js";
+import type { Log } from "./log.js";
+import { checkName, nameFrom } from "./names.js";
+import { ownIdentity, readPeers, writePeers } from "./peers-file.js";
+import type {
+  PeerAnswer,
+  PeerInviteAnswer,
+  PeerInviteRequest,
+  PeerInviteStatus,
+  PeerJoinRequest,
+  PeerPairRequest,
+  PeerSetRequest,
+} from "./protocol.js";
+import type { StateFolder } from "./state-folder.js";
+
+export interface PeersOptions {
+  folder: StateFolder;
+  config: Config["replication"];
+  log: Log;
+}
+
+/** A pairing that is under way or was, lately. */
+interface Pairing {
+  request: PeerPairRequest;
+  state: InviteState;
+  fingerprint: string | undefined;
+  ended: Promise<void>;
+  end(): void;
+}
+
+/** Pairings whose outcome can still be asked for. */
+const PAIRINGS_KEPT = 16;
+
+export class Peers {
+  readonly #options: PeersOptions;
+  readonly #pairings = new Map<number, Pairing>();
+  #peers: Peer[] = [];
+  #worker: PeerWorker | undefined;
+  #newest = 0;
+
+  constructor(options: PeersOptions) {
+    this.#options = options;
+  }
+
+  async start(): Promise<void> {
+    this.#peers = readPeers(this.#options.folder);
+  }
+
+  async stop(): Promise<void> {
+    const worker = this.#worker;
+    this.#worker = undefined;
+    await worker?.close();
+  }
+
+  answers(): PeerAnswer[] {
+    return this.#peers.map(toAnswer);
+  }
+
+  async invite(request: PeerInviteRequest): Promise<PeerInviteAnswer> {
+    const listen = request.listen ?? this.#inviteAddress();
+    if (request.name !== undefined) checkName("peer", request.name);
+    const ticket = this.#begin(request);
+    try {
+      const worker = this.#workerNow();
+      const opened = await worker.call("invite", {
+        ticket,
+        listen,
+        advertise: request.address,
+        site: this.#site(),
+      });
+      const { certificate } = ownIdentity(this.#options.folder);
+      return {
+        id: ticket,
+        invite: opened.invite,
+        address: opened.address,
+        fingerprint: fingerprintOf(certificate),
+        expiresSeconds: Math.floor((Date.now() + opened.lifeMs) / 1000),
+      };
+    } catch (error) {
+      this.#pairings.delete(ticket);
+      throw error;
+    }
+  }
+
+  async inviteStatus(id: number, waitMs: number): Promise<PeerInviteStatus> {
+    const pairing = this.#pairings.get(id);
+    if (pairing === undefined) throw new HoldfastError("NotFound", `there is no invite ${id} any more`);
+    if (pairing.state === "open" && waitMs > 0) {
+      let timer: NodeJS.Timeout | undefined;
+      const late = new Promise<void>((resolve) => {
+        timer = setTimeout(resolve, waitMs);
+      });
+      await Promise.race([pairing.ended, late]);
+      clearTimeout(timer);
+    }
+    const peer = this.#peers.find(({ fingerprint }) => fingerprint === pairing.fingerprint);
+    return { id, state: pairing.state, peer: peer === undefined ? null : toAnswer(peer) };
+  }
+
+  async closeInvite(id: number): Promise<void> {
+    await this.#worker?.call("closeInvite", { ticket: id });
+  }
+
+  async join({ invite, ...request }: PeerJoinRequest): Promise<PeerAnswer> {
+    if (request.name !== undefined) checkName("peer", request.name);
+    const ticket = this.#begin(request);
+    try {
+      await this.#workerNow().call("join", { ticket, invite, site: this.#site() });
+      const paired = this.#pairings.get(ticket)?.fingerprint;
+      const peer = this.#peers.find(({ fingerprint }) => fingerprint === paired);
+      if (peer === undefined) throw new HoldfastError("Conflict", "the peer was removed while it was paired");
+      return toAnswer(peer);
+    } finally {
+      this.#pairings.delete(ticket);
+    }
+  }
+
+  set(name: string, change: PeerSetRequest): PeerAnswer {
+    if (change.name !== undefined) checkName("peer", change.name);
+    for (const address of change.addresses ?? []) parseAddress(address);
+    const { fingerprint } = requirePeer(this.#peers, name);
+    this.#store(withChanged(this.#peers, name, change));
+    this.#audit({ event: "peer changed", peer: change.name ?? name, fingerprint });
+    return toAnswer(requirePeer(this.#peers, change.name ?? name));
+  }
+
+  remove(name: string): void {
+    const gone = requirePeer(this.#peers, name);
+    this.#store(this.#peers.filter((peer) => peer !== gone));
+    this.#audit({ event: "peer removed", peer: name, fingerprint: gone.fingerprint });
+  }
+
+  #begin(request: PeerPairRequest): number {
+    this.#newest += 1;
+    const pairing: Pairing = {
+      request,
+      state: "open",
+      fingerprint: undefined,
+      ended: Promise.resolve(),
+      end: () => undefined,
+    };
+    pairing.ended = new Promise((resolve) => {
+      pairing.end = resolve;
+    });
+    this.#pairings.set(this.#newest, pairing);
+    for (const [id, { state }] of this.#pairings) {
+      if (this.#pairings.size > PAIRINGS_KEPT && state !== "open") this.#pairings.delete(id);
+    }
+    return this.#newest;
+  }
+
+  #inviteAddress(): string {
+    const { listen } = this.#options.config;
+    if (listen !== undefined) return formatAddress({ ...parseAddress(listen), port: 0 });
+    throw new HoldfastError(
+      "Invalid",
+      "nothing says where to listen for the invited site",
+      "name it: --listen HOST:PORT (port 0: one that is free), or set replication.listen in the configuration",
+    );
+  }
+
+  #site(): Site {
+    const { site, listen, advertise } = this.#options.config;
+    const address = advertise ?? listen;
+    return { name: site, addresses: address === undefined ? [] : [address] };
+  }
+
+  #workerNow(): PeerWorker {
+    const { folder, log } = this.#options;
+    this.#worker ??= new PeerWorker({ identity: ownIdentity(folder) }, this.#calls(), (reason) => {
+      log.error({ reason }, "the thread that talks to peers failed");
+      this.#worker = undefined;
+    });
+    return this.#worker;
+  }
+
+  #calls(): DaemonCalls {
+    return {
+      pair: async ({ ticket, paired }) => this.#pair(ticket, paired),
+      inviteEnded: ({ ticket, state }) => {
+        const pairing = this.#pairings.get(ticket);
+        if (pairing === undefined) return;
+        pairing.state = state;
+        pairing.end();
+      },
+      audit: (line) => this.#audit(line),
+    };
+  }
+
+  #pair(ticket: number, { site, fingerprint, certificate, seenAt }: Paired): void {
+    const pairing = this.#pairings.get(ticket);
+    if (pairing === undefined) throw new HoldfastError("Denied", "the invite is over");
+    const { name, roles } = pairing.request;
+    const addresses = site.addresses.map((text) => formatAddress(reachableAs(parseAddress(text), seenAt)));
+    const peer: Peer = {
+      name: name ?? nameFrom(site.name),
+      fingerprint,
+      certificate,
+      addresses,
+      roles: roles ?? [...ROLES_DEFAULT],
+      groupRoles: {},
+      pairedSeconds: Math.floor(Date.now() / 1000),
+    };
+    this.#store(withPaired(this.#peers, peer, { named: name !== undefined }));
+    pairing.fingerprint = fingerprint;
+    this.#audit({ event: "peer paired", peer: peer.name, fingerprint, from: seenAt });
+  }
+
+  #store(peers: Peer[]): void {
+    writePeers(this.#options.folder, peers);
+    this.#peers = peers;
+  }
+
+  #audit(line: AuditLine): void {
+    this.#options.log.warn({ audit: true, ...line }, line.event);
+  }
+}
+
+function toAnswer(peer: Peer): PeerAnswer {
+  const { name, fingerprint, addresses, roles, groupRoles, pairedSeconds } = peer;
+  return { name, fingerprint, addresses, roles, groupRoles, pairedSeconds };
+}

@@ -1,0 +1,65 @@
+// Two sites in one process: their links without a worker, and what each stored and noted.
+
+import assert from "node:assert/strict";
+import type { AuditLine } from "../../src/nearsync-lws/audit.js";
+import { createIdentity, fingerprintOf } from "../../src/nearsync-lws/identity.js";
+import type { Identity } from "../../src/nearsync-lws/identity.js";
+import { Links } from "../../src/nearsync-lws/links.js";
+import type { InviteState, Paired } from "../../src/nearsync-lws/pairing/host.js";
+import { HoldfastError } from "../../src/io-path/errors.js";
+import type { ErrorCode } from "../../src/io-path/errors.js";
+
+export class TestSite {
+  readonly identity: Identity = createIdentity();
+  readonly fingerprint = fingerprintOf(this.identity.certificate);
+  readonly stored: Paired[] = [];
+  readonly audit: AuditLine[] = [];
+  readonly invites: InviteState[] = [];
+  /** Set: what storing a peer fails with. */
+  refuses: HoldfastError | undefined;
+  readonly links: Links;
+
+  constructor(readonly name: string) {
+    this.links = new Links(this.identity, {
+      pair: async ({ paired }) => {
+        if (this.refuses !== undefined) throw this.refuses;
+        this.stored.push(paired);
+      },
+      inviteEnded: ({ state }) => void this.invites.push(state),
+      audit: (line) => void this.audit.push(line),
+    });
+  }
+
+  get site() {
+    return { name: this.name, addresses: ["127.0.0.1:7421"] };
+  }
+
+  async invite(): Promise<{ invite: string; address: string }> {
+    return await this.links.invite({ ticket: 1, listen: "127.0.0.1:0", site: this.site });
+  }
+
+  async join(invite: string): Promise<void> {
+    await this.links.join({ ticket: 2, invite, site: this.site });
+  }
+}
+
+/** For assert.rejects and assert.throws: this code, and these words in message or hint. */
+export function failsWith(code: ErrorCode, ...words: string[]): (error: unknown) => boolean {
+  return (error) => {
+    assert.ok(error instanceof HoldfastError, String(error));
+    assert.equal(error.code, code, error.message);
+    for (const word of words) assert.ok(`${error.message} ${error.hint}`.includes(word), error.message);
+    return true;
+  };
+}
+
+/** Numbers that look random and are the same for a seed (mulberry32). */
+export function randomOf(seed: number): () => number {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
