@@ -30,6 +30,9 @@ export interface ChangeActor {
 /** A writable copy of a volume, or of every volume of a group, as it is or was. */
 export declare function cloneCreate(handle: number, source: string, name: string, at?: string | undefined | null): Promise<Array<VolumeInfo> | Failure>
 
+/** What the parent of a clone keeps for it alone. */
+export declare function cloneSpace(handle: number, volume: string, tableBytesMax: bigint): Promise<PointSpace | Failure>
+
 export interface Counter {
   name: string
   value: bigint
@@ -140,6 +143,17 @@ export interface FileChange {
   ranges: Array<ByteRange>
 }
 
+/** Whose the bytes are that a group has on the drives, all copies. */
+export interface GroupUsage {
+  liveBytes: bigint
+  /** What only kept seconds hold. */
+  historyBytes: bigint
+  /** What snapshots and clones hold of the past. */
+  snapshotBytes: bigint
+  logBytes: bigint
+  metadataBytes: bigint
+}
+
 export interface Healing {
   thingsLeft: bigint
   bytesLeft: bigint
@@ -229,6 +243,17 @@ export interface PeerCredentials {
 /** The kept point that words mean: a snapshot's name, a time, an LSN. */
 export declare function pointFind(handle: number, target: string, words: string): Promise<SnapshotInfo | Failure>
 
+/** What a point holds of the past, in bytes of content, once. */
+export interface PointSpace {
+  lsn: bigint
+  /** Nobody else does: deleting it gives these back. */
+  uniqueBytes: bigint
+  /** These, and what beside it only kept seconds hold. */
+  uniqueLastingBytes: bigint
+  /** Everything that it sees and the present does not. */
+  seenBytes: bigint
+}
+
 /** Adds an empty directory to the pool, or one of its drives whose content no longer counts. */
 export declare function poolAddDrive(handle: number, drive: DriveSpec): Promise<void | Failure>
 
@@ -307,6 +332,7 @@ export interface PoolStatus {
   logBytes: bigint
   metadataBytes: bigint
   dataBytes: bigint
+  usage: PoolUsage
   historyWindowS: bigint
   drives: Array<DriveStatus>
   warnings: Array<string>
@@ -317,6 +343,16 @@ export interface PoolStatus {
   /** The newest things that happened to drives, oldest first. */
   events: Array<PoolEvent>
   scrub: Scrub
+}
+
+/** Whose the data of a pool is, in bytes on drives, all copies. */
+export interface PoolUsage {
+  liveBytes: bigint
+  cloneBytes: bigint
+  historyBytes: bigint
+  snapshotBytes: bigint
+  /** What cleaning will give back. */
+  deadBytes: bigint
 }
 
 /** What a group is to keep, and what it holds. */
@@ -411,6 +447,12 @@ export declare function snapshotList(handle: number, target: string, after: bigi
 
 export declare function snapshotRename(handle: number, target: string, name: string, newName: string): Promise<void | Failure>
 
+/** What snapshots hold: those after an LSN, oldest first. `Unavailable` when that would read more than so many bytes of tables. */
+export declare function snapshotSpace(handle: number, target: string, after: bigint, limit: number, tableBytesMax: bigint): Promise<Array<PointSpace> | Failure>
+
+/** What would be free if these snapshots were deleted. Fails as deleting one of them would. */
+export declare function snapshotWouldFree(handle: number, target: string, names: Array<string>): Promise<WouldFree | Failure>
+
 /** One point for every so many seconds is kept for so long. */
 export interface ThinStep {
   everyS: bigint
@@ -480,6 +522,9 @@ export interface VolumeInfo {
   drainedLsn: bigint
   /** What its group keeps of the past by itself. */
   retention: Retention
+  /** Of its group. */
+  usage: GroupUsage
+  space: VolumeSpace
   /** Why it cannot be used: its group is damaged. Empty: it can. */
   problem: string
 }
@@ -490,3 +535,17 @@ export declare function volumeRename(handle: number, name: string, newName: stri
 
 /** Changes what is given, mounted or not. */
 export declare function volumeSet(handle: number, name: string, change: VolumeChange): Promise<void | Failure>
+
+/** What `df` says of a volume: bytes of content, once. */
+export interface VolumeSpace {
+  totalBytes: bigint
+  freeBytes: bigint
+  availableBytes: bigint
+}
+
+/** What would be free if some snapshots went. */
+export interface WouldFree {
+  bytes: bigint
+  /** More, once the kept seconds that hold it too have gone by themselves. */
+  laterBytes: bigint
+}

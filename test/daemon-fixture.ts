@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
+import { request } from "node:http";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -192,3 +193,15 @@ export function without(...programs: string[]): string | false {
 }
 
 export const withoutRoot: string | false = process.geteuid?.() === 0 ? false : "needs root";
+
+/** The daemon's metrics, as Prometheus reads them. */
+export function metricsOf(state: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const asked = request({ socketPath: join(state, "admin.sock"), path: "/metrics" }, (response) => {
+      let text = "";
+      response.setEncoding("utf8").on("data", (part: string) => (text += part));
+      response.on("end", () => resolve(text));
+    });
+    asked.on("error", reject).end();
+  });
+}

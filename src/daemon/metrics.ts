@@ -3,6 +3,15 @@
 import { Gauge, Registry } from "prom-client";
 import type { StatusAnswer } from "./protocol.js";
 
+/** Whose data is. */
+const DATA_KINDS = [
+  ["live", "liveBytes"],
+  ["clones", "cloneBytes"],
+  ["history", "historyBytes"],
+  ["snapshots", "snapshotBytes"],
+  ["dead", "deadBytes"],
+] as const;
+
 /** What bytes go to drives for. */
 const CAUSES = ["logged", "packed", "cleaned", "tables", "manifest"] as const;
 
@@ -40,6 +49,7 @@ export function renderMetrics(status: StatusAnswer): Promise<string> {
     bytes.set({ pool, kind: "log" }, pooled.logBytes);
     bytes.set({ pool, kind: "metadata" }, pooled.metadataBytes);
     bytes.set({ pool, kind: "data" }, pooled.dataBytes);
+    for (const [kind, key] of DATA_KINDS) bytes.set({ pool, kind }, pooled.usage[key]);
     for (const { path, state, readMicroseconds, writeMicroseconds } of pooled.drives) {
       drive.set({ pool, drive: path, state }, state === "active" ? 1 : 0);
       latency.set({ pool, drive: path, call: "read" }, readMicroseconds / 1e6);
@@ -60,12 +70,46 @@ export function renderMetrics(status: StatusAnswer): Promise<string> {
     lsn.set({ volume: volume.name, kind: "durable" }, volume.durableLsn);
     lsn.set({ volume: volume.name, kind: "drained" }, volume.drainedLsn);
   }
+  volumeMetrics(status, gauge);
   const mounted = gauge("mounted", "1 while a wanted mount is there", ["volume", "transport"]);
   for (const { volume, transport, state } of status.mounts) {
     mounted.set({ volume, transport }, state === "mounted" ? 1 : 0);
   }
   policyMetrics(status, gauge);
   return registry.metrics();
+}
+
+function volumeMetrics(
+  status: StatusAnswer,
+  gauge: (name: string, help: string, labelNames: string[]) => Gauge,
+): void {
+  const space = gauge("volume_bytes", "Bytes of content that fit, as df says", ["volume", "kind"]);
+  const usage = gauge("group_bytes", "Bytes on drives of a group, all copies, by what they hold", [
+    "group",
+    "kind",
+  ]);
+  const window = gauge("group_window_seconds", "Every second back to here: promised, and held", [
+    "group",
+    "kind",
+  ]);
+  const points = gauge("group_points", "Recovery points of a group", ["group", "kind"]);
+  const short = gauge("group_window_short", "1 while seconds that were promised are gone for want of space", [
+    "group",
+  ]);
+  for (const { name: volume, group, space: told, usage: used, retention } of status.volumes) {
+    space.set({ volume, kind: "total" }, told.totalBytes);
+    space.set({ volume, kind: "available" }, told.availableBytes);
+    usage.set({ group, kind: "live" }, used.liveBytes);
+    usage.set({ group, kind: "history" }, used.historyBytes);
+    usage.set({ group, kind: "snapshots" }, used.snapshotBytes);
+    usage.set({ group, kind: "log" }, used.logBytes);
+    usage.set({ group, kind: "metadata" }, used.metadataBytes);
+    window.set({ group, kind: "promised" }, retention.windowSeconds);
+    window.set({ group, kind: "held" }, retention.heldWindowSeconds);
+    points.set({ group, kind: "seconds" }, retention.ticks);
+    points.set({ group, kind: "snapshots" }, retention.snapshots);
+    short.set({ group }, retention.isShort ? 1 : 0);
+  }
 }
 
 function policyMetrics(

@@ -20,7 +20,8 @@
 //   PATCH  /v1/retention/TARGET            RetentionSetRequest → VolumeAnswer[] ; TARGET as for snapshots
 //   POST   /v1/volumes/NAME/rename         VolumeRenameRequest → VolumeAnswer
 //   DELETE /v1/volumes/NAME                {}
-//   GET    /v1/snapshots?target=T          SnapshotAnswer[] ; after=LSN, limit=N, seconds=true
+//   GET    /v1/snapshots?target=T          SnapshotAnswer[] ; after=LSN, limit=N, seconds=true, space=quick|whole
+//   POST   /v1/would-free                  WouldFreeRequest → WouldFreeAnswer ; nothing is deleted
 //   POST   /v1/snapshots                   SnapshotCreateRequest → SnapshotAnswer
 //   DELETE /v1/snapshots/TARGET/NAME       {}
 //   POST   /v1/snapshots/TARGET/NAME/rename  { name } → {}
@@ -47,7 +48,14 @@
 // Sizes are bytes, or text with a unit (`64MiB`). A failure is an ErrorBody with a fitting HTTP status.
 
 import type { ErrorCode } from "../io-path/errors.js";
-import type { DifferencePage, FeedPage, FileChange, Snapshot } from "../io-path/history.js";
+import type {
+  DifferencePage,
+  FeedPage,
+  FileChange,
+  Snapshot,
+  SnapshotSpace,
+  WouldFree,
+} from "../io-path/history.js";
 import type { PathJson } from "../io-path/paths.js";
 import type { InviteState } from "../nearsync-lws/pairing/host.js";
 import type { Role } from "../nearsync-lws/peers.js";
@@ -165,7 +173,18 @@ export interface VolumeRenameRequest {
 }
 
 /** A snapshot belongs to a group; a target is a group, or a volume that is alone in its group. */
-export type SnapshotAnswer = Snapshot;
+export interface SnapshotAnswer extends Snapshot {
+  /** Where it was asked for, and did not take too long; null otherwise, and of a kept second. */
+  space?: SnapshotSpace | null;
+}
+
+/** Snapshots that somebody thinks of deleting. */
+export interface WouldFreeRequest {
+  target: string;
+  names: string[];
+}
+
+export type WouldFreeAnswer = WouldFree;
 
 export interface SnapshotCreateRequest {
   target: string;

@@ -90,7 +90,10 @@ export const snapshotList = z.strictObject({
   after: z.coerce.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER).default(0),
   limit: z.coerce.number().int().min(1).max(10_000).default(1000),
   seconds: z.enum(["true", "false"]).default("false"),
+  /** What each holds: only where that is quick, or however long it takes. */
+  space: z.enum(["none", "quick", "whole"]).default("none"),
 });
+export const wouldFree = z.strictObject({ target: name, names: z.array(name).min(1).max(10_000) });
 export const point = z.strictObject({ target: name, at: words });
 export const difference = z.strictObject({
   from: words,

@@ -1,7 +1,8 @@
 // The API's routes: convert, call, convert back.
 
 import type { z } from "zod";
-import type { FeedChange, FileChange } from "../io-path/history.js";
+import { HoldfastError } from "../io-path/errors.js";
+import type { FeedChange, FileChange, History, SnapshotSpace } from "../io-path/history.js";
 import { pathToJson } from "../io-path/paths.js";
 import type { DriveRequest } from "../io-path/pool.js";
 import type { FeedChangeAnswer, FileChangeAnswer } from "./protocol.js";
@@ -12,6 +13,9 @@ import type { Peers } from "./peers.js";
 import * as requests from "./requests.js";
 import type { Supervisor } from "./supervisor.js";
 import { renderMetrics } from "./metrics.js";
+
+/** Tables that are read within about a second. */
+const QUICK_TABLE_BYTES = 128 * 2 ** 20;
 
 export function createRoutes(supervisor: Supervisor, peers: Peers): Route[] {
   return [
@@ -223,9 +227,20 @@ function snapshotRoutes(supervisor: Supervisor): Route[] {
       method: "GET",
       path: "/v1/snapshots",
       run: async ({ query }) => {
-        const asked = requests.parse(requests.snapshotList, Object.fromEntries(query));
-        const range = { ...asked, seconds: asked.seconds === "true" };
-        return { json: await (await supervisor.history(asked.target)).list(asked.target, range) };
+        const { target, space, ...asked } = requests.parse(requests.snapshotList, Object.fromEntries(query));
+        const history = await supervisor.history(target);
+        const found = await history.list(target, { ...asked, seconds: asked.seconds === "true" });
+        if (space === "none") return { json: found };
+        const spaces = await spacesOf(history, target, { ...asked, whole: space === "whole" });
+        return { json: found.map((one) => ({ ...one, space: spaces.get(one.lsn) ?? null })) };
+      },
+    },
+    {
+      method: "POST",
+      path: "/v1/would-free",
+      run: async ({ body }) => {
+        const { target, names } = requests.parse(requests.wouldFree, body);
+        return { json: await (await supervisor.history(target)).wouldFree(target, names) };
       },
     },
     {
@@ -255,6 +270,21 @@ function snapshotRoutes(supervisor: Supervisor): Route[] {
       },
     },
   ];
+}
+
+/** What snapshots hold; of none, where it would take seconds and nobody asked for that. */
+async function spacesOf(
+  history: History,
+  target: string,
+  { after, limit, whole }: { after: number; limit: number; whole: boolean },
+): Promise<Map<number, SnapshotSpace>> {
+  const tableBytesMax = whole ? Number.MAX_SAFE_INTEGER : QUICK_TABLE_BYTES;
+  try {
+    return await history.space(target, { after, limit, tableBytesMax });
+  } catch (error) {
+    if (error instanceof HoldfastError && error.code === "Unavailable" && !whole) return new Map();
+    throw error;
+  }
 }
 
 function momentRoutes(supervisor: Supervisor): Route[] {

@@ -30,6 +30,34 @@ function toSnapshot(point: NativeSnapshot): Snapshot {
   return { name, group, held, lsn: exact(point.lsn), time: isoTime(wallS, wallNs), wallSeconds: wallS };
 }
 
+/** What a snapshot holds of the past, in bytes of content, once, whatever its copies. */
+export interface SnapshotSpace {
+  /** Nobody else does: deleting it gives these back. */
+  uniqueBytes: number;
+  /** These, and what beside it only kept seconds hold, which go by themselves. */
+  uniqueLastingBytes: number;
+  /** What it sees, the present does not, and others hold as well. */
+  sharedBytes: number;
+}
+
+/** What would be free if some snapshots went. */
+export interface WouldFree {
+  bytes: number;
+  /** More, once the kept seconds that hold it too have gone by themselves. */
+  laterBytes: number;
+}
+
+type NativeSpace = Exclude<Awaited<ReturnType<typeof native.cloneSpace>>, { failure: unknown }>;
+
+function toSpace(space: NativeSpace): SnapshotSpace {
+  const uniqueBytes = exact(space.uniqueBytes);
+  return {
+    uniqueBytes,
+    uniqueLastingBytes: exact(space.uniqueLastingBytes),
+    sharedBytes: exact(space.seenBytes) - uniqueBytes,
+  };
+}
+
 /** What became of one name or file between two points. */
 export interface FileChange {
   kind: "added" | "removed" | "renamed" | "changed" | "attributes";
@@ -214,6 +242,28 @@ export class History {
   async list(target: string, { after, limit, seconds }: ListRange): Promise<Snapshot[]> {
     const points = await native.snapshotList(this.#handle, target, BigInt(after), limit, seconds);
     return unwrap(points).map(toSnapshot);
+  }
+
+  /** What snapshots hold, by LSN; `Unavailable` when that would read more than so many bytes of tables. */
+  async space(
+    target: string,
+    { after, limit, tableBytesMax }: { after: number; limit: number; tableBytesMax: number },
+  ): Promise<Map<number, SnapshotSpace>> {
+    const spaces = unwrap(
+      await native.snapshotSpace(this.#handle, target, BigInt(after), limit, BigInt(tableBytesMax)),
+    );
+    return new Map(spaces.map((space) => [exact(space.lsn), toSpace(space)]));
+  }
+
+  /** What would be free if all of these were deleted. Fails as deleting one of them would. */
+  async wouldFree(target: string, names: readonly string[]): Promise<WouldFree> {
+    const free = unwrap(await native.snapshotWouldFree(this.#handle, target, [...names]));
+    return { bytes: exact(free.bytes), laterBytes: exact(free.laterBytes) };
+  }
+
+  /** What the parent of a clone keeps for it alone. */
+  async cloneSpace(volume: string, tableBytesMax: number): Promise<SnapshotSpace> {
+    return toSpace(unwrap(await native.cloneSpace(this.#handle, volume, BigInt(tableBytesMax))));
   }
 
   /** A held one is a `Conflict`. */

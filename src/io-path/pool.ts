@@ -56,6 +56,8 @@ export interface PoolStatus {
   logBytes: number;
   metadataBytes: number;
   dataBytes: number;
+  /** Whose the data is, on drives, all copies: with log, metadata and free room the whole. */
+  usage: PoolUsage;
   historyWindowSeconds: number;
   drives: DriveStatus[];
   warnings: string[];
@@ -82,6 +84,36 @@ export interface PoolStatus {
   events: PoolEvent[];
   /** The background's scrub. */
   scrub: ScrubStatus;
+}
+
+/** Bytes on drives, all copies. */
+export interface PoolUsage {
+  /** What the present of volumes that are no clones stores. */
+  liveBytes: number;
+  /** What the present of clones stores beside what they have of their parents. */
+  cloneBytes: number;
+  /** What only kept seconds hold. */
+  historyBytes: number;
+  /** What snapshots hold, and clones of their parents' past; estimated. */
+  snapshotBytes: number;
+  /** What cleaning will give back: dead pages, footers, gaps. */
+  deadBytes: number;
+}
+
+/** The same of one group. */
+export interface GroupUsage {
+  liveBytes: number;
+  historyBytes: number;
+  snapshotBytes: number;
+  logBytes: number;
+  metadataBytes: number;
+}
+
+/** What `df` says of a volume: bytes of content, once. */
+export interface VolumeSpace {
+  totalBytes: number;
+  freeBytes: number;
+  availableBytes: number;
 }
 
 export interface PoolEvent {
@@ -145,6 +177,9 @@ export interface VolumeStatus {
   drainedLsn: number;
   /** What its group keeps of the past by itself. */
   retention: Retention;
+  /** Of its group, on drives. */
+  usage: GroupUsage;
+  space: VolumeSpace;
   /** Why it cannot be used: its group is damaged. Empty: it can. */
   problem: string;
 }
@@ -371,6 +406,13 @@ function toPoolStatus(status: NativePoolStatus): PoolStatus {
     logBytes: exact(status.logBytes),
     metadataBytes: exact(status.metadataBytes),
     dataBytes: exact(status.dataBytes),
+    usage: {
+      liveBytes: exact(status.usage.liveBytes),
+      cloneBytes: exact(status.usage.cloneBytes),
+      historyBytes: exact(status.usage.historyBytes),
+      snapshotBytes: exact(status.usage.snapshotBytes),
+      deadBytes: exact(status.usage.deadBytes),
+    },
     historyWindowSeconds: exact(status.historyWindowS),
     drives: status.drives.map(toDriveStatus),
     warnings: status.warnings,
@@ -419,6 +461,18 @@ function toVolumeStatus(volume: NativeVolume): VolumeStatus {
     durableLsn: exact(volume.durableLsn),
     drainedLsn: exact(volume.drainedLsn),
     retention: toRetention(volume.retention),
+    usage: {
+      liveBytes: exact(volume.usage.liveBytes),
+      historyBytes: exact(volume.usage.historyBytes),
+      snapshotBytes: exact(volume.usage.snapshotBytes),
+      logBytes: exact(volume.usage.logBytes),
+      metadataBytes: exact(volume.usage.metadataBytes),
+    },
+    space: {
+      totalBytes: exact(volume.space.totalBytes),
+      freeBytes: exact(volume.space.freeBytes),
+      availableBytes: exact(volume.space.availableBytes),
+    },
     problem: volume.problem,
   };
 }

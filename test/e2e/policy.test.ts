@@ -2,7 +2,6 @@
 
 import assert from "node:assert/strict";
 import { existsSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
-import { request } from "node:http";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import type {
@@ -11,7 +10,7 @@ import type {
   PolicyStatus,
   SnapshotAnswer,
 } from "../../src/daemon/protocol.js";
-import { Place, until } from "../daemon-fixture.js";
+import { Place, metricsOf, until } from "../daemon-fixture.js";
 
 describe("policies", () => {
   const place = new Place();
@@ -198,14 +197,3 @@ describe("policies", () => {
     assert.ok(readdirSync(place.state).includes("policies.json"));
   });
 });
-
-function metricsOf(state: string): Promise<string> {
-  return new Promise((resolve, reject) => {
-    const asked = request({ socketPath: join(state, "admin.sock"), path: "/metrics" }, (response) => {
-      let text = "";
-      response.setEncoding("utf8").on("data", (part: string) => (text += part));
-      response.on("end", () => resolve(text));
-    });
-    asked.on("error", reject).end();
-  });
-}

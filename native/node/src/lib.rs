@@ -14,4 +14,5 @@ mod mount;
 mod pool;
 mod registry;
 mod retention;
+mod space;
 mod system;

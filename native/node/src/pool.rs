@@ -4,6 +4,7 @@ use crate::call::in_thread;
 use crate::convert;
 use crate::registry::Registry;
 use crate::retention::{Retention, ThinStep};
+use crate::space::{GroupUsage, PoolUsage, VolumeSpace};
 use holdfast_device::process::share_heaps;
 use holdfast_store::engine::{self, Engine};
 use holdfast_store::error::{Error, Kind};
@@ -119,6 +120,7 @@ pub struct PoolStatus {
     pub log_bytes: BigInt,
     pub metadata_bytes: BigInt,
     pub data_bytes: BigInt,
+    pub usage: PoolUsage,
     pub history_window_s: BigInt,
     pub drives: Vec<DriveStatus>,
     pub warnings: Vec<String>,
@@ -331,6 +333,9 @@ pub struct VolumeInfo {
     pub drained_lsn: BigInt,
     /// What its group keeps of the past by itself.
     pub retention: Retention,
+    /// Of its group.
+    pub usage: GroupUsage,
+    pub space: VolumeSpace,
     /// Why it cannot be used: its group is damaged. Empty: it can.
     pub problem: String,
 }
@@ -366,6 +371,7 @@ impl From<engine::PoolStatus> for PoolStatus {
             log_bytes: status.log_bytes.into(),
             metadata_bytes: status.metadata_bytes.into(),
             data_bytes: status.data_bytes.into(),
+            usage: status.usage.into(),
             history_window_s: status.history_window_s.into(),
             drives: status.drives.into_iter().map(DriveStatus::from).collect(),
             warnings: status.warnings,
@@ -401,6 +407,8 @@ impl From<engine::VolumeInfo> for VolumeInfo {
             durable_lsn: volume.durable_lsn.into(),
             drained_lsn: volume.drained_lsn.into(),
             retention: volume.retention.into(),
+            usage: volume.usage.into(),
+            space: volume.space.into(),
             problem: volume.problem,
         }
     }

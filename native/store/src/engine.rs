@@ -18,6 +18,8 @@ mod policy;
 mod protect;
 mod retention;
 mod scrub;
+mod space;
+mod watch;
 
 pub use crate::placement::{HealProgress, PoolEvent, ScrubReport};
 pub use check::CheckReport;
@@ -27,10 +29,12 @@ pub use history::{Difference, SnapshotInfo};
 pub use holdfast_format::DomainLevel;
 pub use holdfast_format::inode::PastAccess;
 pub use holdfast_format::inode::WritePolicy as VolumePolicy;
-pub use crate::group::{Held, Retention};
+pub use crate::group::{Held, PointSpace, Retention, WouldFree};
 pub use holdfast_format::retention::{HistoryLimit, ThinStep};
 pub use policy::VolumeChange;
 pub use retention::{RetentionChange, RetentionInfo};
+pub use space::{PoolUsage, VolumeSpace};
+pub use crate::group::Usage;
 pub use scrub::ScrubProgress;
 pub use options::{
     Counters, DriveInfo, DriveSpec, EngineOptions, PoolStatus, RingMemory, VolumeCreate, VolumeInfo, real_drives,
@@ -101,6 +105,7 @@ pub struct Engine {
     scrubbing: Mutex<Option<scrub::Scrubbing>>,
     /// One step of the background's scrub at a time. Taken before `scrubbing`.
     scrub_turn: Mutex<()>,
+    watch: Mutex<watch::Watch>,
     /// And of cleaning.
     clean_trouble: Mutex<Option<Error>>,
     /// And of healing.
@@ -248,6 +253,7 @@ impl Engine {
             scrubbing: Mutex::new(None),
             scrub_turn: Mutex::new(()),
             clean_trouble: Mutex::new(None),
+            watch: Mutex::default(),
             heal_trouble: Mutex::new(None),
         });
         for record in pool.groups() {
@@ -463,6 +469,7 @@ impl Engine {
         }
         let (group, _, record) = self.record(name)?;
         let trouble = self.trouble_of(&group, &record);
+        let space = self.volume_space(name, &group, &record)?;
         let base = self.pool.group(group.id).and_then(|record| record.base);
         Ok(VolumeInfo {
             name: record.name,
@@ -482,6 +489,8 @@ impl Engine {
             durable_lsn: group.durable().0,
             drained_lsn: group.drained().0,
             retention: self.retention_info(&group),
+            usage: group.usage(),
+            space,
             problem: String::new(),
         })
     }
@@ -547,6 +556,7 @@ impl Engine {
         self.ensure_open()?;
         for group in self.groups() {
             group.drain_now()?;
+            group.loosen_everything();
             while group.compact_step()? {}
             while group.expire_step()? || group.loosen_step()? || group.thin_step()? {}
         }

@@ -166,18 +166,20 @@ function addDestroy(pool: Command): void {
 export function poolTable(pools: readonly PoolAnswer[]): string {
   const rows = pools.map(({ name, state, status, problem }) =>
     status === null
-      ? [name, state, "", "", "", problem?.message ?? ""]
+      ? [name, state, "", "", "", "", "", "", "", "", problem?.message ?? ""]
       : [
           name,
           state,
           `${status.drives.length}`,
           bytes(status.totalBytes),
           bytes(status.freeBytes),
+          ...[status.usage.liveBytes, status.usage.cloneBytes].map(bytes),
+          ...[status.usage.historyBytes, status.usage.snapshotBytes, status.logBytes].map(bytes),
           bar(status.totalBytes - status.freeBytes, status.totalBytes),
         ],
   );
   return table(
-    ["pool", "state", "drives", "size", "free", "used"],
+    ["pool", "state", "drives", "size", "free", "live", "clones", "history", "snapshots", "log", "used"],
     rows,
     "no pools; make one: holdfast pool create",
   );

@@ -1,10 +1,10 @@
 // holdfast snapshot create|list|rename|delete|hold|release, holdfast clone
 
 import type { Command } from "commander";
-import type { SnapshotAnswer, VolumeAnswer } from "../../daemon/protocol.js";
+import type { SnapshotAnswer, VolumeAnswer, WouldFreeAnswer } from "../../daemon/protocol.js";
 import { contextOf, requireYes } from "../context.js";
 import { CliError } from "../errors.js";
-import { print, table } from "../output.js";
+import { bytes, print, table } from "../output.js";
 
 /** Points of one page. */
 const PAGE = 1000;
@@ -37,6 +37,7 @@ function addCreate(snapshot: Command): void {
 
 interface ListOptions {
   seconds?: boolean;
+  space?: boolean;
   after?: string;
   limit?: string;
 }
@@ -46,6 +47,7 @@ function addList(snapshot: Command): void {
     .command("list <target>")
     .description("snapshots of a volume or group, oldest first")
     .option("--seconds", "with the seconds that are kept by themselves")
+    .option("--space", "with what each holds, however long it takes to find out (default: where it is quick)")
     .option("--after <lsn>", "only later ones")
     .option("--limit <n>", "so many at most (default: all)")
     .action(async (target: string, options: ListOptions, command: Command) => {
@@ -59,6 +61,7 @@ function addList(snapshot: Command): void {
           after: `${after}`,
           limit: `${Math.min(PAGE, limit - found.length)}`,
           seconds: `${options.seconds === true}`,
+          space: options.space === true ? "whole" : "quick",
         });
         const page = await client.get<SnapshotAnswer[]>(`/v1/snapshots?${query.toString()}`);
         found.push(...page);
@@ -76,14 +79,17 @@ function wholeNumber(option: string, text: string | undefined): number | undefin
 }
 
 function snapshotTable(snapshots: readonly SnapshotAnswer[]): string {
-  const rows = snapshots.map(({ name, time, lsn, held }) => [
+  const rows = snapshots.map(({ name, time, lsn, held, space = null }) => [
     name === "" ? "(second)" : name,
     time.replace(/(\.\d{3})\d+Z$/, "$1Z"),
     `${lsn}`,
+    space === null ? "-" : bytes(space.uniqueBytes),
+    space === null ? "-" : bytes(space.uniqueLastingBytes - space.uniqueBytes),
+    space === null ? "-" : bytes(space.sharedBytes),
     held ? "held" : "",
   ]);
   return table(
-    ["snapshot", "time", "lsn", ""],
+    ["snapshot", "time", "lsn", "unique", "with seconds", "shared", ""],
     rows,
     "no snapshots; make one: holdfast snapshot create VOLUME NAME",
   );
@@ -102,15 +108,34 @@ function addRename(snapshot: Command): void {
 
 function addDelete(snapshot: Command): void {
   snapshot
-    .command("delete <target> <name>")
-    .description("let a snapshot go; what only it held is given back in the background")
+    .command("delete <target> <name...>")
+    .description("let snapshots go; what only they held is given back in the background")
+    .option("--dry-run", "only say what that would give back")
     .option("--yes", "really do it")
-    .action(async (target: string, name: string, options: { yes?: boolean }, command: Command) => {
+    .action(async (target: string, names: string[], options: DeleteOptions, command: Command) => {
       const { client, output } = contextOf(command);
-      requireYes(options, `deleting snapshot ${name} of ${target}`);
-      await client.delete(urlOf(target, name));
-      print(output, { deleted: name }, () => `snapshot ${name} is gone`);
+      const which = names.length === 1 ? `snapshot ${names[0]}` : `${names.length} snapshots`;
+      if (options.dryRun === true) {
+        const free = await client.post<WouldFreeAnswer>("/v1/would-free", { target, names });
+        print(output, free, () => whatIsFree(which, free));
+        return;
+      }
+      requireYes(options, `deleting ${which} of ${target}`);
+      for (const name of names) await client.delete(urlOf(target, name));
+      const deleted = names.length === 1 ? names[0] : names;
+      print(output, { deleted }, () => `${which} ${names.length === 1 ? "is" : "are"} gone`);
     });
+}
+
+interface DeleteOptions {
+  dryRun?: boolean;
+  yes?: boolean;
+}
+
+function whatIsFree(which: string, { bytes: now, laterBytes }: WouldFreeAnswer): string {
+  const later =
+    laterBytes === 0 ? "" : `, and ${bytes(laterBytes)} more once the kept seconds that hold it too are gone`;
+  return `deleting ${which} would free ${now} bytes (${bytes(now)} of each copy)${later}`;
 }
 
 function addHold(snapshot: Command, verb: string, held: boolean, description: string): void {

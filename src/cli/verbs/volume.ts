@@ -193,14 +193,30 @@ export function volumeTable(volumes: readonly VolumeAnswer[]): string {
     `${volume.rf}`,
     volume.ack,
     quotaOf(volume),
+    bytes(volume.space.availableBytes),
+    bytes(volume.usage.liveBytes),
+    bytes(volume.usage.historyBytes),
+    bytes(volume.usage.snapshotBytes),
     volume.problem !== "" ? "damaged" : volume.mount === null ? "not mounted" : showPath(volume.mount),
   ]);
-  const head = ["volume", "pool", "group", "rf", "ack", "quota", "mounted at"];
+  const space = ["available", "live", "history", "snapshots"];
+  const head = ["volume", "pool", "group", "rf", "ack", "quota", ...space, "mounted at"];
   return table(head, rows, "no volumes; make one: holdfast volume create NAME --pool POOL");
 }
 
 function quotaOf(volume: VolumeAnswer): string {
   return volume.quotaBytes === 0 ? "none" : bytes(volume.quotaBytes);
+}
+
+function usageOf({ usage }: VolumeAnswer): string {
+  const parts = [
+    ["live", usage.liveBytes],
+    ["history", usage.historyBytes],
+    ["snapshots", usage.snapshotBytes],
+    ["log", usage.logBytes],
+    ["metadata", usage.metadataBytes],
+  ] as const;
+  return parts.map(([what, count]) => `${what} ${bytes(count)}`).join(", ");
 }
 
 /** `1m for 1d, 1h for 7d` */
@@ -236,6 +252,8 @@ function describe(volume: VolumeAnswer): string {
     ...keptLines(volume),
     ...(volume.base === null ? [] : [`a clone of group ${volume.base.group} at LSN ${volume.base.lsn}`]),
     `quota ${quotaOf(volume)}; created ${new Date(volume.createdSeconds * 1000).toISOString()}`,
+    `df: ${bytes(volume.space.availableBytes)} available of ${bytes(volume.space.totalBytes)}`,
+    `group ${volume.group} on drives, all copies: ${usageOf(volume)}`,
     `log: newest ${volume.newestLsn}, durable ${volume.durableLsn}, drained ${volume.drainedLsn}`,
     volume.mount === null ? "not mounted" : `${volume.mount.state} at ${showPath(volume.mount)}`,
     ...(volume.problem === "" ? [] : [volume.problem]),

@@ -121,6 +121,8 @@ impl Engine {
             durable_lsn: found.record.drained_lsn.0,
             drained_lsn: found.record.drained_lsn.0,
             retention: Default::default(),
+            usage: Default::default(),
+            space: Default::default(),
             problem: found.refusal().message,
         })
     }

@@ -129,6 +129,7 @@ impl Engine {
                 group.thin_step().map(drop)
             });
             self.relieve(&groups, &mut failed);
+            self.watch_history();
         }
         let mut rounds = 0;
         each(&groups, &mut failed, |group| {
@@ -149,7 +150,7 @@ impl Engine {
         self.pool.set_live_bytes(groups.iter().map(|group| group.live_bytes()).sum());
         let space = self.pool.space();
         let history: u64 = groups.iter().map(|group| group.history_bytes()).sum();
-        let limit = space.total / 100 * self.options.history_limit_percent as u64;
+        let limit = self.history_limit();
         // What is dead is as good as free: cleaning gives it back without taking a second from anybody.
         let low = space.free + space.dead < space.reserve + space.total / FREE_SHARE_LOW;
         each(groups, failed, |group| {

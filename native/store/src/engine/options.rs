@@ -2,6 +2,8 @@
 
 use super::retention::RetentionInfo;
 use super::scrub::ScrubProgress;
+use super::space::{PoolUsage, VolumeSpace};
+use crate::group::Usage;
 use super::Engine;
 use crate::error::{Error, Kind, Result};
 use crate::placement::{DriveCondition, HealProgress, Health, Pool, PoolDrive, PoolEvent, ProbeInfo};
@@ -141,6 +143,8 @@ pub struct VolumeInfo {
     pub drained_lsn: u64,
     /// Of its group.
     pub retention: RetentionInfo,
+    pub usage: Usage,
+    pub space: VolumeSpace,
     /// Why it cannot be used: its group is damaged. Empty: it can.
     pub problem: String,
 }
@@ -180,6 +184,8 @@ pub struct PoolStatus {
     pub log_bytes: u64,
     pub metadata_bytes: u64,
     pub data_bytes: u64,
+    /// Whose the data is.
+    pub usage: PoolUsage,
     pub history_window_s: u64,
     pub drives: Vec<DriveInfo>,
     /// Sentences for the administrator: drives on one disk, degraded groups …
@@ -304,6 +310,7 @@ pub(super) fn status_of(engine: &Engine) -> PoolStatus {
     let mut warnings = pool.warnings();
     warnings.extend(engine.damage_warnings());
     warnings.extend(engine.volume_warnings());
+    warnings.extend(engine.history_warnings());
     warnings.extend(engine.trouble().map(|error| format!("housekeeping: {error}")));
     warnings.extend(engine.clean_trouble.lock().as_ref().map(|error| format!("cleaning: {error}")));
     warnings.extend(engine.heal_trouble.lock().as_ref().map(|error| format!("healing: {error}")));
@@ -319,6 +326,7 @@ pub(super) fn status_of(engine: &Engine) -> PoolStatus {
         log_bytes: space.log,
         metadata_bytes: space.metadata,
         data_bytes: space.data,
+        usage: engine.usage(&space),
         history_window_s: groups.iter().map(|group| group.oldest_tick_s()).max().unwrap_or(0),
         drives,
         warnings,

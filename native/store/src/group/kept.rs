@@ -196,6 +196,16 @@ impl PointTable {
         self.ticks.contains_key(&lsn) || self.named.contains_key(&lsn) || self.pins.contains_key(&lsn)
     }
 
+    pub(super) fn is_pinned(&self, lsn: Lsn) -> bool {
+        self.pins.contains_key(&lsn)
+    }
+
+    /// Whether more than one thing keeps this LSN: a snapshot, clones, mounts. Then none of them holds anything alone.
+    pub(super) fn is_kept_twice(&self, lsn: Lsn) -> bool {
+        let names = u32::from(self.ticks.contains_key(&lsn) || self.named.contains_key(&lsn));
+        names + self.pins.get(&lsn).copied().unwrap_or(0) > 1
+    }
+
     pub(super) fn ticks_len(&self) -> usize {
         self.ticks.len()
     }
@@ -331,6 +341,11 @@ impl PointTable {
     /// Place on the timeline of the oldest tick.
     pub(super) fn oldest_tick_ns(&self) -> Option<u64> {
         self.ticks.values().next().map(|kept| kept.at_ns)
+    }
+
+    /// The newest tick at or before a place on the timeline.
+    pub(super) fn tick_at_ns(&self, place_ns: u64) -> Option<Lsn> {
+        self.ticks.iter().rfind(|(_, kept)| kept.at_ns <= place_ns).map(|(lsn, _)| *lsn)
     }
 
     /// Where on the timeline the states end that a tick stands for: at the next one.

@@ -9,7 +9,7 @@
 //! What is known of tables is kept in memory only. A start looks at all of them again, at leisure.
 
 use super::Group;
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::metadata::io::Points;
 use crate::metadata::tree::{Levels, Looseness};
 use holdfast_format::table::TableDesc;
@@ -20,6 +20,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Tables looked at by one step.
 const LOOSEN_TABLES: usize = 8;
+/// Merges after points have gone, at most, and slots' worth of hidden content that make them worth it.
+const MERGES_MAX: usize = 16;
+const HIDDEN_SLOTS: u64 = 8;
 /// Points that are remembered one by one; when more have gone, everything between the first and the last is looked at.
 const GONE_MAX: usize = 1024;
 /// Part of a thinned table's records, or of the pages that they name, that is worth writing it again.
@@ -37,10 +40,13 @@ pub(super) struct Loosened {
     /// Points between the deaths of each table of THEN, when it was looked at last.
     dense: BTreeMap<TableId, usize>,
     started: bool,
+    /// Merges that are worth it for what went: NOW may hide what nobody sees.
+    merges_left: usize,
 }
 
 impl Loosened {
     fn add(&mut self, gone: Gone) {
+        self.merges_left = MERGES_MAX;
         if self.gone.len() >= GONE_MAX {
             let all = self.gone.drain(..).fold(gone, |sum, one| (sum.0.min(one.0), sum.1.max(one.1)));
             self.looked.clear();
@@ -52,14 +58,14 @@ impl Loosened {
 }
 
 /// What went, with the points that are left before and after it.
-struct Gap {
+pub(super) struct Gap {
     gone: Gone,
     before: Lsn,
     after: Lsn,
 }
 
 impl Gap {
-    fn new(gone: Gone, points: &Points) -> Self {
+    pub(super) fn new(gone: Gone, points: &Points) -> Self {
         let lsns = points.lsns();
         let before = lsns.partition_point(|point| *point < gone.0);
         let after = lsns.partition_point(|point| *point <= gone.1);
@@ -71,7 +77,7 @@ impl Gap {
     }
 
     /// Whether a table may hold a record that nobody sees since then: born after the point before, dead by the one after.
-    fn concerns(&self, desc: &TableDesc) -> bool {
+    pub(super) fn concerns(&self, desc: &TableDesc) -> bool {
         let saw = desc.stamp_min <= self.gone.1 && self.gone.0 < desc.death_max;
         saw && desc.death_min <= self.after && desc.stamp_max > self.before
     }
@@ -99,6 +105,11 @@ impl Group {
         self.kick_drain();
     }
 
+    /// Looks at every table for a single record that nobody sees.
+    pub fn loosen_everything(&self) {
+        self.loosened.lock().add((Lsn(0), Lsn(u64::MAX - 1)));
+    }
+
     /// At open: whatever a point saw that has gone before may lie around. A group that never had a lasting point has no
     /// snapshot's, and what thinning left is found at leisure.
     pub(super) fn loosen_all(&self) {
@@ -118,7 +129,7 @@ impl Group {
         if !self.ends_are_durable() {
             return Ok(false);
         }
-        let _alone = self.maintenance.lock();
+        let alone = self.maintenance.lock();
         let points: Arc<Points> = self.merge_points();
         let levels = self.tree.snapshot();
         let (count, chosen) = {
@@ -131,6 +142,10 @@ impl Group {
             (loosened.gone.len(), chosen(&levels, LOOSEN_TABLES, due))
         };
         if chosen.is_empty() {
+            drop(alone);
+            if self.meet()? {
+                return Ok(true);
+            }
             let mut loosened = self.loosened.lock();
             // What went meanwhile is looked at by the next step.
             if loosened.gone.len() == count {
@@ -145,6 +160,30 @@ impl Group {
             loosened.looked.extend(chosen.into_iter().map(|table| (table, count)));
         }
         Ok(true)
+    }
+
+    /// Versions that were seen from a point that has gone may lie in NOW still, under what hides them: one merge of levels that
+    /// have not met. False: nothing much is hidden, or enough was merged for it.
+    fn meet(&self) -> Result<bool> {
+        if self.hidden_bytes() < HIDDEN_SLOTS * self.pool.slot_bytes() as u64 {
+            return Ok(false);
+        }
+        let left = {
+            let mut loosened = self.loosened.lock();
+            let left = loosened.merges_left;
+            loosened.merges_left = left.saturating_sub(1);
+            left
+        };
+        let merged = match left {
+            0 => return Ok(false),
+            MERGES_MAX if self.drained() < self.newest() => self.drain_now().map(|()| true),
+            _ => self.compact_for_space(),
+        };
+        match merged {
+            // Where there is no room, a search for space does it.
+            Err(error) if error.kind == Kind::NoSpace => Ok(false),
+            other => other,
+        }
     }
 
     /// The same for what thinning has let go of: one table. False: none is due.

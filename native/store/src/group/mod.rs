@@ -6,6 +6,7 @@
 //! - The active memtable takes ops up to any LSN; a frozen one is complete up to its last and waits for the drain.
 //! - `View` is replaced, never changed: a reader keeps what it started with.
 
+mod account;
 mod commit;
 mod difference;
 mod drain;
@@ -45,7 +46,9 @@ pub(crate) use drain::PACK_BYTES_MAX;
 pub use crate::metadata::tree::Span;
 pub use past::PastLedger;
 pub use kept::{PointInfo, PointTable, When};
+pub use account::{PointSpace, WouldFree};
 pub use points::Held;
+pub use room::Usage;
 pub use retention::Retention;
 pub use snapshots::Pin;
 
@@ -138,6 +141,7 @@ pub struct Group {
     naming: Mutex<()>,
     loosened: Mutex<loosen::Loosened>,
     thinned: loosen::Thinned,
+    account: Mutex<account::Account>,
     drained: AtomicU64,
     /// Wakes whoever waits for the drain to take a memtable.
     drained_signal: (Mutex<Drains>, Condvar),

@@ -25,6 +25,10 @@ const IDLE_NS: u64 = 60_000_000_000;
 
 const SECOND_NS: u64 = 1_000_000_000;
 
+/// What a rate of history is measured over.
+const RATE_NS_MIN: u64 = 60 * SECOND_NS;
+const RATE_NS_MAX: u64 = 600 * SECOND_NS;
+
 /// A clock that goes back by less is waited for; by more, it is followed.
 const CLOCK_BACK_S_MAX: i64 = 60;
 
@@ -325,6 +329,26 @@ impl Group {
     /// Age of the oldest kept second.
     pub fn oldest_tick_s(&self) -> u64 {
         self.held().oldest_s
+    }
+
+    /// Bytes on drives that a second of the past took in the last minutes, as far as the tables of the past know. `None`: too
+    /// little is kept to tell.
+    pub fn history_rate(&self) -> Option<u64> {
+        let now = self.moment();
+        let (from, span_ns) = {
+            let points = self.points.lock();
+            let now_ns = points.place_of(&now);
+            let kept_ns = now_ns.saturating_sub(points.oldest_tick_ns()?);
+            let span_ns = kept_ns.min(RATE_NS_MAX).min(self.retention.read().window_s * SECOND_NS);
+            (points.tick_at_ns(now_ns - span_ns)?, span_ns)
+        };
+        if span_ns < RATE_NS_MIN {
+            return None;
+        }
+        let levels = self.tree.snapshot();
+        let past: u64 = levels.then.iter().map(|table| table.desc.payload_bytes).sum();
+        let recent = past.saturating_sub(levels.past_bytes_before(from));
+        Some(recent * self.log.header_rf() as u64 / (span_ns / SECOND_NS))
     }
 
     /// What of the past is held by itself.

@@ -83,7 +83,7 @@ impl Group {
     }
 
     /// Merges what hides older versions with what it hides, due or not.
-    fn compact_for_space(&self) -> Result<bool> {
+    pub fn compact_for_space(&self) -> Result<bool> {
         self.compact_with(|tree| tree.pick().or_else(|| tree.pick_for_space()))
     }
 }

@@ -9,7 +9,19 @@ use crate::error::Result;
 use crate::ledger::Space;
 use crate::metadata::io::Points;
 use holdfast_format::limits::BLOCK_BYTES;
+use holdfast_format::table::TableDesc;
 use std::sync::atomic::Ordering;
+
+/// Bytes on drives, all copies. `live` is what the present stores; the past is told apart by what snapshots and clones hold
+/// (estimated from the tables' ranges) and what goes by itself.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Usage {
+    pub live: u64,
+    pub history: u64,
+    pub snapshots: u64,
+    pub log: u64,
+    pub metadata: u64,
+}
 
 /// Bytes of stored pages that tables name.
 struct Payload {
@@ -38,6 +50,43 @@ impl Group {
             forgotten = forgotten.min(payload.then_free as i64);
         }
         forgotten * self.log.header_rf() as i64 / BLOCK_BYTES as i64
+    }
+
+    /// Whose the bytes are that the group has on the drives, all copies.
+    pub fn usage(&self) -> Usage {
+        let copies = self.log.header_rf() as u64;
+        let payload = self.payload();
+        let named = payload.now + payload.then_free + payload.then_held;
+        let live = (self.present.load(Ordering::Relaxed).max(0) as u64).min(named.max(1));
+        let past = named - live.min(named);
+        let snapshots = self.held_estimate().min(past);
+        let (log, metadata) = self.pool.group_slots(self.id);
+        Usage { live: live * copies, history: (past - snapshots) * copies, snapshots: snapshots * copies, log, metadata }
+    }
+
+    /// Bytes of content that the tables of NOW name and the present does not store: hidden until levels meet.
+    pub(super) fn hidden_bytes(&self) -> u64 {
+        self.payload().now.saturating_sub(self.present.load(Ordering::Relaxed).max(0) as u64)
+    }
+
+    /// About what of THEN lasting points see: within a table births and deaths are taken to lie evenly.
+    fn held_estimate(&self) -> u64 {
+        let lasting = self.points.lock().lasting();
+        if lasting.is_empty() {
+            return 0;
+        }
+        let of = |desc: &TableDesc| {
+            let newest = lasting[..lasting.partition_point(|point| *point < desc.death_max)].last();
+            let Some(newest) = newest.filter(|newest| **newest >= desc.stamp_min) else { return 0 };
+            let part = |from: u64, until: u64, at: u64| {
+                let span = (until - from).max(1) as f64;
+                (at.clamp(from, until) - from) as f64 / span
+            };
+            let born = if desc.stamp_max <= *newest { 1.0 } else { part(desc.stamp_min.0, desc.stamp_max.0, newest.0) };
+            let alive = if *newest < desc.death_min { 1.0 } else { 1.0 - part(desc.death_min.0, desc.death_max.0, newest.0) };
+            (desc.payload_bytes as f64 * born * alive) as u64
+        };
+        self.tree.snapshot().then.iter().map(|table| of(&table.desc)).sum()
     }
 
     fn payload(&self) -> Payload {

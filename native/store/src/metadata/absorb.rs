@@ -91,14 +91,14 @@ pub(crate) fn absorb(
     let (mut seam, mut key) = (Seam::default(), Key::new());
     loop {
         let least = streams.iter().map(|(stream, _)| stream.key()).min();
-        let Some(least) = least else { return Ok(Absorbed { edit: resolver.finish()?, next: None }) };
+        let Some(least) = least else { return Ok(Absorbed { edit: resolver.finish()?.finish()?, next: None }) };
         key.clear();
         key.extend_from_slice(least);
         let parts = key::parts(&key);
         if parts.is_some_and(|parts| parts.kind != KIND_VOLUME && share.branches.contains(&parts.branch)) {
             let full = resolver.named() >= share.pages_max || resolver.tables() >= TABLES_PER_STEP;
             if seam.is_at(&key) && full {
-                return Ok(Absorbed { edit: resolver.finish()?, next: Some(key) });
+                return Ok(Absorbed { edit: resolver.finish()?.finish()?, next: Some(key) });
             }
             for (stream, lift) in streams.iter().filter(|(stream, _)| stream.key() == key) {
                 let stamp = Stamp { lsn: Lsn(stream.stamp().lsn.0 + lift), row: Row(0) };

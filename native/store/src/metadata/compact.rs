@@ -9,7 +9,7 @@
 use super::io::{Points, TableIo, TreeEdit};
 use super::levels::Levels;
 use super::tree::{Floor, Looseness, TreeOptions};
-use super::output::Output;
+use super::output::{Output, Sink as _};
 use super::resolve::{Below, Origin, Resolver};
 use super::table::{Access, Merge, RunCursor, Table};
 use super::writer::TableName;
@@ -250,7 +250,7 @@ fn merge_now(
         resolver.push(head.key(), head.stamp(), head.value())?;
         merge.advance()?;
     }
-    resolver.finish()
+    resolver.finish()?.finish()
 }
 
 /// Rewrites tables of THEN without what no point sees any more.

@@ -6,7 +6,7 @@
 //! in tables that took no part.
 
 use super::io::{TableIo, TreeEdit};
-use super::output::Output;
+use super::output::{Output, Sink as _};
 use super::table::{Access, RunCursor, Table};
 use super::writer::TableName;
 use crate::error::Result;

@@ -9,6 +9,7 @@ mod cut;
 mod dissolve;
 pub mod io;
 mod levels;
+mod hidden;
 pub mod memtable;
 mod output;
 mod resolve;

@@ -1,7 +1,7 @@
 //! Where a build or a merge puts its records: tables of NOW in key order, tables of THEN by death, and the
 //! edit.
 
-use super::io::{Placed, Points, TableIo, TreeEdit};
+use super::io::{PageName, Placed, Points, TableIo, TreeEdit};
 use super::writer::{TableName, TableWriter};
 use crate::error::Result;
 use holdfast_format::block::Entry;
@@ -12,6 +12,18 @@ use holdfast_format::{GroupId, Lsn, Stamp};
 /// THEN tables that are open at once: one per part of the kept points, so that expiry drops whole tables and
 /// wastes at most this part of the window.
 const THEN_BUCKETS: usize = 8;
+
+/// Where a resolver puts what it has decided.
+pub(crate) trait Sink {
+    /// The next records of NOW, of this size together, will share a table.
+    fn reserve_now(&mut self, bytes: usize, records: usize) -> Result<()>;
+    fn put_now(&mut self, entry: Entry<'_>) -> Result<()>;
+    fn put_then(&mut self, entry: Entry<'_>) -> Result<()>;
+    /// A record names the page that no table named before.
+    fn reference(&mut self, page: PageName);
+    /// A record that named the page is seen by nobody.
+    fn release(&mut self, page: PageName);
+}
 
 /// Dropped before [`Output::finish`], it gives its tables back.
 pub(crate) struct Output<'a> {
@@ -50,41 +62,10 @@ impl<'a> Output<'a> {
         self
     }
 
-    /// The next records of NOW, of this size together, will share a table.
-    pub(crate) fn reserve_now(&mut self, bytes: usize, records: usize) -> Result<()> {
-        if self.now.as_ref().is_some_and(|writer| !writer.fits(bytes, records)) {
-            self.seal_now()?;
-        }
-        Ok(())
-    }
-
-    pub(crate) fn put_now(&mut self, entry: Entry<'_>) -> Result<()> {
-        while self.guards.last().is_some_and(|guard| &guard[..] <= entry.key) {
-            self.guards.pop();
-            self.seal_now()?;
-        }
-        self.reserve_now(entry.key.len() + entry.value.map_or(0, <[u8]>::len), 1)?;
-        let writer = self.now.get_or_insert_with(|| TableWriter::new(self.name, self.io.slot_bytes()));
-        debug_assert!(writer.first() <= entry.key);
-        writer.push(Entry { stamp: self.stamp.unwrap_or(entry.stamp), ..entry });
-        Ok(())
-    }
-
     fn seal_now(&mut self) -> Result<()> {
         if let Some(writer) = self.now.take() {
             self.edit.added.push(writer.seal(self.io)?);
         }
-        Ok(())
-    }
-
-    pub(crate) fn put_then(&mut self, entry: Entry<'_>) -> Result<()> {
-        let bucket = self.then_bounds.partition_point(|bound| *bound < entry.death);
-        let bytes = entry.key.len() + entry.value.map_or(0, <[u8]>::len);
-        if self.then[bucket].as_ref().is_some_and(|writer| !writer.fits(bytes, 1)) {
-            self.seal_then(bucket)?;
-        }
-        let name = TableName { owner: self.name.owner, tree: TreeKind::Then, level: 0 };
-        self.then[bucket].get_or_insert_with(|| TableWriter::new(name, self.io.slot_bytes())).push(entry);
         Ok(())
     }
 
@@ -101,6 +82,46 @@ impl<'a> Output<'a> {
             self.seal_then(bucket)?;
         }
         Ok(std::mem::take(&mut self.edit))
+    }
+}
+
+impl Sink for Output<'_> {
+    fn reserve_now(&mut self, bytes: usize, records: usize) -> Result<()> {
+        if self.now.as_ref().is_some_and(|writer| !writer.fits(bytes, records)) {
+            self.seal_now()?;
+        }
+        Ok(())
+    }
+
+    fn put_now(&mut self, entry: Entry<'_>) -> Result<()> {
+        while self.guards.last().is_some_and(|guard| &guard[..] <= entry.key) {
+            self.guards.pop();
+            self.seal_now()?;
+        }
+        self.reserve_now(entry.key.len() + entry.value.map_or(0, <[u8]>::len), 1)?;
+        let writer = self.now.get_or_insert_with(|| TableWriter::new(self.name, self.io.slot_bytes()));
+        debug_assert!(writer.first() <= entry.key);
+        writer.push(Entry { stamp: self.stamp.unwrap_or(entry.stamp), ..entry });
+        Ok(())
+    }
+
+    fn put_then(&mut self, entry: Entry<'_>) -> Result<()> {
+        let bucket = self.then_bounds.partition_point(|bound| *bound < entry.death);
+        let bytes = entry.key.len() + entry.value.map_or(0, <[u8]>::len);
+        if self.then[bucket].as_ref().is_some_and(|writer| !writer.fits(bytes, 1)) {
+            self.seal_then(bucket)?;
+        }
+        let name = TableName { owner: self.name.owner, tree: TreeKind::Then, level: 0 };
+        self.then[bucket].get_or_insert_with(|| TableWriter::new(name, self.io.slot_bytes())).push(entry);
+        Ok(())
+    }
+
+    fn reference(&mut self, page: PageName) {
+        self.edit.referenced.push(page);
+    }
+
+    fn release(&mut self, page: PageName) {
+        self.edit.released.push(page);
     }
 }
 

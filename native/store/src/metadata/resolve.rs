@@ -13,7 +13,7 @@
 
 use super::cells::{self, Content};
 use super::io::Points;
-use super::output::Output;
+use super::output::{Output, Sink};
 use super::table::Table;
 use super::tree::Floor;
 use crate::error::Result;
@@ -109,11 +109,11 @@ struct Cover {
     lsn: Lsn,
 }
 
-pub(crate) struct Resolver<'a> {
+pub(crate) struct Resolver<'a, S> {
     points: &'a Points,
     below: Below,
     origin: Origin,
-    out: Output<'a>,
+    out: S,
     /// The plain key being decided, and the stamp of its version that came last.
     key: Key,
     newer: Lsn,
@@ -129,8 +129,20 @@ pub(crate) struct Resolver<'a> {
     in_floor: Option<bool>,
 }
 
-impl<'a> Resolver<'a> {
-    pub(crate) fn new(points: &'a Points, below: Below, origin: Origin, out: Output<'a>) -> Self {
+impl Resolver<'_, Output<'_>> {
+    /// Pages that what was decided so far names, when it comes from memory.
+    pub(crate) fn named(&self) -> usize {
+        self.out.edit.referenced.len()
+    }
+
+    /// Tables that are full.
+    pub(crate) fn tables(&self) -> usize {
+        self.out.edit.added.len()
+    }
+}
+
+impl<'a, S: Sink> Resolver<'a, S> {
+    pub(crate) fn new(points: &'a Points, below: Below, origin: Origin, out: S) -> Self {
         Self {
             points,
             below,
@@ -171,19 +183,10 @@ impl<'a> Resolver<'a> {
         Ok(())
     }
 
-    /// Pages that what was decided so far names, when it comes from memory.
-    pub(crate) fn named(&self) -> usize {
-        self.out.edit.referenced.len()
-    }
-
-    /// Tables that are full.
-    pub(crate) fn tables(&self) -> usize {
-        self.out.edit.added.len()
-    }
-
-    pub(crate) fn finish(mut self) -> Result<super::io::TreeEdit> {
+    /// Where everything went.
+    pub(crate) fn finish(mut self) -> Result<S> {
         self.flush_granule()?;
-        self.out.finish()
+        Ok(self.out)
     }
 
     fn push_cell(
@@ -327,7 +330,7 @@ impl<'a> Resolver<'a> {
             self.past.push(Past { key, stamp: record.stamp, death, value: record.value.clone() });
         } else if self.origin == Origin::Tables {
             let value = record.value.clone().map(|range| &self.arena[range]);
-            cells::for_each_page(record.level, value, |page| self.out.edit.released.push(page))?;
+            cells::for_each_page(record.level, value, |page| self.out.release(page))?;
         }
         Ok(())
     }
@@ -347,7 +350,7 @@ impl<'a> Resolver<'a> {
             let key = data_key(inode, start + block as u32, 0);
             self.past.push(Past { key, stamp, death, value: Some(from..self.arena.len()) });
         } else if self.origin == Origin::Tables {
-            self.out.edit.released.push((egroup, first_page + block as u16));
+            self.out.release((egroup, first_page + block as u16));
         }
         cells::set_released(level, &mut self.arena[range], block);
     }
@@ -366,7 +369,7 @@ impl<'a> Resolver<'a> {
             }
             let value = self.records[at].value.clone().map(|range| &self.arena[range]);
             if self.origin == Origin::Memtable {
-                cells::for_each_page(level, value, |page| self.out.edit.referenced.push(page))?;
+                cells::for_each_page(level, value, |page| self.out.reference(page))?;
             }
             self.out.put_now(Entry { key: &key, stamp, death: Lsn(0), value })?;
         }
@@ -379,7 +382,7 @@ impl<'a> Resolver<'a> {
             let value = past.value.map(|range| &self.arena[range]);
             if self.origin == Origin::Memtable {
                 let level = key::data_place(&past.key).map_or(0, |(_, level)| level);
-                cells::for_each_page(level, value, |page| self.out.edit.referenced.push(page))?;
+                cells::for_each_page(level, value, |page| self.out.reference(page))?;
             }
             self.out.put_then(Entry { key: &past.key, stamp: past.stamp, death: past.death, value })?;
         }

@@ -188,7 +188,7 @@ impl Tree {
             let version = version?;
             resolver.push(&version.key, version.stamp, version.value.as_deref())?;
         }
-        resolver.finish()
+        resolver.finish()?.finish()
     }
 
     /// Takes over records of what lies below the tree, and of what lies below that; `floor`: what stays below. Publishes
@@ -297,6 +297,27 @@ impl Tree {
         visit: super::survey::RecordVisit<'_>,
     ) -> Result<bool> {
         super::survey::data_records_of(&self.snapshot(), table, from, visit)
+    }
+
+    /// Calls `visit` with every DATA record that only the past sees: those of the tables of THEN that `wanted` takes, then what NOW
+    /// still hides of older versions, as a merge of all its levels would tell. Reads as much of NOW as inodes have that were
+    /// changed since its levels met.
+    pub(crate) fn each_past_record(
+        &self,
+        points: &Points,
+        wanted: &dyn Fn(&TableDesc) -> bool,
+        visit: super::hidden::PastVisit<'_>,
+    ) -> Result<()> {
+        super::hidden::each_past_record(&self.snapshot(), points, wanted, visit)
+    }
+
+    /// Only the records of the tables of THEN that `wanted` takes.
+    pub(crate) fn each_then_record(
+        &self,
+        wanted: &dyn Fn(&TableDesc) -> bool,
+        visit: super::hidden::PastVisit<'_>,
+    ) -> Result<()> {
+        super::hidden::each_then_record(&self.snapshot(), wanted, visit)
     }
 
     /// Makes an edit visible, after it is durable. Tables of other owners in it are ignored.

@@ -1,15 +1,42 @@
 //! References of pages: count = liveness bit + share count. All under the publish lock.
 
+use super::Pool;
 use super::publish::Change;
 use crate::error::{Error, Kind, Result};
 use crate::metadata::io::PageName;
 use holdfast_format::EgroupId;
 use holdfast_format::egroup::{EgroupRecord, EgroupState};
+use std::collections::BTreeMap;
 
 /// A caller released what it never referenced, or named what does not exist: refused before anything is
 /// written.
 fn wrong(page: PageName, what: &str) -> Error {
     Error::new(Kind::Internal, format!("page {} of egroup {}: {what}", page.1, page.0))
+}
+
+/// Egroups whose records are remembered while pages of many are asked about.
+const SHARING_MAX: usize = 65_536;
+
+/// Which egroups have pages that several records name, as far as they were asked about.
+#[derive(Default)]
+pub struct Sharing(BTreeMap<EgroupId, bool>);
+
+impl Pool {
+    /// How many records name a page, over all groups; 0: the egroup has gone meanwhile.
+    pub fn names_of(&self, page: PageName, sharing: &mut Sharing) -> Result<u32> {
+        let shared = match sharing.0.get(&page.0) {
+            Some(shared) => *shared,
+            None => {
+                let Some(record) = self.egroup(page.0)? else { return Ok(0) };
+                if sharing.0.len() >= SHARING_MAX {
+                    sharing.0.clear();
+                }
+                sharing.0.insert(page.0, record.shared);
+                record.shared
+            }
+        };
+        if shared { Ok(1 + self.share_count(page.0, page.1)?) } else { Ok(1) }
+    }
 }
 
 impl Change<'_> {

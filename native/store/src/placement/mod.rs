@@ -54,6 +54,7 @@ mod types;
 
 pub use crate::metadata::io::PageName;
 pub use capacity::Capacity;
+pub use counting::Sharing;
 pub use check::PageCounts;
 pub use clean::{Forecast, NoForecast, Outlook, PAST_CLASSES};
 pub use conform::stronger;

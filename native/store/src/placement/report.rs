@@ -66,7 +66,7 @@ pub(super) struct Events {
 
 impl Pool {
     /// Tells the administrator's log.
-    pub(super) fn say(&self, what: String) {
+    pub fn say(&self, what: String) {
         let mut events = self.events.lock();
         events.count += 1;
         let event = PoolEvent { number: events.count, at_s: self.clock.wall().0, what };
@@ -161,6 +161,17 @@ impl Pool {
     }
     pub fn set_cleaning(&self, pays: bool) {
         self.cleaning_pays.store(pays, Ordering::Release);
+    }
+    /// Bytes of slots on active drives that a group's log and tables take.
+    pub fn group_slots(&self, group: GroupId) -> (u64, u64) {
+        let image = self.image.read();
+        let active =
+            |slot: &&holdfast_format::table::SlotAddress| self.disks[slot.drive as usize].is_active();
+        let segments = image.groups.get(&group).into_iter().flat_map(|group| &group.segments);
+        let log = segments.flat_map(|segment| &segment.copies).filter(active).count() as u64;
+        let tables = image.tables.get(&group).into_iter().flat_map(|tables| tables.values());
+        let metadata = tables.flat_map(|desc| &desc.copies).filter(active).count() as u64;
+        (log * self.slot_bytes as u64, metadata * self.slot_bytes as u64)
     }
     pub fn space(&self) -> PoolSpace {
         let bytes = |slots: u64| slots * self.slot_bytes as u64;

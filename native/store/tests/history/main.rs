@@ -5,6 +5,7 @@
 #[path = "../rig/mod.rs"]
 mod rig;
 
+mod account;
 mod differences;
 mod feed;
 mod promises;

@@ -4,7 +4,7 @@ use super::rig::tree::{difference, walk};
 use super::rig::{Rig, options, volume_create};
 use super::feed::Consumer;
 use super::promises::{self, HORIZON_S, THIN, WINDOW_S};
-use super::{differences, users};
+use super::{account, differences, users};
 use holdfast_device::{Clock, Rng};
 use holdfast_store::engine::{Engine, EngineOptions};
 use holdfast_store::error::Kind;
@@ -22,6 +22,7 @@ pub struct Totals {
     changes: u64,
     ticks: u64,
     thinned: u64,
+    given_back: u64,
     clocks_set: u64,
     snapshots: u64,
     deleted: u64,
@@ -44,6 +45,7 @@ impl Totals {
         self.changes += other.changes;
         self.ticks += other.ticks;
         self.thinned += other.thinned;
+        self.given_back += other.given_back;
         self.clocks_set += other.clocks_set;
         self.snapshots += other.snapshots;
         self.deleted += other.deleted;
@@ -65,6 +67,7 @@ impl Totals {
         let enough = [
             self.ticks,
             self.thinned,
+            self.given_back,
             self.clocks_set,
             self.snapshots,
             self.deleted,
@@ -189,7 +192,7 @@ impl Run {
 
     fn step(&mut self) {
         let Some(group) = self.any_group() else { return self.create("solo", &["solo"]) };
-        match self.rng.below(42) {
+        match self.rng.below(43) {
             0..=19 => {
                 let volumes = &self.groups[&group].volumes;
                 let name = volumes[self.rng.below(volumes.len() as u64) as usize].clone();
@@ -221,6 +224,7 @@ impl Run {
                     while group.compact_step().expect("merged") {}
                 }
             }
+            42 => self.delete_some(&group),
             38 => while let Ok(true) = self.rig().engine.clean_now() {},
             _ => {
                 let result = self.rig().engine.housekeep_now(true);
@@ -294,6 +298,24 @@ impl Run {
         result.expect("deleted");
         self.groups.get_mut(group).expect("known").points.remove(&lsn);
         self.totals.deleted += 1;
+    }
+
+    /// Several at once, with what that gives back.
+    fn delete_some(&mut self, target: &str) {
+        let points = &self.groups[target].points;
+        let free = points.iter().filter(|(_, told)| !told.name.is_empty() && !told.held);
+        let mut names: Vec<(u64, String)> = free.map(|(lsn, told)| (*lsn, told.name.clone())).collect();
+        names.retain(|_| self.rng.chance(2, 3));
+        if names.is_empty() {
+            return;
+        }
+        let id = self.rig().engine.pool().groups().into_iter().find(|record| record.name == target).expect("known").id;
+        let group = self.rig().engine.groups().into_iter().find(|group| group.id == id).expect("known");
+        let mut rng = Rng::from_seed(self.rng.next_u64());
+        self.totals.given_back += u64::from(account::check(self.rig(), target, &group, &names, &mut rng));
+        self.totals.deleted += names.len() as u64;
+        let model = self.groups.get_mut(target).expect("known");
+        names.iter().for_each(|(lsn, _)| drop(model.points.remove(lsn)));
     }
 
     fn rename_or_hold(&mut self, group: &str) {
@@ -500,6 +522,15 @@ impl Run {
 
     /// Without points only the present takes space; without volumes nothing does.
     fn end(&mut self, empty_bytes: u64) {
+        if self.rng.chance(1, 2) {
+            // Without the seconds snapshots hold most alone.
+            for _ in 0..HORIZON_S {
+                self.rig().second();
+            }
+        }
+        for group in self.groups.keys().cloned().collect::<Vec<_>>() {
+            self.delete_some(&group);
+        }
         for group in self.groups.keys().cloned().collect::<Vec<_>>() {
             for told in self.groups[&group].points.values().filter(|told| !told.name.is_empty()) {
                 self.rig().engine.snapshot_hold(&group, &told.name, false).expect("released");
