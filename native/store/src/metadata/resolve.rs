@@ -303,8 +303,8 @@ impl<'a, S: Sink> Resolver<'a, S> {
             if alive == 0 {
                 self.end_whole(inode, at, longest)?;
             }
-        } else if alive == 0 && longest == Lsn(0) {
-            // Nothing was in use through it any more.
+        } else if !held.contains(&true) {
+            // Nothing was in use through it any more. (What is held may have died at LSN 0: what a clone took over twice.)
             self.records[at].alive = false;
         } else if alive == 0 && shortest == longest {
             self.end_whole(inode, at, longest)?;
