@@ -181,7 +181,7 @@ impl Group {
     fn account_state(&self) -> u64 {
         let levels = self.tree.snapshot();
         let tables = levels.tables().map(|table| table.desc.id.0);
-        let points = self.points.lock().points();
+        let points = self.merge_points();
         let words: Vec<u8> = tables.chain(points.lsns().iter().map(|lsn| lsn.0)).flat_map(u64::to_le_bytes).collect();
         checksum(&words)
     }
@@ -230,7 +230,7 @@ impl Group {
         }
         let mut points = self.points.lock();
         let lasting = points.lasting();
-        Ok((points.points(), lasting))
+        Ok((points.points(self.log.durable()), lasting))
     }
 
     /// Goes through the tables that are wanted. Where they name pages that others name too, the rest is asked for those alone.

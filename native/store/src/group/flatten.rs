@@ -6,7 +6,7 @@ use super::view::Base;
 use crate::error::Result;
 use crate::metadata::tree::{Floor, Layer, Share};
 use crate::placement::{Edit, GroupChange};
-use holdfast_format::BranchId;
+use holdfast_format::{BranchId, Lsn};
 use holdfast_format::key::Key;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,6 +21,8 @@ impl Group {
     /// 3. Readers switch over.
     ///
     /// A crash before the last edit leaves tables that say the same as the ancestors: taken over again, they lie below those.
+    /// What was taken over before, of nearer ancestors, has the same stamp, but hides what they have: it takes part as the
+    /// nearest of all.
     pub fn absorb_step(
         &self,
         ancestors: &[Arc<Base>],
@@ -35,7 +37,10 @@ impl Group {
         let _hold = self.pool.hold();
         let branches: BTreeSet<BranchId> = self.volumes()?.into_iter().map(|(branch, _)| branch).collect();
         let layer = |base: &Arc<Base>| Layer { levels: base.group.tree.snapshot(), at: base.at };
-        let layers: Vec<Layer> = ancestors.iter().map(layer).collect();
+        let own = self.tree.snapshot();
+        let took_over = own.tables().any(|table| table.desc.stamp_min == Lsn(0));
+        let own = took_over.then_some(Layer { levels: own, at: Lsn(0) });
+        let layers: Vec<Layer> = own.into_iter().chain(ancestors.iter().map(layer)).collect();
         let floor = ground.clone().map(|base| base as Arc<dyn Floor>);
         let share = Share { branches: &branches, from, pages_max };
         let absorbed = self.tree.absorb(&layers, floor.clone(), &share)?;

@@ -66,6 +66,7 @@ pub fn check(rig: &Rig, target: &str, group: &Arc<Group>, names: &[(u64, String)
         // The order in which they are given back must not matter.
         while rng.chance(1, 2) && group.loosen_step().expect("looked") {}
     }
+    group.flush_now().expect("durable");
     while group.loosen_step().expect("looked") {}
     let after = named(rig);
     assert_eq!((before.len() - after.len()) as u64 * BLOCK, said.bytes, "of {words:?}: {spaces:?}, {said:?}");
