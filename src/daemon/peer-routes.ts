@@ -12,14 +12,14 @@ export function peerRoutes(peers: Peers): Route[] {
       method: "PATCH",
       path: "/v1/peers/:name",
       run: async ({ params: [name = ""], body }) => ({
-        json: peers.set(name, requests.parse(requests.peerSet, body)),
+        json: await peers.set(name, requests.parse(requests.peerSet, body)),
       }),
     },
     {
       method: "DELETE",
       path: "/v1/peers/:name",
       run: async ({ params: [name = ""] }) => {
-        peers.remove(name);
+        await peers.remove(name);
         return { json: {} };
       },
     },

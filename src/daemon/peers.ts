@@ -9,12 +9,14 @@ import { formatAddress, parseAddress, reachableAs } from "../nearsync-lws/addres
 import type { AuditLine } from "../nearsync-lws/audit.js";
 import { fingerprintOf } from "../nearsync-lws/identity.js";
 import type { InviteState, Paired } from "../nearsync-lws/pairing/host.js";
+import type { LinkState } from "../nearsync-lws/transport/sessions.js";
 import type { Site } from "../nearsync-lws/pairing/messages.js";
 import { ROLES_DEFAULT, requirePeer, withChanged, withPaired } from "../nearsync-lws/peers.js";
 import type { Peer } from "../nearsync-lws/peers.js";
 import type { DaemonCalls } from "../nearsync-lws/worker-api.js";
 import { PeerWorker } from "../nearsync-lws/worker-host.js";
 import type { Config } from "./config.js";
+import { toErrorBody } from "./failure.js";
 import type { Log } from "./log.js";
 import { checkName, nameFrom } from "./names.js";
 import { ownIdentity, readPeers, writePeers } from "./peers-file.js";
@@ -50,6 +52,9 @@ const PAIRINGS_KEPT = 16;
 export class Peers {
   readonly #options: PeersOptions;
   readonly #pairings = new Map<number, Pairing>();
+  readonly #links = new Map<string, LinkState>();
+  #listening: string | undefined;
+  #problem: string | undefined;
   #peers: Peer[] = [];
   #worker: PeerWorker | undefined;
   #newest = 0;
@@ -58,8 +63,27 @@ export class Peers {
     this.#options = options;
   }
 
+  /** Listens and calls, if there is where or whom. What fails is shown in `status`, and the daemon serves on. */
   async start(): Promise<void> {
-    this.#peers = readPeers(this.#options.folder);
+    const { folder, config, log } = this.#options;
+    this.#peers = readPeers(folder);
+    if (this.#peers.length === 0 && config.listen === undefined) return;
+    await this.#configure().catch((error: unknown) => {
+      this.#problem = toErrorBody(error).message;
+      log.error({ reason: this.#problem }, "peers cannot connect");
+    });
+  }
+
+  /** Sentences for the administrator. */
+  warnings(): string[] {
+    const lost = this.#peers.filter((peer) => this.#links.get(peer.fingerprint)?.connected === false);
+    return [
+      ...(this.#problem === undefined ? [] : [this.#problem]),
+      ...lost.map(
+        ({ name, fingerprint }) =>
+          `peer ${name} is not connected: ${this.#links.get(fingerprint)?.reason ?? ""}`,
+      ),
+    ];
   }
 
   async stop(): Promise<void> {
@@ -69,7 +93,7 @@ export class Peers {
   }
 
   answers(): PeerAnswer[] {
-    return this.#peers.map(toAnswer);
+    return this.#peers.map((peer) => this.#answer(peer));
   }
 
   async invite(request: PeerInviteRequest): Promise<PeerInviteAnswer> {
@@ -110,7 +134,7 @@ export class Peers {
       clearTimeout(timer);
     }
     const peer = this.#peers.find(({ fingerprint }) => fingerprint === pairing.fingerprint);
-    return { id, state: pairing.state, peer: peer === undefined ? null : toAnswer(peer) };
+    return { id, state: pairing.state, peer: peer === undefined ? null : this.#answer(peer) };
   }
 
   async closeInvite(id: number): Promise<void> {
@@ -125,24 +149,26 @@ export class Peers {
       const paired = this.#pairings.get(ticket)?.fingerprint;
       const peer = this.#peers.find(({ fingerprint }) => fingerprint === paired);
       if (peer === undefined) throw new HoldfastError("Conflict", "the peer was removed while it was paired");
-      return toAnswer(peer);
+      return this.#answer(peer);
     } finally {
       this.#pairings.delete(ticket);
     }
   }
 
-  set(name: string, change: PeerSetRequest): PeerAnswer {
+  async set(name: string, change: PeerSetRequest): Promise<PeerAnswer> {
     if (change.name !== undefined) checkName("peer", change.name);
     for (const address of change.addresses ?? []) parseAddress(address);
     const { fingerprint } = requirePeer(this.#peers, name);
-    this.#store(withChanged(this.#peers, name, change));
+    await this.#store(withChanged(this.#peers, name, change));
     this.#audit({ event: "peer changed", peer: change.name ?? name, fingerprint });
-    return toAnswer(requirePeer(this.#peers, change.name ?? name));
+    return this.#answer(requirePeer(this.#peers, change.name ?? name));
   }
 
-  remove(name: string): void {
+  /** Its connections have ended when it fulfils. */
+  async remove(name: string): Promise<void> {
     const gone = requirePeer(this.#peers, name);
-    this.#store(this.#peers.filter((peer) => peer !== gone));
+    await this.#store(this.#peers.filter((peer) => peer !== gone));
+    this.#links.delete(gone.fingerprint);
     this.#audit({ event: "peer removed", peer: name, fingerprint: gone.fingerprint });
   }
 
@@ -177,7 +203,7 @@ export class Peers {
 
   #site(): Site {
     const { site, listen, advertise } = this.#options.config;
-    const address = advertise ?? listen;
+    const address = advertise ?? this.#listening ?? listen;
     return { name: site, addresses: address === undefined ? [] : [address] };
   }
 
@@ -200,10 +226,21 @@ export class Peers {
         pairing.end();
       },
       audit: (line) => this.#audit(line),
+      link: (state) => this.#link(state),
     };
   }
 
-  #pair(ticket: number, { site, fingerprint, certificate, seenAt }: Paired): void {
+  #link(state: LinkState): void {
+    const before = this.#links.get(state.fingerprint);
+    const peer = this.#peers.find(({ fingerprint }) => fingerprint === state.fingerprint)?.name;
+    if (peer === undefined) return;
+    this.#links.set(state.fingerprint, state);
+    if (before?.connected === state.connected && before.reason === state.reason) return;
+    if (state.connected) this.#options.log.info({ peer }, "peer connected");
+    else this.#options.log.info({ peer, reason: state.reason }, "peer not connected");
+  }
+
+  async #pair(ticket: number, { site, fingerprint, certificate, seenAt }: Paired): Promise<void> {
     const pairing = this.#pairings.get(ticket);
     if (pairing === undefined) throw new HoldfastError("Denied", "the invite is over");
     const { name, roles } = pairing.request;
@@ -217,22 +254,34 @@ export class Peers {
       groupRoles: {},
       pairedSeconds: Math.floor(Date.now() / 1000),
     };
-    this.#store(withPaired(this.#peers, peer, { named: name !== undefined }));
+    await this.#store(withPaired(this.#peers, peer, { named: name !== undefined }));
     pairing.fingerprint = fingerprint;
     this.#audit({ event: "peer paired", peer: peer.name, fingerprint, from: seenAt });
   }
 
-  #store(peers: Peer[]): void {
+  /** Durable first, then the worker is told. */
+  async #store(peers: Peer[]): Promise<void> {
     writePeers(this.#options.folder, peers);
     this.#peers = peers;
+    await this.#configure();
+  }
+
+  async #configure(): Promise<void> {
+    const { listen, site } = this.#options.config;
+    const { listening } = await this.#workerNow().call("configure", { peers: this.#peers, listen, site });
+    this.#listening = listening ?? undefined;
+    this.#problem = undefined;
+  }
+
+  #answer(peer: Peer): PeerAnswer {
+    const { name, fingerprint, addresses, roles, groupRoles, pairedSeconds } = peer;
+    const link = this.#links.get(fingerprint);
+    const connected = link?.connected === true;
+    const known = { name, fingerprint, addresses, roles, groupRoles, pairedSeconds };
+    return { ...known, connected, problem: link?.reason ?? "" };
   }
 
   #audit(line: AuditLine): void {
     this.#options.log.warn({ audit: true, ...line }, line.event);
   }
-}
-
-function toAnswer(peer: Peer): PeerAnswer {
-  const { name, fingerprint, addresses, roles, groupRoles, pairedSeconds } = peer;
-  return { name, fingerprint, addresses, roles, groupRoles, pairedSeconds };
 }

@@ -352,6 +352,9 @@ export interface PeerAnswer {
   /** Groups in which it may do something else. */
   groupRoles: Record<string, Role[]>;
   pairedSeconds: number;
+  connected: boolean;
+  /** Why it is not; empty: it is, or was not called yet. */
+  problem: string;
 }
 
 /** What pairing stores of the other site. */

@@ -20,3 +20,44 @@ export const ADDRESS_CHARACTERS_MAX = 255;
 /** Of one control message, checked before it is decoded. */
 export const DEPTH_MAX = 6;
 export const ITEMS_MAX = 4096;
+
+/** A message on the control socket. Nothing in one is longer than 64 KiB. */
+export const CONTROL_BYTES_MAX = 64 * 1024;
+/** What a replica is told of a group before it is made, opaque to TypeScript. */
+export const DESCRIPTION_BYTES_MAX = 32 * 1024;
+/** Groups that one message may speak of. */
+export const GROUPS_MAX = 128;
+
+/** A piece of a batch: what is re-sent at most of one after a break, apart from what is in flight. */
+export const CHUNK_BYTES_MAX = 256 * 1024;
+export const CURSOR_BYTES_MAX = 256;
+export const CHUNK_HEADER_BYTES = 64;
+export const BULK_BYTES_MAX = CHUNK_HEADER_BYTES + CURSOR_BYTES_MAX + CHUNK_BYTES_MAX;
+/** Bytes of chunks that a receiver takes before it has staged them, for each group. */
+export const CREDIT_BYTES = 4 * 2 ** 20;
+
+/** Bytes that wait in this process for the control socket; a peer that reads so slowly is let go. */
+export const CONTROL_BACKLOG_MAX = 4 * 2 ** 20;
+/** Messages that may come before somebody reads them, during a handshake. */
+export const HANDSHAKE_MESSAGES_MAX = 8;
+
+/** Waits between two attempts to reach a peer: doubled each time, and drawn between half and all of it. */
+export const RETRY_MS_MIN = 250;
+export const RETRY_MS_MAX = 15_000;
+
+/** A heartbeat is sent so often; a link on which none was answered for so long is down. */
+export const BEAT_MS = 500;
+export const BEAT_LOST_MS = 3000;
+
+assertRelations();
+
+/** How the limits hang together; checked when the module is loaded. */
+function assertRelations(): void {
+  const holds =
+    DESCRIPTION_BYTES_MAX * 2 <= CONTROL_BYTES_MAX &&
+    PAIRING_BYTES_MAX < 2 ** 16 &&
+    BULK_BYTES_MAX <= CREDIT_BYTES / 8 &&
+    CONTROL_BYTES_MAX * HANDSHAKE_MESSAGES_MAX < CONTROL_BACKLOG_MAX &&
+    BEAT_MS * 4 <= BEAT_LOST_MS;
+  if (!holds) throw new Error("the limits of src/nearsync-lws/limits.ts contradict each other");
+}

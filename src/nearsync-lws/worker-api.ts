@@ -3,6 +3,8 @@
 import type { AuditLine } from "./audit.js";
 import type { Identity } from "./identity.js";
 import type { InviteState, Paired } from "./pairing/host.js";
+import type { Peer } from "./peers.js";
+import type { LinkState } from "./transport/sessions.js";
 import type { Site } from "./pairing/messages.js";
 
 export interface InviteRequest {
@@ -28,7 +30,16 @@ export interface JoinRequest {
   site: Site;
 }
 
+export interface Configuration {
+  peers: Peer[];
+  /** Where peers may connect; absent: nowhere. */
+  listen?: string | undefined;
+  site: string;
+}
+
 export interface WorkerCalls {
+  /** What holds from now on. Sessions of those that are no peers any more have ended when it fulfils. */
+  configure(configuration: Configuration): Promise<{ listening: string | null }>;
   /** An invite that is open still is closed first. */
   invite(request: InviteRequest): Promise<OpenInvite>;
   closeInvite(request: { ticket: number }): void;
@@ -41,6 +52,8 @@ export interface DaemonCalls {
   pair(request: { ticket: number; paired: Paired }): Promise<void>;
   inviteEnded(ended: { ticket: number; state: InviteState }): void;
   audit(line: AuditLine): void;
+  /** A session with a peer began or ended, or a call to it failed. */
+  link(state: LinkState): void;
 }
 
 export interface WorkerSetup {

@@ -15,5 +15,7 @@ const daemon: Daemon = {
   pair: (request) => rpc.call("pair", request),
   inviteEnded: (ended) => rpc.call("inviteEnded", ended),
   audit: (line) => rpc.call("audit", line),
+  link: (state) => rpc.call("link", state),
 };
-const rpc: Rpc<DaemonCalls, WorkerCalls> = new Rpc(port, new Links(identity, daemon));
+const links: WorkerCalls = new Links({ identity, daemon });
+const rpc: Rpc<DaemonCalls, WorkerCalls> = new Rpc(port, links);

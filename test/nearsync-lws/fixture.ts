@@ -5,6 +5,8 @@ import type { AuditLine } from "../../src/nearsync-lws/audit.js";
 import { createIdentity, fingerprintOf } from "../../src/nearsync-lws/identity.js";
 import type { Identity } from "../../src/nearsync-lws/identity.js";
 import { Links } from "../../src/nearsync-lws/links.js";
+import type { Daemon, LinksOptions } from "../../src/nearsync-lws/links.js";
+import type { LinkState } from "../../src/nearsync-lws/transport/sessions.js";
 import type { InviteState, Paired } from "../../src/nearsync-lws/pairing/host.js";
 import { HoldfastError } from "../../src/io-path/errors.js";
 import type { ErrorCode } from "../../src/io-path/errors.js";
@@ -14,20 +16,26 @@ export class TestSite {
   readonly fingerprint = fingerprintOf(this.identity.certificate);
   readonly stored: Paired[] = [];
   readonly audit: AuditLine[] = [];
+  readonly linkStates: LinkState[] = [];
   readonly invites: InviteState[] = [];
   /** Set: what storing a peer fails with. */
   refuses: HoldfastError | undefined;
   readonly links: Links;
 
-  constructor(readonly name: string) {
-    this.links = new Links(this.identity, {
+  constructor(
+    readonly name: string,
+    options: Partial<LinksOptions> = {},
+  ) {
+    const daemon: Daemon = {
       pair: async ({ paired }) => {
         if (this.refuses !== undefined) throw this.refuses;
         this.stored.push(paired);
       },
       inviteEnded: ({ state }) => void this.invites.push(state),
       audit: (line) => void this.audit.push(line),
-    });
+      link: (state) => void this.linkStates.push(state),
+    };
+    this.links = new Links({ identity: this.identity, daemon, ...options });
   }
 
   get site() {

@@ -132,8 +132,8 @@ describe("pairing", () => {
     sites.push(new TestSite(name));
     return sites.at(-1) as TestSite;
   };
-  after(() => {
-    for (const { links } of sites) links.close();
+  after(async () => {
+    for (const { links } of sites) await links.close();
   });
 
   it("makes both know the other's key, name and addresses, once", async () => {

@@ -165,14 +165,15 @@ function urlOf(name: string): string {
 }
 
 function peerTable(peers: readonly PeerAnswer[]): string {
-  const rows = peers.map(({ name, addresses, roles, fingerprint }) => [
+  const rows = peers.map(({ name, addresses, roles, fingerprint, connected, problem }) => [
     name,
+    connected ? "connected" : problem || "not connected",
     addresses.join(" ") || "calls us",
     roles.join(" ") || "none",
     fingerprint.slice(0, 32),
   ]);
   return table(
-    ["peer", "addresses", "may here", "key"],
+    ["peer", "state", "addresses", "may here", "key"],
     rows,
     "no peers; pair one: holdfast peer pair --invite",
   );

@@ -1,0 +1,156 @@
+// Messages on the control socket: `[type, number, body]` in MessagePack. `number` counts the messages of one direction
+// of a session, from 0, so that a frame that is lost, repeated or taken from elsewhere ends the session.
+//
+// Every field is checked here, once; whatever else is in a message is refused. WIRE.md has worked examples.
+
+import { z } from "zod";
+import { HoldfastError } from "../../io-path/errors.js";
+import {
+  ADDRESS_CHARACTERS_MAX,
+  CONTROL_BYTES_MAX,
+  CURSOR_BYTES_MAX,
+  DESCRIPTION_BYTES_MAX,
+  GROUPS_MAX,
+} from "../limits.js";
+import { pack, unpack } from "./pack.js";
+
+const lsn = z.number().int().min(1).max(Number.MAX_SAFE_INTEGER);
+const lsnOrNull = lsn.nullable();
+const count = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
+const group = z.string().regex(/^[0-9a-f]{32}$/);
+const epochId = z.string().regex(/^[0-9a-f]{16}$/);
+/** Nanoseconds, exact. */
+const ns = z
+  .bigint()
+  .min(0n)
+  .max(2n ** 63n - 1n);
+const bytes = (least: number, most: number) =>
+  z.custom<Uint8Array>(
+    (value) => value instanceof Uint8Array && value.length >= least && value.length <= most,
+    `not ${least} to ${most} bytes`,
+  );
+const text = z.string().max(512);
+
+/** A recovery point and when it was cut, by both of the owner's clocks. */
+const point = { lsn, timeNs: ns, bootNs: ns };
+
+/** Of one group, what the side that has the replica says of it. */
+const vector = z.strictObject({
+  group,
+  epochId,
+  /** Everything up to here came and is checked. */
+  received: lsnOrNull,
+  /** The recovery point that readers see. */
+  applied: lsnOrNull,
+  /** The same, and a power cut does not take it back. */
+  flushed: lsnOrNull,
+});
+
+const bodies = {
+  hello: z.strictObject({
+    versions: z.tuple([count, count]),
+    features: z.array(z.string().max(32)).max(64),
+    needs: z.array(z.string().max(32)).max(64),
+    site: z.string().max(63),
+    nonce: bytes(16, 16),
+  }),
+  proof: z.strictObject({ mac: bytes(32, 32) }),
+  bulk: z.strictObject({ nonce: bytes(16, 16) }),
+  join: z.strictObject({ session: bytes(16, 16), mac: bytes(32, 32) }),
+  ready: z.strictObject({}),
+  refuse: z.strictObject({
+    code: z.enum(["Denied", "Invalid", "Conflict", "Unavailable", "Fenced"]),
+    message: text,
+  }),
+  beat: z.strictObject({
+    /** The sender's clock since boot: it comes back in `beatAck`. */
+    sentNs: ns,
+    /** Of each group that the sender owns for this peer: what is durable there, and since when nothing is newer. */
+    groups: z.array(z.strictObject({ group, epochId, ...point })).max(GROUPS_MAX),
+  }),
+  beatAck: z.strictObject({ sentNs: ns, acks: z.array(vector).max(GROUPS_MAX) }),
+  offer: z.strictObject({ group, epochId, rpoMs: count, description: bytes(0, DESCRIPTION_BYTES_MAX) }),
+  state: z.strictObject({
+    group,
+    /** Null: there is no replica yet, or nothing in it. */
+    epochId: epochId.nullable(),
+    last: lsnOrNull,
+    staging: z.strictObject({ base: lsnOrNull, target: lsn, cursor: bytes(0, CURSOR_BYTES_MAX) }).nullable(),
+    creditBytes: count,
+  }),
+  begin: z.strictObject({ group, epochId, base: lsnOrNull, target: z.strictObject(point) }),
+  ack: vector,
+  credit: z.strictObject({
+    group,
+    /** Bytes of chunks that the sender may have sent since `state`, in all: a repeated message adds nothing. */
+    bytesMax: count,
+  }),
+  /** The sender or receiver of a group gives up for now; `retry`: ask again with `offer`. */
+  stop: z.strictObject({ group, code: z.string().max(32), message: text, retry: z.boolean() }),
+  goodbye: z.strictObject({ reason: z.string().max(ADDRESS_CHARACTERS_MAX) }),
+};
+
+export type MessageType = keyof typeof bodies;
+export type Body<T extends MessageType> = z.infer<(typeof bodies)[T]>;
+export type Message = { [T in MessageType]: { type: T; body: Body<T> } }[MessageType];
+export type AckVector = z.infer<typeof vector>;
+
+const NUMBERS: Readonly<Record<MessageType, number>> = {
+  hello: 1,
+  proof: 2,
+  bulk: 3,
+  join: 4,
+  ready: 5,
+  refuse: 6,
+  beat: 7,
+  beatAck: 8,
+  goodbye: 9,
+  offer: 16,
+  state: 17,
+  begin: 18,
+  ack: 19,
+  credit: 20,
+  stop: 21,
+};
+
+/** Numbers that later versions use; until a feature allows one, it is refused by name. */
+export const RESERVED: Readonly<Record<number, string>> = {
+  32: "OPS",
+  33: "FENCE",
+  34: "RELINQUISH",
+  35: "GRANT",
+  36: "TAKEN",
+  37: "WAIT",
+};
+
+const TYPES = new Map(Object.entries(NUMBERS).map(([type, number]) => [number, type as MessageType]));
+
+export function encodeMessage<T extends MessageType>(type: T, number: number, body: Body<T>): Buffer {
+  return pack([NUMBERS[type], number, body]);
+}
+
+const envelope = z.tuple([count, count, z.unknown()]);
+
+/** `Invalid` for what is no message, is not the `number`th one, or has a field that does not belong. */
+export function decodeMessage(frame: Buffer, number: number): Message {
+  if (frame.length > CONTROL_BYTES_MAX) throw invalid(`more than ${CONTROL_BYTES_MAX} bytes`);
+  const parsed = envelope.safeParse(unpack(frame));
+  if (!parsed.success) throw invalid("no envelope");
+  const [kind, given, body] = parsed.data;
+  const type = TYPES.get(kind);
+  if (type === undefined) {
+    const name = RESERVED[kind];
+    throw invalid(
+      name === undefined ? `unknown type ${kind}` : `${name} belongs to a feature that was not agreed on`,
+    );
+  }
+  if (given !== number) throw invalid(`message ${given} where ${number} is due`);
+  const checked = bodies[type].safeParse(body);
+  if (checked.success) return { type, body: checked.data } as Message;
+  const issue = checked.error.issues[0];
+  throw invalid(`${type}: ${issue?.path.join(".") ?? ""} ${issue?.message ?? ""}`);
+}
+
+function invalid(why: string): HoldfastError {
+  return new HoldfastError("Invalid", `malformed message: ${why}`);
+}
