@@ -6,6 +6,7 @@ import type { Command } from "commander";
 import type { PathJson } from "../daemon/protocol.js";
 import { Client } from "./client.js";
 import { CliError } from "./errors.js";
+import { printable } from "./output.js";
 import type { Output } from "./output.js";
 
 export interface Context {
@@ -39,7 +40,7 @@ export function requireYes(options: { yes?: boolean }, what: string): void {
 
 /** A path of an answer, for people. */
 export function showPath(json: PathJson): string {
-  return json.path ?? Buffer.from(json.path_base64 ?? "", "base64").toString("latin1");
+  return printable(json.path ?? Buffer.from(json.path_base64 ?? "", "base64").toString("latin1"));
 }
 
 /** For options that may be repeated. */

@@ -55,10 +55,10 @@ export function table(head: readonly string[], rows: readonly (readonly string[]
     .join("\n");
 }
 
-/** Control characters would reach the terminal. */
+/** Control characters would reach the terminal, those of eight bits too. */
 export function printable(text: string): string {
   return text.replace(
-    /[\x00-\x1f\x7f]/g,
+    /[\x00-\x1f\x7f-\x9f]/g,
     (character) => `\\x${character.charCodeAt(0).toString(16).padStart(2, "0")}`,
   );
 }

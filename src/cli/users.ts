@@ -2,12 +2,14 @@
 
 import { readFileSync } from "node:fs";
 import type { FileChangeAnswer } from "../daemon/protocol.js";
+import { printable } from "./output.js";
 
-/** `root, dd`: user and program, or the process where the name is not known; empty: nobody knows. */
-export function whoDid(actor: FileChangeAnswer["actor"]): string {
+/** `alice (vim, pid 77)`, as far as it is known; empty: nobody knows. */
+export function describeActor(actor: FileChangeAnswer["actor"]): string {
   if (actor === null) return "";
-  const program = actor.command ?? (actor.pid === null ? "" : `pid ${actor.pid}`);
-  return `${userOf(actor.uid) ?? actor.uid}${program === "" ? "" : `, ${program}`}`;
+  const { uid, pid, command } = actor;
+  const process = [command, pid === null ? null : `pid ${pid}`].filter((part) => part !== null);
+  return printable(`${userOf(uid) ?? uid}${process.length === 0 ? "" : ` (${process.join(", ")})`}`);
 }
 
 let users: ReadonlyMap<number, string> | undefined;

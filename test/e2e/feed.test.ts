@@ -219,9 +219,9 @@ describe("the change feed", () => {
     chmodSync(path, 0o600);
     renameSync(path, join(mount, "moved"));
     const text = place.cli("feed", "v", "--from", second.cursor, "--coalesce").stdout;
-    assert.match(text, /^\S+Z \d+ > told -> moved {2}\(root, node\)\ncursor: hf1-[0-9a-f]+\n$/);
+    assert.match(text, /^\S+Z \d+ > told -> moved {2}by root \(node, pid \d+\)\ncursor: hf1-[0-9a-f]+\n$/);
     const between = place.cli("diff", "v", `lsn:${second.toldTo}`, "--who").stdout;
-    assert.match(between, /^> told -> moved {2}\(root, node\)$/m);
+    assert.match(between, /^> told -> moved {2}by root \(node, pid \d+\)$/m);
     rmSync(join(mount, "moved"));
   });
 

@@ -157,6 +157,12 @@ describe("the past of a volume", () => {
     );
     assert.deepEqual(changes[1]?.ranges, [{ offset: 40_960, length: 4096 }]);
     assert.deepEqual(place.json<DifferenceAnswer>("diff", "v", "middle", "middle").changes, []);
+    // Names go through the API as they are, and to a terminal without what would command it.
+    writeFileSync(Buffer.from(`${mount}/bell\x07\n\x9b2J`, "latin1"), "");
+    const named = place.json<DifferenceAnswer>("diff", "v", "middle").changes;
+    const bytes = Buffer.from("bell\x07\n\x9b2J", "latin1").toString("base64");
+    assert.ok(named.some(({ path_base64 }) => path_base64 === bytes));
+    assert.match(place.cli("diff", "v", "middle").stdout, /^\+ bell\\x07\\x0a\\x9b2J$/m);
     assert.match(place.fails(2, "diff", "v", "now", "middle").message, /is not before/);
     writeFileSync(join(mount, "text"), "two\n");
     renameSync(join(mount, "forth"), join(mount, "back"));

@@ -77,11 +77,3 @@ export function parseNote(words: Bytes): Note | undefined {
     },
   };
 }
-
-/** For people: `alice (vim, pid 77)`. */
-export function describeWriter(writer: Writer | null): string {
-  if (writer === null) return "";
-  const { uid, user, pid, command } = writer;
-  const program = [command, pid === null ? null : `pid ${pid}`].filter((part) => part !== null);
-  return `${user ?? uid}${program.length === 0 ? "" : ` (${program.join(", ")})`}`;
-}

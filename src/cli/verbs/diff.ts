@@ -4,7 +4,7 @@ import type { Command } from "commander";
 import type { DifferenceAnswer, FileChangeAnswer } from "../../daemon/protocol.js";
 import { contextOf, showPath } from "../context.js";
 import { CHANGE_SIGNS, print } from "../output.js";
-import { whoDid } from "../users.js";
+import { describeActor } from "../users.js";
 
 const PAGE = 1000;
 
@@ -60,8 +60,9 @@ function compareText(left: string, right: string): number {
 function describe(change: FileChangeAnswer, options: { ranges?: boolean; who?: boolean }): string {
   const slash = change.type === "directory" ? "/" : "";
   const where = change.old === null ? "" : `${showPath(change.old)} -> `;
-  const who = options.who === true ? whoDid(change.actor) : "";
-  const line = `${CHANGE_SIGNS[change.kind]} ${where}${showPath(change)}${slash}${who === "" ? "" : `  (${who})`}`;
+  const who = options.who === true ? describeActor(change.actor) : "";
+  const by = who === "" ? "" : `  by ${who}`;
+  const line = `${CHANGE_SIGNS[change.kind]} ${where}${showPath(change)}${slash}${by}`;
   if (options.ranges !== true || change.ranges.length === 0) return line;
   return `${line}\n${change.ranges.map(({ offset, length }) => `    ${offset} +${length}`).join("\n")}`;
 }

@@ -12,7 +12,7 @@ import type { Context } from "../context.js";
 import { CliError } from "../errors.js";
 import { CHANGE_SIGNS, printable } from "../output.js";
 import { fromSystem } from "../past/failure.js";
-import { whoDid } from "../users.js";
+import { describeActor } from "../users.js";
 
 const PAGE = 1000;
 /** Seconds that one request waits for a change. */
@@ -148,11 +148,11 @@ function textLines({ changes, cursor }: FeedAnswer, isLast: boolean): string[] {
 
 function describe(change: FeedChangeAnswer): string {
   const slash = change.type === "directory" ? "/" : "";
-  const old = change.old === null ? "" : `${printable(showPath(change.old))} -> `;
-  const who = whoDid(change.actor);
+  const old = change.old === null ? "" : `${showPath(change.old)} -> `;
+  const who = describeActor(change.actor);
   const time = change.time.replace(/(\.\d{3})\d+Z$/, "$1Z");
-  const line = `${time} ${change.lsn} ${CHANGE_SIGNS[change.op]} ${old}${printable(showPath(change))}${slash}`;
-  return who === "" ? line : `${line}  (${who})`;
+  const line = `${time} ${change.lsn} ${CHANGE_SIGNS[change.op]} ${old}${showPath(change)}${slash}`;
+  return who === "" ? line : `${line}  by ${who}`;
 }
 
 /** Directories that only changed are left out, since a backup reads all that is below what it is told. */

@@ -10,7 +10,7 @@ import { History, Points } from "../past/points.js";
 import { findSpot } from "../past/spot.js";
 import { versionsOf } from "../past/versions.js";
 import type { Attributes, Version } from "../past/versions.js";
-import { describeWriter } from "../past/writer.js";
+import { describeActor } from "../users.js";
 
 export function addVersions(program: Command): void {
   program
@@ -43,7 +43,7 @@ function versionTable(versions: readonly Version[]): string {
     version.change === "first" ? "" : version.change,
     whatItWas(version),
     ...columnsOf(version.attributes),
-    describeWriter(version.writer),
+    describeActor(version.writer),
   ]);
   const head = ["from", "to", "change", "what", "size", "modified", "mode", "owner", "changed by"];
   return table(head, rows, "no versions");
