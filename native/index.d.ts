@@ -27,11 +27,40 @@ export interface ChangeActor {
   command: Uint8Array
 }
 
+/** What a clone lies on. */
+export interface CloneBase {
+  group: string
+  lsn: bigint
+  /** Of the snapshot that it was made of, while there is one; empty otherwise. */
+  name: string
+  /** When that state was, since 1970; absent: it is kept for clones only, which note no time. */
+  wallS?: number
+  wallNs: number
+  /** Generations below: 1 is a clone of what is no clone. */
+  depth: number
+}
+
 /** A writable copy of a volume, or of every volume of a group, as it is or was. */
 export declare function cloneCreate(handle: number, source: string, name: string, at?: string | undefined | null): Promise<Array<VolumeInfo> | Failure>
 
-/** What the parent of a clone keeps for it alone. */
-export declare function cloneSpace(handle: number, volume: string, tableBytesMax: bigint): Promise<PointSpace | Failure>
+/**
+ * Lets a clone have everything of its own, in the background, also after a restart; `promotion` of its volumes tells how far it
+ * is. False: it has everything already.
+ */
+export declare function clonePromote(handle: number, target: string): Promise<boolean | Failure>
+
+/** What a clone holds. `Unavailable` when that would read more than so many bytes of tables. */
+export declare function cloneSpace(handle: number, volume: string, tableBytesMax: bigint): Promise<CloneSpace | Failure>
+
+/** What a clone holds, in bytes of content, once. */
+export interface CloneSpace {
+  /** What it has itself, of now and of its past. */
+  ownBytes: bigint
+  /** What it shows of its ancestors. */
+  sharedBytes: bigint
+  /** What its parent keeps of its past for this clone alone. */
+  keptBytes: bigint
+}
 
 export interface Counter {
   name: string
@@ -355,6 +384,14 @@ export interface PoolUsage {
   deadBytes: bigint
 }
 
+/** How far a promotion is, in bytes of the records that are looked at. */
+export interface Promotion {
+  doneBytes: bigint
+  totalBytes: bigint
+  /** Why its newest step failed; it is tried again. Empty: it did not. */
+  problem: string
+}
+
 /** What a group is to keep, and what it holds. */
 export interface Retention {
   /** Every second is kept for so long. */
@@ -512,9 +549,10 @@ export interface VolumeInfo {
   quotaBytes: bigint
   /** Who may look at its past in a mount: `all`, `owner` or `off`. */
   past: string
-  /** What it is a clone of: a group, and the LSN there; empty and 0: of nothing. */
-  baseGroup: string
-  baseLsn: bigint
+  /** What it is a clone of; absent: of nothing. */
+  base?: CloneBase
+  /** It is to stand alone, and does not yet. */
+  promotion?: Promotion
   /** Seconds since 1970. */
   createdS: number
   newestLsn: bigint

@@ -2,6 +2,7 @@
 
 import { readFileSync } from "node:fs";
 import { Command } from "commander";
+import { addClone } from "./verbs/clone.js";
 import { addCompletion } from "./verbs/completion.js";
 import { addDaemon } from "./verbs/daemon.js";
 import { addDiff } from "./verbs/diff.js";
@@ -14,7 +15,7 @@ import { addPool } from "./verbs/pool.js";
 import { addRestore, addUndelete } from "./verbs/restore.js";
 import { addStatus } from "./verbs/status.js";
 import { addScrub } from "./verbs/scrub.js";
-import { addClone, addSnapshot } from "./verbs/snapshot.js";
+import { addSnapshot } from "./verbs/snapshot.js";
 import { addTop } from "./verbs/top.js";
 import { addUmount } from "./verbs/umount.js";
 import { addVersions } from "./verbs/versions.js";

@@ -28,7 +28,9 @@
 //   POST   /v1/snapshots/TARGET/NAME/hold  { held } → {}
 //   GET    /v1/point?target=T&at=WORDS     SnapshotAnswer ; the kept point that is meant
 //   GET    /v1/volumes/NAME/difference?from=WORDS  DifferenceAnswer ; to=WORDS, first=INODE, limit=N: next page
+//   GET    /v1/clones?origin=T             CloneAnswer[] ; space=quick|whole
 //   POST   /v1/clones                      CloneRequest → VolumeAnswer[]
+//   POST   /v1/clones/TARGET/promote       {} → PromoteAnswer ; in the background, see `promotion`
 //   GET    /v1/mounts                      MountAnswer[]
 //   POST   /v1/mounts                      MountRequest → MountResult
 //   POST   /v1/umount                      UmountRequest → UmountResult
@@ -56,6 +58,7 @@ import type {
   SnapshotSpace,
   WouldFree,
 } from "../io-path/history.js";
+import type { CloneBase, CloneSpace } from "../io-path/clones.js";
 import type { PathJson } from "../io-path/paths.js";
 import type { InviteState } from "../nearsync-lws/pairing/host.js";
 import type { Role } from "../nearsync-lws/peers.js";
@@ -219,6 +222,20 @@ export interface CloneRequest {
   name: string;
   /** A snapshot's name, a time, an LSN; absent: now. */
   at?: string | undefined;
+}
+
+/** A volume that is a clone. */
+export interface CloneAnswer extends VolumeAnswer {
+  base: CloneBase;
+  /** Where it was asked for, and did not take too long; null otherwise. */
+  holds?: CloneSpace | null;
+}
+
+export interface PromoteAnswer {
+  /** It has everything of its own already. */
+  already: boolean;
+  /** Of the target. */
+  volumes: VolumeAnswer[];
 }
 
 export interface MountRequest extends PathJson {

@@ -82,6 +82,9 @@ export const volumeRename = z.strictObject({ name });
 /** A snapshot's name, a time, an LSN. */
 const words = z.string().min(1, "say which moment").max(256);
 
+/** What each holds: only where that is quick, or however long it takes. */
+const spaceOf = z.enum(["none", "quick", "whole"]).default("none");
+
 export const snapshotCreate = z.strictObject({ target: name, name, at: words.optional() });
 export const snapshotRename = z.strictObject({ name });
 export const snapshotHold = z.strictObject({ held: z.boolean() });
@@ -90,8 +93,7 @@ export const snapshotList = z.strictObject({
   after: z.coerce.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER).default(0),
   limit: z.coerce.number().int().min(1).max(10_000).default(1000),
   seconds: z.enum(["true", "false"]).default("false"),
-  /** What each holds: only where that is quick, or however long it takes. */
-  space: z.enum(["none", "quick", "whole"]).default("none"),
+  space: spaceOf,
 });
 export const wouldFree = z.strictObject({ target: name, names: z.array(name).min(1).max(10_000) });
 export const point = z.strictObject({ target: name, at: words });
@@ -110,6 +112,7 @@ export const feed = z.strictObject({
   latest: flag,
   coalesce: flag,
 });
+export const cloneList = z.strictObject({ origin: name.optional(), space: spaceOf });
 export const clone = z.strictObject({ source: name, name, at: words.optional() });
 
 export const mount = z.strictObject({

@@ -14,8 +14,8 @@ import * as requests from "./requests.js";
 import type { Supervisor } from "./supervisor.js";
 import { renderMetrics } from "./metrics.js";
 
-/** Tables that are read within about a second. */
-const QUICK_TABLE_BYTES = 128 * 2 ** 20;
+/** Tables that are read to tell what something holds; the quick ones within about a second. */
+const TABLE_BYTES = { none: 0, quick: 128 * 2 ** 20, whole: Number.MAX_SAFE_INTEGER };
 
 export function createRoutes(supervisor: Supervisor, peers: Peers): Route[] {
   return [
@@ -278,7 +278,7 @@ async function spacesOf(
   target: string,
   { after, limit, whole }: { after: number; limit: number; whole: boolean },
 ): Promise<Map<number, SnapshotSpace>> {
-  const tableBytesMax = whole ? Number.MAX_SAFE_INTEGER : QUICK_TABLE_BYTES;
+  const tableBytesMax = TABLE_BYTES[whole ? "whole" : "quick"];
   try {
     return await history.space(target, { after, limit, tableBytesMax });
   } catch (error) {
@@ -324,12 +324,25 @@ function momentRoutes(supervisor: Supervisor): Route[] {
       },
     },
     {
+      method: "GET",
+      path: "/v1/clones",
+      run: async ({ query }) => {
+        const { origin, space } = requests.parse(requests.cloneList, Object.fromEntries(query));
+        return { json: await supervisor.clones(origin, TABLE_BYTES[space]) };
+      },
+    },
+    {
       method: "POST",
       path: "/v1/clones",
       run: async ({ body }) => {
         const { source, name, at } = requests.parse(requests.clone, body);
         return { status: 201, json: await supervisor.clone(source, name, at) };
       },
+    },
+    {
+      method: "POST",
+      path: "/v1/clones/:target/promote",
+      run: async ({ params: [target = ""] }) => ({ json: await supervisor.promote(target) }),
     },
   ];
 }

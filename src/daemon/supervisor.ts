@@ -1,6 +1,7 @@
 // What the daemon does: opens pools, remounts, carries out requests one after the other, and stops in order.
 
 import { HoldfastError } from "../io-path/errors.js";
+import type { CloneSpace } from "../io-path/clones.js";
 import type { History, RetentionChange } from "../io-path/history.js";
 import { onMountEnded } from "../io-path/mount.js";
 import { pathToJson, pathToText } from "../io-path/paths.js";
@@ -16,9 +17,11 @@ import { policyStateFile } from "./policy/state.js";
 import { PoolSnapshots } from "./pool-snapshots.js";
 import { Pools } from "./pools.js";
 import type {
+  CloneAnswer,
   MountResult,
   PolicyAnswer,
   PoolAnswer,
+  PromoteAnswer,
   StatusAnswer,
   UmountResult,
   VolumeAnswer,
@@ -286,6 +289,51 @@ export class Supervisor {
       }
       const made = await pool.clone(source, name, at);
       return made.map((volume) => this.#volumeAnswer(pool.identity.name, volume));
+    });
+  }
+
+  /** Clones of a volume or group, or all; `tableBytesMax`: with what each holds, where that reads no more of tables. */
+  async clones(origin: string | undefined, tableBytesMax: number): Promise<CloneAnswer[]> {
+    const volumes = await this.volumes();
+    const groups = origin === undefined ? undefined : await this.#groupsOf(volumes, origin);
+    const found = volumes.flatMap((volume) =>
+      volume.base === null || groups?.has(volume.base.group) === false
+        ? []
+        : [{ ...volume, base: volume.base }],
+    );
+    if (tableBytesMax === 0) return found;
+    return await Promise.all(
+      found.map(async (clone) => ({ ...clone, holds: await this.#holds(clone, tableBytesMax) })),
+    );
+  }
+
+  async #holds({ pool, name }: CloneAnswer, tableBytesMax: number): Promise<CloneSpace | null> {
+    try {
+      return await this.pools.get(pool).cloneSpace(name, tableBytesMax);
+    } catch (error) {
+      // It would take long; or it was promoted or destroyed just now.
+      if (error instanceof HoldfastError && ["Unavailable", "Invalid", "NotFound"].includes(error.code))
+        return null;
+      throw error;
+    }
+  }
+
+  /** What is left of a parent whose volumes were destroyed has only its clones' word. */
+  async #groupsOf(volumes: readonly VolumeAnswer[], origin: string): Promise<Set<string>> {
+    const named = volumes.filter(({ name, group }) => name === origin || group === origin);
+    const groups = new Set(named.map(({ group }) => group));
+    if (volumes.some(({ base }) => base?.group === origin)) groups.add(origin);
+    if (groups.size === 0) await this.pools.findVolume(origin);
+    return groups;
+  }
+
+  /** Goes on in the background, also after a restart; `promotion` of the volumes tells how far it is. */
+  promote(target: string): Promise<PromoteAnswer> {
+    return this.#change(async () => {
+      const pool = await this.pools.findTarget(target);
+      const begun = await pool.promote(target);
+      const members = (await this.volumes()).filter(({ name, group }) => name === target || group === target);
+      return { already: !begun, volumes: members };
     });
   }
 

@@ -47,7 +47,7 @@ export interface WouldFree {
   laterBytes: number;
 }
 
-type NativeSpace = Exclude<Awaited<ReturnType<typeof native.cloneSpace>>, { failure: unknown }>;
+type NativeSpace = Exclude<Awaited<ReturnType<typeof native.snapshotSpace>>, { failure: unknown }>[number];
 
 function toSpace(space: NativeSpace): SnapshotSpace {
   const uniqueBytes = exact(space.uniqueBytes);
@@ -259,11 +259,6 @@ export class History {
   async wouldFree(target: string, names: readonly string[]): Promise<WouldFree> {
     const free = unwrap(await native.snapshotWouldFree(this.#handle, target, [...names]));
     return { bytes: exact(free.bytes), laterBytes: exact(free.laterBytes) };
-  }
-
-  /** What the parent of a clone keeps for it alone. */
-  async cloneSpace(volume: string, tableBytesMax: number): Promise<SnapshotSpace> {
-    return toSpace(unwrap(await native.cloneSpace(this.#handle, volume, BigInt(tableBytesMax))));
   }
 
   /** A held one is a `Conflict`. */

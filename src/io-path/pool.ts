@@ -2,6 +2,8 @@
 
 import { native, unwrap, exact } from "./addon.js";
 import type { DriveSpec, PoolIdentity, VolumeCreate } from "./addon.js";
+import { toCloneBase, toCloneSpace, toPromotion } from "./clones.js";
+import type { CloneBase, CloneSpace, Promotion } from "./clones.js";
 import { History, fromThin, toRetention } from "./history.js";
 import type { Retention, ThinStep } from "./history.js";
 import { Mount } from "./mount.js";
@@ -170,7 +172,9 @@ export interface VolumeStatus {
   /** Who may look at its past in a mount. */
   past: PastAccess;
   /** What its group is a clone of; null: of nothing. */
-  base: { group: string; lsn: number } | null;
+  base: CloneBase | null;
+  /** It is to stand alone, and does not yet; null: nobody asked for that, or it does. */
+  promotion: Promotion | null;
   createdSeconds: number;
   newestLsn: number;
   durableLsn: number;
@@ -345,6 +349,16 @@ export class Pool {
     return unwrap(await native.cloneCreate(this.#handle, source, name, at)).map(toVolumeStatus);
   }
 
+  /** Lets a clone (a group, or a volume alone in its) have everything of its own, in the background. False: it has. */
+  async promote(target: string): Promise<boolean> {
+    return unwrap(await native.clonePromote(this.#handle, target));
+  }
+
+  /** What a clone holds; `Unavailable` when that would read more than so many bytes of tables. */
+  async cloneSpace(volume: string, tableBytesMax: number): Promise<CloneSpace> {
+    return toCloneSpace(unwrap(await native.cloneSpace(this.#handle, volume, BigInt(tableBytesMax))));
+  }
+
   async destroyVolume(name: string): Promise<void> {
     unwrap(await native.volumeDestroy(this.#handle, name));
   }
@@ -455,7 +469,8 @@ function toVolumeStatus(volume: NativeVolume): VolumeStatus {
     ack: volume.ackWrite ? "write" : "fsync",
     quotaBytes: exact(volume.quotaBytes),
     past: volume.past as PastAccess,
-    base: volume.baseGroup === "" ? null : { group: volume.baseGroup, lsn: exact(volume.baseLsn) },
+    base: volume.base === undefined ? null : toCloneBase(volume.base),
+    promotion: volume.promotion === undefined ? null : toPromotion(volume.promotion),
     createdSeconds: volume.createdS,
     newestLsn: exact(volume.newestLsn),
     durableLsn: exact(volume.durableLsn),

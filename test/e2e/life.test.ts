@@ -68,10 +68,13 @@ describe("life of a volume", () => {
           "past",
           "pool",
           "problem",
+          "promotion",
           "quotaBytes",
           "retention",
           "rf",
+          "space",
           "trouble",
+          "usage",
         ],
       ].sort(),
     );

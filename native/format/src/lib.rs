@@ -17,6 +17,7 @@ pub mod limits;
 pub mod manifest;
 pub mod op;
 pub mod point;
+pub mod promotion;
 pub mod retention;
 pub mod ring;
 pub mod scrub;

@@ -1,8 +1,8 @@
-//! Snapshots, earlier states and clones.
+//! Snapshots and earlier states.
 
 use crate::call::in_thread;
 use crate::convert;
-use crate::pool::{VolumeInfo, pool};
+use crate::pool::pool;
 use holdfast_store::engine;
 use holdfast_store::error::{Error, Kind};
 use napi::Env;
@@ -288,21 +288,5 @@ pub fn volume_feed(env: &Env, handle: f64, volume: String, request: FeedRequest)
             told_to: page.told_to.0.into(),
             more: page.more,
         })
-    })
-}
-
-/// A writable copy of a volume, or of every volume of a group, as it is or was.
-#[napi(ts_return_type = "Promise<Array<VolumeInfo> | Failure>")]
-pub fn clone_create(
-    env: &Env,
-    handle: f64,
-    source: String,
-    name: String,
-    at: Option<String>,
-) -> napi::Result<Object<'_>> {
-    let handle = convert::handle("pool", handle)?;
-    in_thread(env, "clone-create", move || {
-        let made = pool(handle)?.clone_create(&source, &name, at.as_deref())?;
-        Ok(made.into_iter().map(VolumeInfo::from).collect::<Vec<_>>())
     })
 }

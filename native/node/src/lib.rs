@@ -7,6 +7,7 @@
 //! - Bytes and log positions are `bigint`, handles and small counts are `number`, paths are bytes.
 
 mod call;
+mod clones;
 mod convert;
 mod history;
 mod identity;

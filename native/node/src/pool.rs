@@ -1,6 +1,7 @@
 //! Pools and their volumes.
 
 use crate::call::in_thread;
+use crate::clones::{CloneBase, Promotion};
 use crate::convert;
 use crate::registry::Registry;
 use crate::retention::{Retention, ThinStep};
@@ -323,9 +324,10 @@ pub struct VolumeInfo {
     pub quota_bytes: BigInt,
     /// Who may look at its past in a mount: `all`, `owner` or `off`.
     pub past: String,
-    /// What it is a clone of: a group, and the LSN there; empty and 0: of nothing.
-    pub base_group: String,
-    pub base_lsn: BigInt,
+    /// What it is a clone of; absent: of nothing.
+    pub base: Option<CloneBase>,
+    /// It is to stand alone, and does not yet.
+    pub promotion: Option<Promotion>,
     /// Seconds since 1970.
     pub created_s: f64,
     pub newest_lsn: BigInt,
@@ -400,8 +402,8 @@ impl From<engine::VolumeInfo> for VolumeInfo {
             ack_write: volume.ack_write,
             quota_bytes: volume.quota_bytes.into(),
             past: volume.past.name().to_owned(),
-            base_group: volume.base_group,
-            base_lsn: volume.base_lsn.into(),
+            base: volume.base.map(CloneBase::from),
+            promotion: volume.promotion.map(Promotion::from),
             created_s: volume.created_s as f64,
             newest_lsn: volume.newest_lsn.into(),
             durable_lsn: volume.durable_lsn.into(),

@@ -1,4 +1,4 @@
-//! What snapshots and clones hold.
+//! What snapshots hold, and whose the bytes of pools and groups are.
 
 use crate::call::in_thread;
 use crate::convert;
@@ -135,15 +135,5 @@ pub fn snapshot_would_free(env: &Env, handle: f64, target: String, names: Vec<St
     in_thread(env, "snapshot-would-free", move || {
         let free = pool(handle)?.would_free(&target, &names, u64::MAX)?;
         Ok(WouldFree { bytes: free.bytes.into(), later_bytes: free.bytes_later.into() })
-    })
-}
-
-/// What the parent of a clone keeps for it alone.
-#[napi(ts_return_type = "Promise<PointSpace | Failure>")]
-pub fn clone_space(env: &Env, handle: f64, volume: String, table_bytes_max: BigInt) -> napi::Result<Object<'_>> {
-    let handle = convert::handle("pool", handle)?;
-    let most = convert::unsigned("tableBytesMax", &table_bytes_max)?;
-    in_thread(env, "clone-space", move || {
-        Ok(PointSpace::from((0, pool(handle)?.clone_pin_space(&volume, most)?)))
     })
 }

@@ -24,6 +24,7 @@ mod watch;
 pub use crate::placement::{HealProgress, PoolEvent, ScrubReport};
 pub use check::CheckReport;
 pub use crate::past::{ChangeKind, FileChange};
+pub use flatten::{BaseInfo, CloneSpace, PromotionInfo};
 pub use feed::{FeedChange, FeedPage, FeedRequest};
 pub use history::{Difference, SnapshotInfo};
 pub use holdfast_format::DomainLevel;
@@ -101,7 +102,7 @@ pub struct Engine {
     pacing: pacing::Pacing,
     /// What feeds tell next.
     selections: Selections,
-    flattening: Mutex<flatten::Flattening>,
+    flattening: flatten::Flattening,
     scrubbing: Mutex<Option<scrub::Scrubbing>>,
     /// One step of the background's scrub at a time. Taken before `scrubbing`.
     scrub_turn: Mutex<()>,
@@ -249,7 +250,7 @@ impl Engine {
             unprotected: AtomicBool::new(true),
             walk_again_ns: AtomicU64::new(0),
             pacing: pacing::Pacing::default(),
-            flattening: Mutex::default(),
+            flattening: flatten::Flattening::default(),
             scrubbing: Mutex::new(None),
             scrub_turn: Mutex::new(()),
             clean_trouble: Mutex::new(None),
@@ -264,6 +265,7 @@ impl Engine {
             false => pool.replay_done_in_part(),
         }
         engine.finish_destroyed()?;
+        engine.resume_promotions()?;
         if engine.options.background {
             housekeeping::start_housekeeper(&engine)?;
             cleaner::start_cleaner(&engine)?;
@@ -470,7 +472,6 @@ impl Engine {
         let (group, _, record) = self.record(name)?;
         let trouble = self.trouble_of(&group, &record);
         let space = self.volume_space(name, &group, &record)?;
-        let base = self.pool.group(group.id).and_then(|record| record.base);
         Ok(VolumeInfo {
             name: record.name,
             group: self.group_name(group.id),
@@ -482,8 +483,8 @@ impl Engine {
             ack_write: record.ack == 1,
             quota_bytes: record.quota_bytes,
             past: record.past,
-            base_group: base.map(|(id, _)| self.group_name(id)).unwrap_or_default(),
-            base_lsn: base.map_or(0, |(_, lsn)| lsn.0),
+            base: self.base_info(&group),
+            promotion: self.promotion_of(&group),
             created_s: record.created.sec,
             newest_lsn: Group::newest(&group).0,
             durable_lsn: group.durable().0,

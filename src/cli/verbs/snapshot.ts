@@ -1,7 +1,7 @@
-// holdfast snapshot create|list|rename|delete|hold|release, holdfast clone
+// holdfast snapshot create|list|rename|delete|hold|release
 
 import type { Command } from "commander";
-import type { SnapshotAnswer, VolumeAnswer, WouldFreeAnswer } from "../../daemon/protocol.js";
+import type { SnapshotAnswer, WouldFreeAnswer } from "../../daemon/protocol.js";
 import { contextOf, requireYes } from "../context.js";
 import { CliError } from "../errors.js";
 import { bytes, print, table } from "../output.js";
@@ -153,20 +153,4 @@ function addHold(snapshot: Command, verb: string, held: boolean, description: st
 
 function urlOf(target: string, name: string): string {
   return `/v1/snapshots/${encodeURIComponent(target)}/${encodeURIComponent(name)}`;
-}
-
-export function addClone(program: Command): void {
-  program
-    .command("clone <source> <name>")
-    .description("a writable copy of a volume or group, as it is or was; costs what is written to it")
-    .option(
-      "--at <point>",
-      "a snapshot's name, or a moment that is kept: 10:31, -5m, 2026-11-22T10:31:07Z, lsn:N",
-    )
-    .action(async (source: string, name: string, options: { at?: string }, command: Command) => {
-      const { client, output } = contextOf(command);
-      const made = await client.post<VolumeAnswer[]>("/v1/clones", { source, name, ...options });
-      const names = made.map((volume) => volume.name).join(", ");
-      print(output, made, () => `${names}: a clone of ${source}, ready to be mounted`);
-    });
 }

@@ -6,6 +6,7 @@ import type { VolumeAnswer } from "../../daemon/protocol.js";
 import { contextOf, requireYes, showPath } from "../context.js";
 import { CliError } from "../errors.js";
 import { bytes, duration, print, table } from "../output.js";
+import { promotionOf } from "./clone.js";
 
 export function addVolume(program: Command): void {
   const volume = program.command("volume").description("POSIX file systems in a pool");
@@ -240,6 +241,14 @@ function keptLines({ group, retention }: VolumeAnswer): string[] {
   ];
 }
 
+function baseLines(volume: VolumeAnswer): string[] {
+  if (volume.base === null) return [];
+  const { group, lsn, depth } = volume.base;
+  const generations = depth === 1 ? "" : `, on ${depth} generations`;
+  const promotion = promotionOf(volume);
+  return [`a clone of group ${group} at LSN ${lsn}${generations}`, ...(promotion === "" ? [] : [promotion])];
+}
+
 const PAST = { all: "everybody, with the rights of then", owner: "the owner of its root", off: "nobody" };
 
 function describe(volume: VolumeAnswer): string {
@@ -250,7 +259,7 @@ function describe(volume: VolumeAnswer): string {
     ...(volume.trouble === "" ? [] : [`now: ${volume.trouble}`]),
     `its past (.holdfast in the mount) is for ${PAST[volume.past]}`,
     ...keptLines(volume),
-    ...(volume.base === null ? [] : [`a clone of group ${volume.base.group} at LSN ${volume.base.lsn}`]),
+    ...baseLines(volume),
     `quota ${quotaOf(volume)}; created ${new Date(volume.createdSeconds * 1000).toISOString()}`,
     `df: ${bytes(volume.space.availableBytes)} available of ${bytes(volume.space.totalBytes)}`,
     `group ${volume.group} on drives, all copies: ${usageOf(volume)}`,

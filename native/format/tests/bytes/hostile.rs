@@ -208,6 +208,7 @@ const BEYOND: &[(&str, usize, &[u8])] = &[
     ("egroup-moved", 28, &[0]),               // a page set that ends with a zero
     ("scrub-cursor", 1, &[4]),                // phase
     ("scrub-cursor", 2, &[1]),                // reserved
+    ("promotion", 1, &[1]),                   // reserved
     ("egroup-footer", 4096 - 24, &[103]),     // more births than bytes
 ];
 

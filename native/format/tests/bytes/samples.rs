@@ -14,6 +14,7 @@ use holdfast_format::op::*;
 use holdfast_format::point::{PointKind, PointRecord};
 use holdfast_format::retention::{HistoryLimit, RetentionRecord, ThinStep};
 use holdfast_format::ring::{RingHeader, RingRecordHeader};
+use holdfast_format::promotion::{Promotion, promotion_key};
 use holdfast_format::scrub::{ScrubCursor, ScrubPhase, scrub_key};
 use holdfast_format::superblock::{Holder, Mark, Superblock};
 use holdfast_format::table::{SlotAddress, TableDesc, TreeKind};
@@ -501,6 +502,7 @@ fn pool() -> Vec<Sample> {
         repaired: 1,
         lost: 0,
     };
+    let promotion = Promotion { next: b"abd".to_vec() };
     let head = RecordHead {
         kind: RecordKind::Edit,
         pool: Uuid([1; 16]),
@@ -527,6 +529,8 @@ fn pool() -> Vec<Sample> {
         footer_sample(&footer),
         sample("scrub-key", scrub_key(), |bytes| (bytes == scrub_key()).then(scrub_key)),
         sample("scrub-cursor", scrub.encode(), |bytes| Some(ScrubCursor::decode(bytes).told()?.encode())),
+        sample("promotion-key", promotion_key(GroupId(7)), |bytes| (bytes.len() == 5).then(|| bytes.to_vec())),
+        sample("promotion", promotion.encode(), |bytes| Some(Promotion::decode(bytes).told()?.encode())),
     ]
 }
 

@@ -106,6 +106,11 @@ impl Engine {
         }
     }
 
+    /// What a clone took over for its points of volumes that were destroyed in it before: the present has no such volumes.
+    pub(super) fn delete_leftovers(&self, group: &Arc<Group>) -> Result<()> {
+        group.leftovers()?.into_iter().try_for_each(|branch| self.delete_branch(group, branch))
+    }
+
     /// Removes a group that has no volume (any more).
     pub(super) fn give_up_group(&self, id: GroupId) -> Result<()> {
         self.pool.publish(Edit { groups: vec![GroupChange::Destroy { id }], ..Edit::default() })?;
@@ -124,6 +129,7 @@ impl Engine {
             for branch in group.as_ref().map_or_else(|| Ok(Vec::new()), |group| group.volumes_to_delete())? {
                 group.iter().try_for_each(|group| self.delete_branch(group, branch))?;
             }
+            group.iter().filter(|group| group.base().is_some()).try_for_each(|group| self.delete_leftovers(group))?;
             if used.contains(&record.id) {
                 continue;
             }
@@ -138,6 +144,8 @@ impl Engine {
 
     /// Gives back every table and page of a destroyed group, then forgets it.
     pub(super) fn dissolve(&self, id: GroupId) -> Result<()> {
+        // What it lies on changes with no step of a promotion any more.
+        let turn = self.flattening.pause();
         let entry = self.groups.write().remove(&id);
         if let Some(entry) = entry {
             entry.group.shut();
@@ -146,6 +154,8 @@ impl Engine {
         self.dissolve_damaged(id)?;
         let base = self.pool.group(id).and_then(|record| record.base);
         self.pool.publish(Edit { groups: vec![GroupChange::Remove { id }], ..Edit::default() })?;
+        self.flattening.forget(id);
+        drop(turn);
         self.forget_damaged(id);
         self.let_go_of_base(base)
     }

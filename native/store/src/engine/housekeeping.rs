@@ -139,7 +139,8 @@ impl Engine {
             }
             Ok(())
         });
-        if rounds == 0 && failed.is_ok() && self.shorten_step()? {
+        // Where there is always something to merge, a clone gets its turn once a second.
+        if (rounds == 0 || due) && failed.is_ok() && self.flattening_step()? {
             rounds = 1;
         }
         failed.map(|()| rounds > 0)

@@ -1,6 +1,7 @@
 //! What an engine is told and what it tells.
 
 use super::retention::RetentionInfo;
+use super::flatten::{BaseInfo, PromotionInfo};
 use super::scrub::ScrubProgress;
 use super::space::{PoolUsage, VolumeSpace};
 use crate::group::Usage;
@@ -134,9 +135,10 @@ pub struct VolumeInfo {
     pub quota_bytes: u64,
     /// Who may look at its past in a mount.
     pub past: PastAccess,
-    /// What its group is a clone of: a group, and the LSN there; empty and 0: of nothing.
-    pub base_group: String,
-    pub base_lsn: u64,
+    /// What its group is a clone of.
+    pub base: Option<BaseInfo>,
+    /// It is to stand alone, and does not yet.
+    pub promotion: Option<PromotionInfo>,
     pub created_s: i64,
     pub newest_lsn: u64,
     pub durable_lsn: u64,
@@ -311,6 +313,7 @@ pub(super) fn status_of(engine: &Engine) -> PoolStatus {
     warnings.extend(engine.damage_warnings());
     warnings.extend(engine.volume_warnings());
     warnings.extend(engine.history_warnings());
+    warnings.extend(engine.promotion_warnings());
     warnings.extend(engine.trouble().map(|error| format!("housekeeping: {error}")));
     warnings.extend(engine.clean_trouble.lock().as_ref().map(|error| format!("cleaning: {error}")));
     warnings.extend(engine.heal_trouble.lock().as_ref().map(|error| format!("healing: {error}")));

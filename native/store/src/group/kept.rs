@@ -223,7 +223,7 @@ impl PointTable {
         PointInfo { lsn, kind, held: named.held, wall, name: named.name.clone() }
     }
 
-    fn info(&self, lsn: Lsn) -> Option<PointInfo> {
+    pub(super) fn info(&self, lsn: Lsn) -> Option<PointInfo> {
         let tick = || self.ticks.get(&lsn).map(|kept| Self::tick_info(lsn, kept));
         self.named.get(&lsn).map(|named| Self::named_info(lsn, named)).or_else(tick)
     }

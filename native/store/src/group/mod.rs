@@ -44,6 +44,7 @@ use view::{Base, Generation, View};
 
 pub(crate) use drain::PACK_BYTES_MAX;
 pub use crate::metadata::tree::Span;
+pub use flatten::PROMOTED;
 pub use past::PastLedger;
 pub use kept::{PointInfo, PointTable, When};
 pub use account::{PointSpace, WouldFree};

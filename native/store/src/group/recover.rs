@@ -407,18 +407,27 @@ fn volumes_of(view: &View) -> Result<Vec<(BranchId, VolumeRecord)>> {
 
 fn records_of(view: &View) -> Result<Vec<(BranchId, VolumeRecord)>> {
     let mut volumes = Vec::new();
+    for branch in branches_of(view)? {
+        if let Some(value) = view.get(&key::volume(branch))? {
+            let record = VolumeRecord::decode(&value).map_err(|error| Error::decode("a volume record", error))?;
+            volumes.push((branch, record));
+        }
+    }
+    Ok(volumes)
+}
+
+/// Branches of which there is any record, be it a deletion.
+pub(super) fn branches_of(view: &View) -> Result<Vec<BranchId>> {
+    let mut branches = Vec::new();
     let mut branch = BranchId(1);
     loop {
         let mut found = None;
         view.scan(&key::volume(branch), &[0xff; 16], &mut |seen| {
-            found = key::parts(seen.key).map(|parts| (parts.branch, parts.kind, seen.value.map(<[u8]>::to_vec)));
+            found = key::parts(seen.key).map(|parts| parts.branch);
             Ok(false)
         })?;
-        let Some((at, kind, value)) = found else { return Ok(volumes) };
-        if kind == key::KIND_VOLUME && let Some(value) = value {
-            let record = VolumeRecord::decode(&value).map_err(|error| Error::decode("a volume record", error))?;
-            volumes.push((at, record));
-        }
+        let Some(at) = found else { return Ok(branches) };
+        branches.push(at);
         branch = BranchId(at.0.checked_add(1).ok_or_else(|| internal("the last branch number is in use"))?);
     }
 }

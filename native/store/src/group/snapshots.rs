@@ -84,6 +84,11 @@ impl Group {
         found.ok_or_else(|| Error::new(Kind::NotFound, format!("no snapshot {name}")))
     }
 
+    /// A snapshot or kept second by its LSN; `None`: it is none, whatever else keeps it.
+    pub fn kept(&self, lsn: Lsn) -> Option<PointInfo> {
+        self.points.lock().info(lsn)
+    }
+
     /// Snapshots after an LSN, oldest first.
     pub fn snapshots(&self, after: Lsn, limit: usize) -> Vec<PointInfo> {
         self.points.lock().snapshots(after, limit)

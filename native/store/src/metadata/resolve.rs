@@ -23,7 +23,7 @@ use holdfast_format::index;
 use holdfast_format::key::{self, KIND_DATA, Key, PREFIX_BYTES};
 use holdfast_format::limits::CELL_LEVEL_DATA_MAX;
 use holdfast_format::table::TreeKind;
-use holdfast_format::{Lsn, Stamp};
+use holdfast_format::{Lsn, Row, Stamp};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -117,6 +117,8 @@ pub(crate) struct Resolver<'a, S> {
     /// The plain key being decided, and the stamp of its version that came last.
     key: Key,
     newer: Lsn,
+    /// Versions with stamps of this row hide others, and are not put out themselves.
+    hiding: Option<Row>,
     /// The granule being collected: inode, first block.
     granule: Option<([u8; PREFIX_BYTES], u32)>,
     arena: Vec<u8>,
@@ -150,6 +152,7 @@ impl<'a, S: Sink> Resolver<'a, S> {
             out,
             key: Key::new(),
             newer: ALIVE,
+            hiding: None,
             granule: None,
             arena: Vec::new(),
             records: Vec::new(),
@@ -158,6 +161,12 @@ impl<'a, S: Sink> Resolver<'a, S> {
             inode_tables: None,
             in_floor: None,
         }
+    }
+
+    /// Versions of this row only hide.
+    pub(crate) fn hiding(mut self, row: Row) -> Self {
+        self.hiding = Some(row);
+        self
     }
 
     pub(crate) fn push(&mut self, key: &[u8], stamp: Stamp, value: Option<&[u8]>) -> Result<()> {
@@ -171,7 +180,7 @@ impl<'a, S: Sink> Resolver<'a, S> {
             self.key.clear();
             self.key.extend_from_slice(key);
             self.newer = stamp.lsn;
-            if value.is_none() && !self.below.may_hold(key)? {
+            if self.hiding == Some(stamp.row) || value.is_none() && !self.below.may_hold(key)? {
                 return Ok(());
             }
             return self.out.put_now(Entry { key, stamp, death: Lsn(0), value });
@@ -359,7 +368,7 @@ impl<'a, S: Sink> Resolver<'a, S> {
         self.out.reserve_now(self.arena.len() + self.records.len() * DATA_KEY_BYTES, self.records.len())?;
         for at in 0..self.records.len() {
             let record = &self.records[at];
-            if !record.alive {
+            if !record.alive || self.hiding == Some(record.stamp.row) {
                 continue;
             }
             let key = data_key(inode, record.start, record.level);

@@ -4,7 +4,7 @@
 //! the manifest, then given to `apply`, before the next of them is called. Readers need no lock: they hold a
 //! snapshot.
 
-use super::absorb::absorb;
+use super::absorb::{absorb, count};
 use super::cache::BlockCache;
 use super::compact;
 use super::io::{TableIo, TreeEdit, Version};
@@ -17,7 +17,7 @@ use crate::error::{Error, Kind, Result};
 use holdfast_format::key::Key;
 use holdfast_format::limits::{EXPIRE_TABLES_MAX, LEVELS_MAX};
 use holdfast_format::table::{TableDesc, TreeKind};
-use holdfast_format::{GroupId, TableId};
+use holdfast_format::{BranchId, GroupId, TableId};
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -191,12 +191,12 @@ impl Tree {
         resolver.finish()?.finish()
     }
 
-    /// Takes over records of what lies below the tree, and of what lies below that; `floor`: what stays below. Publishes
-    /// nothing, as `build`.
+    /// Takes over records of what lies below the tree, and of what lies below that, as far as `own`, a point of the tree itself,
+    /// does not hide them; `floor`: what stays below. Publishes nothing, as `build`.
     ///
     /// # Errors
     /// `Conflict`: every level is in use.
-    pub fn absorb(&self, layers: &[Layer], floor: Option<Arc<dyn Floor>>, share: &Share<'_>) -> Result<Absorbed> {
+    pub fn absorb(&self, own: &Layer, layers: &[Layer], floor: Option<Arc<dyn Floor>>, share: &Share<'_>) -> Result<Absorbed> {
         let view = self.snapshot();
         let mut level = view.levels.len().max(1);
         let deepest = view.levels.last().into_iter().flatten();
@@ -208,7 +208,23 @@ impl Tree {
         }
         let name = TableName { owner: self.options.owner, tree: self.now(), level: level as u8 };
         let below = Below { tree: self.now(), runs: Vec::new(), floor };
-        absorb(&*self.io, name, layers, below, share)
+        absorb(&*self.io, name, (own, layers), below, share)
+    }
+
+    /// Bytes of the pages that all steps of [`Self::absorb`] would name.
+    pub fn inherited_bytes(own: &Layer, layers: &[Layer], branches: &BTreeSet<BranchId>) -> Result<u64> {
+        count(own, layers, branches)
+    }
+
+    /// Bytes of the tables: of what lies before a key, about, and of everything.
+    pub fn bytes_before(&self, key: &[u8]) -> (u64, u64) {
+        let view = self.snapshot();
+        view.tables().fold((0, 0), |(done, total), table| {
+            let desc = &table.desc;
+            let bytes = desc.bytes as u64;
+            let passed = if desc.last[..] < *key { bytes } else if desc.first[..] < *key { bytes / 2 } else { 0 };
+            (done + passed, total + bytes)
+        })
     }
 
     /// The tree lies on something else from now on, or on nothing.

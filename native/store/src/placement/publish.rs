@@ -13,6 +13,7 @@ use crate::mutants::mutant;
 use holdfast_format::egroup::{self, EgroupRecord, EgroupState, PageSet};
 use holdfast_format::limits::{BLOCK_BYTES, GROUP_NAME_BYTES_MAX};
 use holdfast_format::manifest::{GroupRecord, Item, Segment};
+use holdfast_format::promotion::{Promotion, promotion_key};
 use holdfast_format::table::SlotAddress;
 use holdfast_format::{EgroupId, GroupId};
 use std::collections::BTreeMap;
@@ -31,6 +32,8 @@ pub(super) struct Change<'a> {
     /// Those of them that an earlier edit published, as that left them.
     pub before: BTreeMap<EgroupId, EgroupRecord>,
     pub shares: BTreeMap<PageName, u32>,
+    /// Other records of the pool.
+    records: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     /// Slots that nothing names any more.
     pub freed: Vec<SlotAddress>,
     pub emptied: Vec<EgroupId>,
@@ -46,6 +49,7 @@ impl<'a> Change<'a> {
             egroups: BTreeMap::new(),
             before: BTreeMap::new(),
             shares: BTreeMap::new(),
+            records: Vec::new(),
             freed: Vec::new(),
             emptied: Vec::new(),
             egroups_freed: 0,
@@ -108,6 +112,10 @@ impl<'a> Change<'a> {
                 self.group(id)?.base = base;
                 self.items.push(Item::GroupBase { group: id, base });
             }
+            GroupChange::Promotion { id, next } => {
+                self.group(id)?;
+                self.records.push((promotion_key(id), next.map(|next| Promotion { next }.encode())));
+            }
             GroupChange::Rename { id, name } => {
                 self.check_name(id, &name)?;
                 let group = self.group(id)?;
@@ -141,6 +149,9 @@ impl<'a> Change<'a> {
         }
         if left > 0 {
             return Err(Error::new(Kind::Internal, format!("group {id} is removed with {left} tables")));
+        }
+        if self.pool.promotion(id)?.is_some() {
+            self.records.push((promotion_key(id), None));
         }
         self.items.push(Item::GroupGone(id));
         self.groups.insert(id, None);
@@ -249,6 +260,8 @@ impl<'a> Change<'a> {
             let value = (*count > 0).then(|| egroup::share_encode(*count));
             items.push(Item::Record { sequence, key: egroup::share_key(*id, *page), value });
         }
+        let others = self.records.iter().cloned();
+        items.extend(others.map(|(key, value)| Item::Record { sequence, key, value }));
         let mut body = Vec::new();
         items.iter().for_each(|item| item.encode(&mut body));
         Ok((body, items))

@@ -9,7 +9,9 @@ use crate::metadata::io::{Placed, Points, TableIo, TreeEdit, Version};
 use crate::metadata::tree::{Tree, TreeOptions, TreeSet};
 use holdfast_format::egroup::{self, EgroupRecord};
 use holdfast_format::limits::MERGE_TARGETS_MAX;
+use holdfast_format::key::Key;
 use holdfast_format::manifest::Item;
+use holdfast_format::promotion::{Promotion, promotion_key};
 use holdfast_format::table::TableDesc;
 use holdfast_format::{EgroupId, GroupId, Lsn, Row, Stamp};
 use std::sync::{Arc, Weak};
@@ -106,6 +108,14 @@ impl Pool {
         }
         let value = self.record(&egroup::egroup_key(id))?;
         value.map(|value| decode_egroup(id, &value)).transpose()
+    }
+
+    /// From which key on a clone that is to stand alone has not yet what it needs; `None`: nobody wants that of it.
+    pub fn promotion(&self, id: GroupId) -> Result<Option<Key>> {
+        let value = self.record(&promotion_key(id))?;
+        let record = value.map(|value| Promotion::decode(&value)).transpose();
+        let record = record.map_err(|error| Error::decode(&format!("the promotion of group {id}"), error))?;
+        Ok(record.map(|record| record.next))
     }
 
     pub(super) fn share_count(&self, id: EgroupId, page: u16) -> Result<u32> {

@@ -4,6 +4,7 @@ use super::health::{Health, Latency};
 use crate::metadata::cache::BlockCache;
 use crate::metadata::io::TreeEdit;
 use holdfast_device::{Clock, Drive, Rng};
+use holdfast_format::key::Key;
 use holdfast_format::manifest::EpochRow;
 use holdfast_format::{EgroupId, GroupId, Lsn, Uuid};
 use std::sync::Arc;
@@ -71,6 +72,11 @@ pub enum GroupChange {
     Rebase {
         id: GroupId,
         base: Option<(GroupId, Lsn)>,
+    },
+    /// It is to stand alone, and has everything before that key of its own; `None`: nobody wants that (any more).
+    Promotion {
+        id: GroupId,
+        next: Option<Key>,
     },
     /// A new row of the history: an owner start.
     Epoch {

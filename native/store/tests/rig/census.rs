@@ -9,6 +9,7 @@ use holdfast_format::frame::FrameHeader;
 use holdfast_format::index::{Index, TABLE_MAGIC, decode_header};
 use holdfast_format::limits::BLOCK_BYTES;
 use holdfast_format::manifest::{Item, RecordKind};
+use holdfast_format::promotion::{Promotion, promotion_key};
 use holdfast_format::scrub::scrub_key;
 use holdfast_format::superblock::{SUPERBLOCK_BYTES, Superblock};
 use holdfast_format::table::{SlotAddress, TableDesc, TreeKind};
@@ -150,6 +151,9 @@ fn pool_record(census: &mut Census, key: &[u8], value: &[u8]) -> Option<EgroupRe
     }
     if *key == *scrub_key() {
         note(census, "scrub cursor");
+    } else if key.len() == promotion_key(GroupId(0)).len() {
+        Promotion::decode(value).expect("a promotion");
+        note(census, "promotion");
     } else {
         share_decode(value).expect("a share count");
         note(census, "share count");

@@ -1,0 +1,27 @@
+// How far something is, for people who watch: one line on a terminal, nothing elsewhere.
+
+import { bar, printable } from "./output.js";
+
+const CLEAR_LINE = "\r\x1b[K";
+
+export class Progress {
+  readonly #shown = process.stderr.isTTY;
+  #last = "";
+
+  /** `part` of `whole`, which may grow. */
+  tell(part: number, whole: number, what: string): void {
+    const share = whole <= 0 ? 0 : Math.min(1, part / whole);
+    this.#write(`${bar(part, whole)} ${Math.floor(share * 100)} %  ${printable(what)}`);
+  }
+
+  /** Takes the line away again. */
+  end(): void {
+    if (this.#last !== "") this.#write("");
+  }
+
+  #write(line: string): void {
+    if (!this.#shown || line === this.#last) return;
+    this.#last = line;
+    process.stderr.write(`${CLEAR_LINE}${line}`);
+  }
+}
