@@ -2,7 +2,7 @@
 
 mod rig;
 
-use holdfast_device::Clock;
+use holdfast_device::{Clock, Drive};
 use holdfast_device::sim::{Fault, FaultKind, SimDrive, Trigger};
 use rig::load::Load;
 use rig::{Rig, counter, options};
@@ -203,4 +203,31 @@ fn what_is_at_risk_is_counted() {
     let progress = rig.engine.pool().heal_progress();
     assert_eq!((progress.things_single, progress.bytes_single), (0, 0));
     load.verify("healed");
+}
+
+/// Somebody put another drive's content there, and before the next heartbeat the log needs room that the drive seems to have.
+#[test]
+fn a_drive_that_was_exchanged_and_cannot_make_room_is_no_full_pool() {
+    let rig = Rig::create(9, 3, options());
+    let mut load = Load::new(&rig, "v", 3, 9);
+    load.run(3);
+    rig.engine.flush().expect("durable");
+    let drive = rig.world.drives().remove(2);
+    let other = Rig::create(10, 2, options());
+    let foreign = other.world.drives().remove(0);
+    // The name of the slab that is made next is taken there.
+    let slabs = |drive: &SimDrive| -> Vec<(String, u64)> {
+        drive.files().into_iter().filter(|(name, _)| name.starts_with("slab-")).collect()
+    };
+    let (before, bytes) = (slabs(&drive).len(), slabs(&drive)[0].1);
+    for at in slabs(&foreign).len()..before + 1 {
+        foreign.create(&format!("slab-{at:06}"), bytes).expect("created");
+    }
+    drive.restore(&foreign.image());
+    while slabs(&rig.world.drives()[0]).len() == before {
+        load.run(100);
+        rig.engine.flush().expect("durable on the drives that are left");
+    }
+    assert_eq!(state(&rig, 2).0, "out");
+    load.verify("after the exchange");
 }

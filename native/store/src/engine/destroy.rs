@@ -45,9 +45,9 @@ impl Engine {
             return self.give_up_group(group_id);
         }
         self.delete_branch(&group, branch)?;
-        // What is left may ask for fewer copies.
+        // What is left may ask for fewer copies, and of fewer before a write counts.
         self.unprotected.store(true, Ordering::Release);
-        if others { Ok(()) } else { self.leave_to_clones(&group) }
+        if others { self.adopt_policies(&group, &[]) } else { self.leave_to_clones(&group) }
     }
 
     /// Of a group that others were cloned from only what they see is left, under a name that nobody else can have. Can be

@@ -8,10 +8,12 @@ use crate::error::{Error, Kind, Result};
 use crate::group::{Group, PastLedger, Pin, PointInfo, Span, When};
 use crate::ledger::Ledger;
 use crate::past::{DifferencePage, Timeline, Zone, check_span, difference, parse_when, point_name};
+use crate::placement::stronger;
 use crate::volume::{Volume, VolumeOptions};
 use holdfast_format::inode::VolumeRecord;
 use holdfast_format::op::{Effects, OpKind};
-use holdfast_format::{BranchId, GROUP_BRANCH, GroupId, Ino, Lsn, key};
+use holdfast_format::{BranchId, GROUP_BRANCH, GroupId, Ino, Lsn, Protection, key};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use super::options::VolumeInfo;
@@ -252,12 +254,22 @@ impl Engine {
                 return Err(Error::new(Kind::Conflict, format!("volume {} exists", record.name)));
             }
         }
+        let before = self.wishes_of(&group)?;
         let id = self.create_group(name, Some((group.id, point.lsn)))?;
         drop(pin);
         let made = self.group(id).and_then(|clone| self.adopt_volumes(&group, &clone, point.lsn, &sources));
         if let Err(error) = made {
             self.give_up_group(id)?;
             return Err(error);
+        }
+        let asks_more = |(branch, record): &(BranchId, VolumeRecord)| {
+            let wanted = Protection { rf: record.rf, domain: record.policy.domain };
+            before.of(*branch, point.lsn).is_none_or(|given| stronger(given, wanted) != given)
+        };
+        if sources.iter().any(asks_more) {
+            // The volume promised more when the point was kept than it does now, or is no more.
+            self.unprotected.store(true, Ordering::Release);
+            self.healer.ring();
         }
         sources.iter().map(|(_, record)| self.info(&record.name)).collect()
     }

@@ -1,6 +1,7 @@
-//! What lies on drives follows what its volumes ask for: after a change of RF or domain, and once after a start, every
-//! sealed egroup is given the protection of the volumes that name its pages. Healing does the rest: it makes copies that
-//! are wanted, drops those that are too many and moves those that are too close.
+//! What lies on drives follows what its volumes ask for: after a change of RF or domain, after a clone that asks for more
+//! than its parent does (any more), and once after a start, every sealed egroup is given the protection of the volumes that
+//! name its pages. Healing does the rest: it makes copies that are wanted, drops those that are too many and moves those that
+//! are too close.
 //!
 //! Invariants:
 //! - An egroup is lowered only when everything that names its pages was seen: a name that the walk does not know (a drain
@@ -16,7 +17,7 @@ use crate::group::Group;
 use crate::placement::stronger;
 use holdfast_format::cell::Cell;
 use holdfast_format::inode::VolumeRecord;
-use holdfast_format::{BranchId, EgroupId, Protection, key};
+use holdfast_format::{BranchId, EgroupId, Lsn, Protection, key};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -88,7 +89,7 @@ impl Engine {
     pub(super) fn asked(&self) -> Result<Asked> {
         let mut asked = Asked::new();
         for group in self.groups() {
-            self.ask(&group, &self.protections_of(&group)?, &mut asked)?;
+            self.ask(&group, &self.wishes_of(&group)?, &mut asked)?;
         }
         Ok(asked)
     }
@@ -108,27 +109,53 @@ impl Engine {
         Ok(protections)
     }
 
-    fn ask(
-        &self,
-        group: &Arc<Group>,
-        protections: &BTreeMap<BranchId, Protection>,
-        asked: &mut Asked,
-    ) -> Result<()> {
+    /// What the group's records ask for.
+    pub(super) fn wishes_of(&self, group: &Group) -> Result<Wishes> {
+        let mut wishes = Wishes::default();
+        for (branch, record) in group.volumes()? {
+            wishes.own.insert(branch, Protection { rf: record.rf, domain: record.policy.domain });
+        }
+        for record in self.pool.clones_of(group.id) {
+            if let (Some((_, at)), Ok(clone)) = (record.base, self.group(record.id)) {
+                wishes.clones.push((at, self.protections_of(&clone)?));
+            }
+        }
+        let all = wishes.clones.iter().flat_map(|(_, asked)| asked.values()).chain(wishes.own.values());
+        wishes.most = all.copied().reduce(stronger);
+        Ok(wishes)
+    }
+
+    fn ask(&self, group: &Arc<Group>, wishes: &Wishes, asked: &mut Asked) -> Result<()> {
         let _hold = self.pool.hold();
-        // Of a volume that is no more, kept points may still show something: that has what the others of the group have.
-        let most = protections.values().copied().reduce(stronger);
         group.tree().each_data_record(&mut |version| {
             let Some((_, level)) = key::data_place(&version.key) else { return Ok(()) };
             let Some(value) = &version.value else { return Ok(()) };
             let branch = key::parts(&version.key).map(|parts| parts.branch);
-            let Some(wanted) = branch.and_then(|branch| protections.get(&branch)).or(most.as_ref()) else { return Ok(()) };
+            let Some(wanted) = branch.and_then(|branch| wishes.of(branch, version.stamp.lsn)) else { return Ok(()) };
             let cell = Cell::decode(level, value).map_err(|error| Error::decode("a cell", error))?;
             for ((egroup, _), _) in named_pages(level, &cell) {
-                let most = asked.entry(egroup).or_insert(*wanted);
-                *most = stronger(*most, *wanted);
+                let most = asked.entry(egroup).or_insert(wanted);
+                *most = stronger(*most, wanted);
             }
             Ok(())
         })
     }
 }
 
+/// What the records of one group ask for: its volumes, and its clones for what is old enough for them to see.
+#[derive(Default)]
+pub(super) struct Wishes {
+    own: BTreeMap<BranchId, Protection>,
+    clones: Vec<(Lsn, BTreeMap<BranchId, Protection>)>,
+    most: Option<Protection>,
+}
+
+impl Wishes {
+    /// Of a record of this branch that was written at `born`. Of a volume that is no more, kept points may still show
+    /// something: that has what the others of the group have.
+    pub fn of(&self, branch: BranchId, born: Lsn) -> Option<Protection> {
+        let seeing = self.clones.iter().filter(|(at, _)| born <= *at);
+        let asked = seeing.filter_map(|(_, asked)| asked.get(&branch)).chain(self.own.get(&branch));
+        asked.copied().reduce(stronger).or(self.most)
+    }
+}

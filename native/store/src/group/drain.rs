@@ -92,6 +92,13 @@ impl Packer {
     }
 }
 
+/// A drain that was published.
+struct Drained {
+    edit: TreeEdit,
+    released: Vec<EgroupId>,
+    names: Names,
+}
+
 /// Reads a memtable in key order, a chunk at a time.
 struct Chunks<'a> {
     generation: &'a Generation,
@@ -174,18 +181,11 @@ impl Group {
         while self.log.durable() < last {
             self.flush_now()?;
         }
-        let points = self.merge_points();
-        let (merged, egroups) = self.merge_partials(&view, &generation, &points)?;
-        let mut names = Names::new();
-        let edit = self.build(&generation, &merged, &points, &mut names).inspect_err(|_| {
-            egroups.iter().for_each(|egroup| self.pool.discard_egroup(*egroup));
-        })?;
-        let (released, chain) = self.log.releasable(last);
-        self.pool.publish(Edit {
-            groups: vec![GroupChange::Drained { id: self.id, lsn: Lsn(last.0 + mutant!(DrainPastDurable) as u64), chain }],
-            segments_released: released.clone(),
-            tables: vec![(self.id, edit.clone())],
-        })?;
+        let mut packed = Vec::new();
+        let published = self.publish_drained(&view, &generation, last, &mut packed);
+        // Those that no record names: of blocks that were truncated or unlinked since, or because there is no edit.
+        packed.iter().for_each(|egroup| self.pool.discard_egroup(*egroup));
+        let Drained { edit, released, names } = published?;
         self.tree.apply(&edit);
         self.counters.drain_table_bytes.fetch_add(written_bytes(&edit), Ordering::Relaxed);
         self.log.released(&released);
@@ -199,6 +199,27 @@ impl Group {
         self.counters.drains.fetch_add(1, Ordering::Relaxed);
         self.check_names(&names);
         Ok(())
+    }
+
+    /// Steps 2 to 4. `packed`: egroups that step 2 has written, whatever comes of it.
+    fn publish_drained(
+        &self,
+        view: &View,
+        generation: &Arc<Generation>,
+        last: Lsn,
+        packed: &mut Vec<EgroupId>,
+    ) -> Result<Drained> {
+        let points = self.merge_points();
+        let merged = self.merge_partials(view, generation, &points, packed)?;
+        let mut names = Names::new();
+        let edit = self.build(generation, &merged, &points, &mut names)?;
+        let (released, chain) = self.log.releasable(last);
+        self.pool.publish(Edit {
+            groups: vec![GroupChange::Drained { id: self.id, lsn: Lsn(last.0 + mutant!(DrainPastDurable) as u64), chain }],
+            segments_released: released.clone(),
+            tables: vec![(self.id, edit.clone())],
+        })?;
+        Ok(Drained { edit, released, names })
     }
 
     fn build(
@@ -242,11 +263,11 @@ impl Group {
         view: &View,
         generation: &Arc<Generation>,
         points: &Points,
-    ) -> Result<(Merged, Vec<EgroupId>)> {
+        packed: &mut Vec<EgroupId>,
+    ) -> Result<Merged> {
         let below = View { generations: vec![generation.clone()], ..view.clone() };
         let mut merged = Merged::new();
         let mut packers: BTreeMap<BranchId, Packer> = BTreeMap::new();
-        let mut egroups = Vec::new();
         let _hold = self.pool.hold();
         for chunk in chunks(generation) {
             let mut newer: Option<(&[u8], Lsn)> = None;
@@ -280,16 +301,16 @@ impl Group {
                     Entry::Vacant(entry) => entry.insert(Packer::new(self.volume_rf(view, branch)?)),
                 };
                 if packer.births.len() + 1 > self.pool.egroup_pages_max() {
-                    egroups.push(self.write_packed(packer, &mut merged)?);
+                    packed.push(self.write_packed(packer, &mut merged)?);
                 }
                 let birth = Birth { group: self.id, branch, ino, block, stamp: version.stamp };
                 packer.add(&version.key, birth, &content[..length]);
             }
         }
         for packer in packers.values_mut().filter(|packer| !packer.births.is_empty()) {
-            egroups.push(self.write_packed(packer, &mut merged)?);
+            packed.push(self.write_packed(packer, &mut merged)?);
         }
-        Ok((merged, egroups))
+        Ok(merged)
     }
 
     fn write_packed(&self, packer: &mut Packer, merged: &mut Merged) -> Result<EgroupId> {

@@ -3,7 +3,7 @@
 //! A frame counts when its header and ops verify on some entitled copy, its chain continues, its owner's row had the
 //! right to its LSNs, and — above the floor — every payload page in its own segment verifies, too (what lies in segments of
 //! another RF was durable before the frame was begun). The floor is the highest
-//! `durable_lsn` in any frame. The log ends at the first frame that does not count; ending below the floor is
+//! `durable_lsn` in any frame, and no less than what clones were made of. The log ends at the first frame that does not count; ending below the floor is
 //! corruption and refused, ending above it is the tail of a crash. It never ends before a segment that cannot be read:
 //! the newest frames may lie there, and a start without them would make them void. Payload that cannot be read, on
 //! drives that are away, is no reason to forget the frame that names it.
@@ -196,7 +196,9 @@ impl Scan<'_> {
     /// Follows the chain through all segments. Returns the frames on it, and the floor.
     fn walk(&mut self) -> Result<(Vec<Frame>, Lsn)> {
         let mut frames: Vec<Frame> = Vec::new();
-        let mut floor = self.record.drained_lsn;
+        // What a clone is made of was durable before the clone was.
+        let bases = self.pool.clones_of(self.record.id).into_iter().filter_map(|clone| clone.base);
+        let mut floor = bases.map(|(_, lsn)| lsn).fold(self.record.drained_lsn, Ord::max);
         let mut chain = self.record.drained_chain;
         let mut next_lsn = None;
         for segment in 0..self.record.segments.len() {

@@ -151,6 +151,10 @@ impl Check<'_> {
                 tables.values().for_each(|desc| own(&desc.copies, format!("table {} of {whose}", desc.id)));
             }
         }
+        // Nobody is writing one: whoever did has forgotten it.
+        let forgotten = self.pool.unpublished.lock();
+        self.problems.extend(forgotten.keys().map(|id| format!("egroup {id} was written and belongs to nobody")));
+        drop(forgotten);
         for disk in self.pool.disks.iter().filter(|disk| disk.is_active()) {
             let owned = owners.keys().filter(|slot| slot.drive == disk.index).count() as u32;
             let used = disk.used_slots();

@@ -92,6 +92,8 @@ struct Slots {
     first_free: u32,
     /// The file system below had no room for the next slab.
     host_full: bool,
+    /// It had another reason, and nobody has looked at the drive since.
+    host_refused: bool,
 }
 
 pub(super) struct Disk {
@@ -394,8 +396,17 @@ impl Disk {
         let bytes = self.layout.slots_of(index) as u64 * self.layout.slot_bytes as u64;
         match self.drive.as_ref().filter(|_| bytes > 0).map(|drive| drive.create(&slab_name(index), bytes)) {
             Some(Ok(file)) => slabs.push(file),
-            _ => slots.host_full = true,
+            made => {
+                let error = made.and_then(std::io::Result::err);
+                slots.host_refused |= error.is_some_and(|error| error.kind() != std::io::ErrorKind::StorageFull);
+                slots.host_full = true;
+            }
         }
+    }
+
+    /// Whether a slab could not be made, not for want of room, since somebody asked this last.
+    pub fn was_refused(&self) -> bool {
+        std::mem::take(&mut self.slots.lock().host_refused)
     }
 
     /// Whether the file system below was full; asks it again, so that space that came back is used.

@@ -110,7 +110,7 @@ impl Pool {
         Ok((ids, bytes))
     }
 
-    /// Gives back an egroup that was written and will not be referenced.
+    /// Gives back an egroup that was written and will not be referenced; nothing, if it is by now.
     pub fn discard_egroup(&self, id: EgroupId) {
         let record = self.unpublished.lock().remove(&id);
         if let Some(record) = record {

@@ -10,6 +10,7 @@ use holdfast_format::limits::BLOCK_BYTES;
 use holdfast_format::manifest::{Item, RECORD_HEADER_BYTES, RecordHead, RecordKind, padded_bytes};
 use holdfast_format::superblock::Mark;
 use holdfast_format::wire::Take;
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 /// Read at once when looking for records behind the end.
@@ -40,10 +41,14 @@ pub(super) struct Journal {
     pub broken: Option<String>,
 }
 
-/// One drive's manifest file.
+/// One drive's manifest file, and what its superblock says of it.
 pub(super) struct Copy<'a> {
     pub drive: &'a dyn Drive,
     pub file: FileId,
+    /// The generation that the drive is at.
+    pub generation: u64,
+    /// The run that wrote this superblock, and so began that generation.
+    pub instance: u64,
 }
 
 /// Outcome of [`recover`].
@@ -60,6 +65,8 @@ struct Reader<'a> {
     area_bytes: u64,
     area: u8,
     generation: u64,
+    /// Checksum of the header that counts.
+    header: u64,
     bad: u64,
 }
 
@@ -95,7 +102,8 @@ impl Reader<'_> {
     }
 
     fn header_of(&self, copy: &Copy<'_>) -> Option<RecordHead> {
-        self.record_of(copy, 0).map(|(head, _)| head).filter(|head| head.kind == RecordKind::Header)
+        let header = self.record_of(copy, 0).map(|(head, _)| head);
+        header.filter(|head| head.kind == RecordKind::Header && head.checksum == self.header)
     }
 
     fn header(&self) -> Option<RecordHead> {
@@ -144,7 +152,7 @@ impl Reader<'_> {
 /// Whether one copy has every record of the area in use, up to the newest.
 pub(super) fn is_whole(copy: Copy<'_>, pool: Uuid, area_bytes: u64, journal: &Journal) -> bool {
     let (area, generation) = (journal.area, journal.generation);
-    let reader = Reader { copies: &[], pool, area_bytes, area, generation, bad: 0 };
+    let reader = Reader { copies: &[], pool, area_bytes, area, generation, header: 0, bad: 0 };
     let Some((header, _)) = reader.record_of(&copy, 0).filter(|(head, _)| head.kind == RecordKind::Header) else {
         return false;
     };
@@ -161,42 +169,111 @@ pub(super) fn is_whole(copy: Copy<'_>, pool: Uuid, area_bytes: u64, journal: &Jo
     chain == journal.chain
 }
 
-/// The newest generation of which a header reads, and the areas that it may be in: more than one, where a drive answers
-/// with what lies elsewhere on it.
-fn newest_generation(copies: &[Copy<'_>], pool: Uuid, area_bytes: u64) -> Result<Option<(u64, Vec<u8>)>> {
-    let mut seen: BTreeMap<u64, (u64, [usize; 2])> = BTreeMap::new();
-    for copy in copies {
-        for area in [0, 1] {
-            let mut page = vec![0; BLOCK_BYTES];
-            if copy.drive.read(copy.file, area * area_bytes, &mut page).is_err() {
-                continue;
-            }
-            let Ok(head) = RecordHead::decode(&page) else { continue };
-            let end = RECORD_HEADER_BYTES + head.body_bytes as usize;
-            let whole = page.get(RECORD_HEADER_BYTES..end).is_some_and(|body| head.verify(body).is_ok());
-            if !whole || head.kind != RecordKind::Header || head.pool != pool {
-                continue;
-            }
-            let (checksum, found) = seen.entry(head.generation).or_insert((head.checksum, [0; 2]));
-            found[area as usize] += 1;
-            if *checksum != head.checksum {
-                return Err(Error::new(
-                    Kind::Conflict,
-                    format!(
-                        "drive {}: its manifest generation {} is not the other drives'; they were used apart: open \
-                         the pool without the ones whose changes are to be given up",
-                        copy.drive.name(),
-                        head.generation
-                    ),
-                ));
+/// The newest generation, as its copies say.
+struct Newest {
+    generation: u64,
+    /// Checksum of its header.
+    header: u64,
+    /// Areas that it may be in: more than one, where a drive answers with what lies elsewhere on it.
+    areas: Vec<u8>,
+}
+
+/// What a header on a drive is worth, by the superblock beside it (those are written after the header and before the first
+/// edit behind it).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Standing {
+    /// The superblock names a later generation: nobody asks for this one.
+    Past,
+    /// The superblock does not know of it: a run was cut short in the change of areas, and promised nothing by it.
+    Begun,
+    /// The superblock names it, and the run that wrote it.
+    Signed,
+}
+
+/// A header that reads.
+struct HeaderFound<'a> {
+    copy: &'a Copy<'a>,
+    area: u8,
+    head: RecordHead,
+    standing: Standing,
+}
+
+fn headers<'a>(copies: &'a [Copy<'a>], pool: Uuid, area_bytes: u64) -> Vec<HeaderFound<'a>> {
+    let mut found = Vec::new();
+    for (copy, area) in copies.iter().flat_map(|copy| [(copy, 0), (copy, 1)]) {
+        let mut page = vec![0; BLOCK_BYTES];
+        if copy.drive.read(copy.file, area as u64 * area_bytes, &mut page).is_err() {
+            continue;
+        }
+        let Ok(head) = RecordHead::decode(&page) else { continue };
+        let body = page.get(RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + head.body_bytes as usize);
+        let Some(body) = body.filter(|body| head.verify(body).is_ok()) else { continue };
+        if head.kind != RecordKind::Header || head.pool != pool {
+            continue;
+        }
+        let standing = match head.generation.cmp(&copy.generation) {
+            Ordering::Less => Standing::Past,
+            Ordering::Greater => Standing::Begun,
+            Ordering::Equal if body == copy.instance.to_le_bytes() => Standing::Signed,
+            // The drive has lost the header that its superblock speaks of: here still is what an earlier run began.
+            Ordering::Equal => continue,
+        };
+        found.push(HeaderFound { copy, area, head, standing });
+    }
+    found
+}
+
+/// The newest generation of which a header reads.
+///
+/// Where its headers differ, runs did not know of each other. One that was cut short in the change of areas is passed over:
+/// nothing was promised by it. Two that both went on were used apart: whose changes are given up is not for a program to
+/// choose (`Conflict`).
+fn newest_generation(copies: &[Copy<'_>], pool: Uuid, area_bytes: u64) -> Result<Option<Newest>> {
+    let mut found = headers(copies, pool, area_bytes);
+    let Some(generation) = found.iter().map(|header| header.head.generation).max() else { return Ok(None) };
+    found.retain(|header| header.head.generation == generation);
+    let first = found[0].head.checksum;
+    if found.iter().any(|header| header.head.checksum != first) {
+        for header in &mut found {
+            let edited = || has_edits(header.copy, &header.head, header.area, area_bytes);
+            if header.standing == Standing::Begun && edited() {
+                header.standing = Standing::Signed;
             }
         }
     }
-    Ok(seen.pop_last().map(|(generation, (_, found))| {
+    let mut votes: BTreeMap<u64, (Standing, [usize; 2])> = BTreeMap::new();
+    for header in &found {
+        let (standing, areas) = votes.entry(header.head.checksum).or_insert((header.standing, [0; 2]));
+        *standing = (*standing).max(header.standing);
+        areas[header.area as usize] += 1;
+    }
+    if votes.values().filter(|(standing, _)| *standing == Standing::Signed).count() > 1 {
+        let other = found.iter().rfind(|header| header.standing == Standing::Signed && header.head.checksum != first);
+        let drive = other.unwrap_or(&found[0]).copy.drive.name();
+        return Err(Error::new(
+            Kind::Conflict,
+            format!(
+                "drive {drive}: its manifest generation {generation} is not the other drives'; they were used apart: open \
+                 the pool without the ones whose changes are to be given up"
+            ),
+        ));
+    }
+    let best = votes.into_iter().max_by_key(|(_, (standing, areas))| (*standing, areas[0] + areas[1]));
+    Ok(best.map(|(header, (_, found))| {
         let mut areas: Vec<u8> = (0..2).filter(|area| found[*area as usize] > 0).collect();
         areas.sort_by_key(|area| std::cmp::Reverse(found[*area as usize]));
-        (generation, areas)
+        Newest { generation, header, areas }
     }))
+}
+
+/// Whether a run went on behind this header: then it promised something, whatever became of the superblock.
+fn has_edits(copy: &Copy<'_>, head: &RecordHead, area: u8, area_bytes: u64) -> bool {
+    let (pool, generation, header) = (head.pool, head.generation, head.checksum);
+    let reader = Reader { copies: &[], pool, area_bytes, area, generation, header, bad: 0 };
+    let follows = |offset, previous| reader.record_of(copy, offset).filter(|(head, _)| head.previous == previous);
+    follows(BLOCK_BYTES as u64, header).is_some_and(|(snapshot, body)| {
+        follows((BLOCK_BYTES + padded_bytes(body.len())) as u64, snapshot.checksum).is_some()
+    })
 }
 
 fn decode_body(image: &mut Image, body: &[u8]) -> Result<()> {
@@ -227,13 +304,13 @@ pub(super) fn recover(copies: &[Copy<'_>], pool: Uuid, area_bytes: u64, floor: M
 fn recover_once(copies: &[Copy<'_>], pool: Uuid, area_bytes: u64, floor: Mark) -> Result<Recovered> {
     let refuse =
         |what: String| Error::corrupt(format!("the manifest of pool {pool}: {what}; add the missing drives"));
-    let Some((generation, areas)) = newest_generation(copies, pool, area_bytes)? else {
+    let Some(Newest { generation, header, areas }) = newest_generation(copies, pool, area_bytes)? else {
         return Err(refuse("no drive has a readable copy".into()));
     };
     if generation < floor.generation {
         return Err(refuse(format!("generation {} is on no drive, only {generation}", floor.generation)));
     }
-    let reader_of = |area| Reader { copies, pool, area_bytes, area, generation, bad: 0 };
+    let reader_of = |area| Reader { copies, pool, area_bytes, area, generation, header, bad: 0 };
     let begins = |area: &u8| {
         let mut reader = reader_of(*area);
         let header = reader.header();

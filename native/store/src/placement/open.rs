@@ -13,7 +13,7 @@ use super::superblocks::{Found, is_bare, read_slots};
 use super::types::{DriveCondition, PoolOptions};
 use crate::error::{Error, Kind, Result};
 use crate::mutants::mutant;
-use holdfast_device::Drive;
+use holdfast_device::{Drive, FileId};
 use holdfast_format::egroup::EgroupState;
 use holdfast_format::limits::MANIFEST_COPIES_MAX;
 use holdfast_format::manifest::{DriveEntry, Item};
@@ -28,6 +28,13 @@ struct Member {
     block: Superblock,
     /// Superblock slot to be written next.
     next_superblock: u8,
+}
+
+impl Member {
+    fn manifest(&self, file: FileId) -> Copy<'_> {
+        let (generation, instance) = (self.block.own.generation, self.block.instance);
+        Copy { drive: &*self.drive, file, generation, instance }
+    }
 }
 
 /// What the superblocks say.
@@ -126,7 +133,7 @@ fn refuse_forks(copies: &[Member], recovered: &Recovered, area_bytes: u64) -> Re
     for copy in copies {
         let file = copy.drive.open(MANIFEST_FILE).ok().flatten();
         let alone = file.and_then(|file| {
-            recover(&[Copy { drive: &*copy.drive, file }], copy.block.pool, area_bytes, Mark::default()).ok()
+            recover(&[copy.manifest(file)], copy.block.pool, area_bytes, Mark::default()).ok()
         });
         let Some(alone) = alone else { continue };
         let forked = alone.image.groups.values().any(|group| {
@@ -167,7 +174,7 @@ fn read_manifest(members: &[Member], known: &BTreeMap<u16, Mark>) -> Result<Reco
     let mut copies = Vec::new();
     for member in members.iter().filter(current) {
         if let Ok(Some(file)) = member.drive.open(MANIFEST_FILE) {
-            copies.push(Copy { drive: &*member.drive, file });
+            copies.push(member.manifest(file));
         }
     }
     recover(&copies, first.pool, first.area_bytes, floor)

@@ -93,16 +93,21 @@ impl Pool {
     /// drives).
     pub(super) fn take_slots(&self, purpose: Purpose) -> Result<Vec<SlotAddress>> {
         self.check_open()?;
-        match self.try_take_slots(purpose) {
-            Err(error) if error.kind == Kind::NoSpace && self.has_pending() => {
-                // Empty egroups wait to be freed, freed slots for two manifest writes: give them those.
-                for _ in 0..3 {
-                    self.publish_nothing()?;
-                }
-                self.try_take_slots(purpose)
+        let no_space = |taken: &Result<_>| taken.as_ref().is_err_and(|error| error.kind == Kind::NoSpace);
+        let mut taken = self.try_take_slots(purpose);
+        if no_space(&taken) && self.has_pending() {
+            // Empty egroups wait to be freed, freed slots for two manifest writes: give them those.
+            for _ in 0..3 {
+                self.publish_nothing()?;
             }
-            result => result,
+            taken = self.try_take_slots(purpose);
         }
+        if no_space(&taken) && self.disks.iter().filter(|disk| disk.was_refused()).count() > 0 {
+            // It is another drive by now, perhaps: it is out then, and does not count among those that need room.
+            self.beat()?;
+            taken = self.try_take_slots(purpose);
+        }
+        taken
     }
 
     /// Takes a free slot for one more copy of what lies at `kept`: on another drive, as far from those as there is

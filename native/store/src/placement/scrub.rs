@@ -327,7 +327,8 @@ impl Pool {
         for disk in drives.iter().map(|index| &self.disks[*index as usize]) {
             let Some((drive, file)) = disk.manifest() else { continue };
             report.bytes += journal.cursor;
-            if !is_whole(Copy { drive, file }, self.uuid, self.area_bytes, &journal) {
+            let copy = Copy { drive, file, generation: journal.generation, instance: self.instance };
+            if !is_whole(copy, self.uuid, self.area_bytes, &journal) {
                 wrong.push(disk.name());
             }
         }

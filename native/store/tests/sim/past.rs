@@ -289,10 +289,11 @@ impl Run {
         self.learn_ticks(group);
         match result {
             Ok(_) => {
-                // Its parent is durable up to the point.
-                if point.is_none() {
-                    self.promised_all(group);
-                } else {
+                // Its parent is durable up to the point. (What ends points may lie behind it.)
+                let groups = self.engine().pool().groups();
+                let base = groups.into_iter().find(|record| record.name == name).and_then(|record| record.base);
+                base.iter().for_each(|(_, lsn)| self.promised(group, lsn.0));
+                if point.is_some() {
                     self.coverage.road("a clone of a point");
                 }
                 if self.past.parents.contains_key(group) {
@@ -441,6 +442,34 @@ impl Run {
         if self.volumes.values().all(|other| other.group != mounted.group) {
             self.models.remove(&mounted.group);
         }
+    }
+
+    /// A group whose volumes all have one copy goes with the drive that has it: it is given up, as it says itself, and its
+    /// clones before it. False: this is none.
+    pub fn give_up_lost(&mut self, group: &str) -> Verdict<bool> {
+        let volumes = |run: &Self| -> Vec<String> {
+            run.volumes.iter().filter(|(_, mounted)| mounted.group == group).map(|(name, _)| name.clone()).collect()
+        };
+        if !self.shape.is_single() || !volumes(self).iter().all(|name| self.tainted.contains(name)) {
+            return Ok(false);
+        }
+        let clones = self.past.parents.iter().filter(|(clone, parent)| *parent == group && self.models.contains_key(*clone));
+        for clone in clones.map(|(clone, _)| clone.clone()).collect::<Vec<_>>() {
+            if !self.give_up_lost(&clone)? {
+                return Ok(false);
+            }
+        }
+        for name in volumes(self) {
+            self.say(format!("   giving {name} up"));
+            let result = self.engine().volume_destroy(&name);
+            result.map_err(|error| Violation::new(Check::RefusedCall, format!("giving {name} up: {error}")))?;
+            self.volumes.remove(&name);
+            self.changed.remove(&name);
+            self.tainted.retain(|tainted| *tainted != name);
+        }
+        self.models.remove(group);
+        self.coverage.road("what had one copy was given up");
+        Ok(true)
     }
 
     // --- upkeep ---------------------------------------------------------------------------------------------------------

@@ -144,9 +144,11 @@ impl Run {
         self.follow_moves();
         self.check_members()?;
         self.settle_past()?;
-        let names: Vec<String> = self.models.keys().cloned().collect();
-        let closed = names.iter().find(|name| self.open_group(name).is_none());
-        if let Some(closed) = closed {
+        let closed = |run: &Self| run.models.keys().find(|name| run.open_group(name).is_none()).cloned();
+        while let Some(closed) = closed(self) {
+            if self.give_up_lost(&closed)? {
+                continue;
+            }
             if self.shape.beyond {
                 // Damaged on every copy, or all drives are images from before it was made: the others go on without it.
                 self.say(format!("   {closed} is not open"));
@@ -158,7 +160,7 @@ impl Run {
                 format!("group {closed} is not open: {:?}", engine.status()),
             ));
         }
-        for name in names {
+        for name in self.models.keys().cloned().collect::<Vec<_>>() {
             if self.engine.is_some() {
                 self.judge_group(&name, kind)?;
             }
