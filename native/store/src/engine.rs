@@ -32,6 +32,7 @@ pub use holdfast_format::inode::PastAccess;
 pub use holdfast_format::inode::WritePolicy as VolumePolicy;
 pub use crate::group::{Held, PointSpace, Retention, WouldFree};
 pub use holdfast_format::retention::{HistoryLimit, ThinStep};
+pub use pacing::Company;
 pub use policy::VolumeChange;
 pub use retention::{RetentionChange, RetentionInfo};
 pub use space::{PoolUsage, VolumeSpace};

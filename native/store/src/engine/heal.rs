@@ -5,7 +5,7 @@ use super::Engine;
 use super::check::named_pages;
 use super::housekeeping::started;
 use super::options::{DriveSpec, open_drive};
-use super::pacing::Paced;
+use super::pacing::{Company, Paced};
 use crate::error::{Error, Kind, Result};
 use crate::placement::{Effort, Named, PoolDrive};
 use holdfast_device::threads::spawn;
@@ -52,14 +52,23 @@ pub(super) fn start_healer(engine: &Arc<Engine>) -> Result<()> {
 impl Engine {
     /// One step of the healer: healing, then balance, then scrub, each at its pace; false: there was nothing to do.
     fn care_step(&self) -> Result<bool> {
+        self.care_beside(self, HEAL_WORKERS)
+    }
+
+    /// As the healer's thread does it, on this one alone, with this company.
+    pub fn care_now(&self, company: &dyn Company) -> Result<bool> {
+        self.care_beside(company, 1)
+    }
+
+    fn care_beside(&self, company: &dyn Company, workers: usize) -> Result<bool> {
         // What is copied is read and written: twice as many bytes are moved.
         let bytes_per_s = self.options.heal_bytes_per_s.saturating_mul(2);
-        let pace = Paced::copying(self, bytes_per_s);
-        let effort = Effort { workers: HEAL_WORKERS, slots: HEAL_SLOTS_PER_STEP_MAX, pace: &pace };
+        let pace = Paced::copying(self, company, bytes_per_s);
+        let effort = Effort { workers, slots: HEAL_SLOTS_PER_STEP_MAX, pace: &pace };
         if self.heal_step_with(effort)? || self.balance_step_with(effort)? {
             return Ok(true);
         }
-        Ok(self.scrub_background_step_at(&Paced::scrubbing_always(self))?.is_some())
+        Ok(self.scrub_background_step_at(&Paced::scrubbing_always(self, company))?.is_some())
     }
 
     /// Makes some copies that were lost anew; false when nothing is left to do now. Reads and writes go on.

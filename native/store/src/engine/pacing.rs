@@ -41,9 +41,30 @@ impl Pacing {
     }
 }
 
+/// Who is at work besides, and how they are waited for.
+pub trait Company: Sync {
+    /// Whether users have asked for something lately.
+    fn is_busy(&self) -> bool;
+    /// Returns after so many nanoseconds, or earlier.
+    fn wait(&self, ns: u64);
+}
+
+impl Company for Engine {
+    fn is_busy(&self) -> bool {
+        self.has_users()
+    }
+
+    fn wait(&self, ns: u64) {
+        if !self.closed.load(Ordering::Acquire) {
+            self.healer.await_ring(Duration::from_nanos(ns));
+        }
+    }
+}
+
 /// The pace of one kind of work.
 pub(super) struct Paced<'a> {
     engine: &'a Engine,
+    company: &'a dyn Company,
     /// Bytes a second while somebody works, and of one call then.
     busy: (u64, usize),
     /// The same while nobody does; `None`: as fast as it goes.
@@ -52,25 +73,25 @@ pub(super) struct Paced<'a> {
 
 impl<'a> Paced<'a> {
     /// Of copies that have to be made: they should be there soon.
-    pub fn copying(engine: &'a Engine, bytes_per_s: u64) -> Self {
-        Self { engine, busy: (bytes_per_s, COPY_PIECE_BYTES), calm: None }
+    pub fn copying(engine: &'a Engine, company: &'a dyn Company, bytes_per_s: u64) -> Self {
+        Self { engine, company, busy: (bytes_per_s, COPY_PIECE_BYTES), calm: None }
     }
 
     /// Of a scrub that somebody waits for.
-    pub fn scrubbing(engine: &'a Engine) -> Self {
-        Self { engine, busy: (engine.scrub_rate(true), SCRUB_PIECE_BYTES), calm: None }
+    pub fn scrubbing(engine: &'a Engine, company: &'a dyn Company) -> Self {
+        Self { engine, company, busy: (engine.scrub_rate(true), SCRUB_PIECE_BYTES), calm: None }
     }
 
     /// Of the scrub of the background.
-    pub fn scrubbing_always(engine: &'a Engine) -> Self {
+    pub fn scrubbing_always(engine: &'a Engine, company: &'a dyn Company) -> Self {
         let calm = (engine.scrub_rate(false), CALM_PIECE_BYTES);
-        Self { calm: Some(calm), ..Self::scrubbing(engine) }
+        Self { calm: Some(calm), ..Self::scrubbing(engine, company) }
     }
 }
 
 impl Pace for Paced<'_> {
     fn is_calm(&self) -> bool {
-        !self.engine.is_busy()
+        !self.company.is_busy()
     }
 
     fn admit(&self, bytes: usize) -> usize {
@@ -79,8 +100,8 @@ impl Pace for Paced<'_> {
         let Some((bytes_per_s, piece_bytes)) = limit else { return bytes };
         let piece = bytes.min(piece_bytes);
         let wait_ns = engine.pacing.book(engine.clock.boottime_ns(), piece, bytes_per_s);
-        if wait_ns >= WAIT_NS_MIN && !engine.closed.load(Ordering::Acquire) {
-            engine.healer.await_ring(Duration::from_nanos(wait_ns));
+        if wait_ns >= WAIT_NS_MIN {
+            self.company.wait(wait_ns);
         }
         piece
     }
@@ -96,7 +117,7 @@ impl Engine {
     /// Whether users have asked for something lately. Only those who look again and again find out.
     ///
     /// Without threads never: then every step is a call of somebody who waits for it, by a clock that may stand still.
-    pub(super) fn is_busy(&self) -> bool {
+    pub(super) fn has_users(&self) -> bool {
         if !self.options.background {
             return false;
         }

@@ -5,7 +5,7 @@
 use super::Engine;
 use super::check::named_pages;
 use crate::error::{Error, Result};
-use super::pacing::Paced;
+use super::pacing::{Company, Paced};
 use crate::placement::{Pace, Scrub, ScrubReport, Unpaced};
 use holdfast_format::cell::Cell;
 use holdfast_format::limits::{
@@ -61,11 +61,16 @@ impl Engine {
     ///
     /// Errors: `NotFound`, `Closed`. What is found is no error, but in the report.
     pub fn scrub(&self, volume: Option<&str>) -> Result<ScrubReport> {
+        self.scrub_beside(volume, self)
+    }
+
+    /// As [`Engine::scrub`], with this company.
+    pub fn scrub_beside(&self, volume: Option<&str>, company: &dyn Company) -> Result<ScrubReport> {
         self.ensure_open()?;
         let scope = volume.map(|name| self.find(name)).transpose()?;
         let mut cursor = first_cursor(scope);
         let mut report = ScrubReport::default();
-        let pace = Paced::scrubbing(self);
+        let pace = Paced::scrubbing(self, company);
         while self.scrub_step(&mut cursor, scope, &mut Scrub { report: &mut report, pace: &pace })? {
             self.ensure_open()?;
         }
@@ -140,7 +145,7 @@ impl Engine {
         }
         let room = self.pool.room();
         let bytes = (room.total_bytes - room.free_bytes) as u128 * left / all;
-        (bytes / self.scrub_rate(self.is_busy()) as u128) as u64 + 1
+        (bytes / self.scrub_rate(self.has_users()) as u128) as u64 + 1
     }
 
     pub fn scrub_progress(&self) -> ScrubProgress {

@@ -9,6 +9,7 @@ mod lift;
 mod model;
 mod past;
 mod recover;
+mod recycle;
 #[path = "../rig/mod.rs"]
 mod rig;
 mod run;

@@ -21,7 +21,7 @@ const ENGINE_COUNTERS: [&str; 12] = [
 ];
 
 /// Roads that the runs themselves see.
-pub const ROADS: [&str; 29] = [
+pub const ROADS: [&str; 30] = [
     "recovered after a power cut",
     "recovered after a kill",
     "opened after a clean end",
@@ -41,6 +41,7 @@ pub const ROADS: [&str; 29] = [
     "the newest manifest record was forgotten",
     "a damaged volume gave EIO",
     "pool beyond promise opened",
+    "logs lay where logs lay before",
     "the others of a group went on without what had one copy",
     "what had one copy was given up",
     "a clone was cut short",

@@ -219,7 +219,7 @@ impl Run {
         self.settle_end()
     }
 
-    fn must(&mut self, what: &str, result: holdfast_store::error::Result<()>) -> Verdict {
+    pub fn must(&mut self, what: &str, result: holdfast_store::error::Result<()>) -> Verdict {
         result.map_err(|error| {
             Violation::new(Check::RefusedCall, format!("{what}, nothing is broken: {error}"))
         })?;

@@ -10,6 +10,7 @@ mod model;
 mod mutants;
 mod past;
 mod recover;
+mod recycle;
 #[path = "../rig/mod.rs"]
 mod rig;
 mod run;

@@ -37,8 +37,6 @@ fn first_seed(mutant: Mutant) -> u64 {
         Mutant::ScrubSkipsSecondCopy => 45,
         Mutant::BelieveRetriedFlush => 30,
         Mutant::ReuseAtOnce => 245,
-        // One of the regressions.
-        Mutant::NameWithoutStamp => 880,
         _ => 0,
     }
 }

@@ -113,7 +113,7 @@ impl Run {
                 break;
             }
         }
-        Ok(())
+        self.recycle()
     }
 
     fn create(&mut self) -> Verdict {
