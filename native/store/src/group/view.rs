@@ -8,7 +8,7 @@ use crate::metadata::io::{PageName, Version};
 use crate::metadata::memtable::{Memtable, Stamped};
 use crate::metadata::tree::{Floor, Levels, LevelsIter};
 use crate::oplog::place::Places;
-use holdfast_format::{BranchId, GROUP_BRANCH, Lsn, Stamp, key};
+use holdfast_format::{BranchId, GROUP_BRANCH, Lsn, key};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -150,11 +150,18 @@ impl View {
 
     /// Newest version of a record, `None` when it does not exist.
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        match (self.get_own(key)?, &self.base) {
-            (Some((_, value)), _) => Ok(value),
-            (None, Some(base)) if is_inherited(key) => base.view().get(key),
-            (None, _) => Ok(None),
+        if let Some((_, value)) = self.get_own(key)? {
+            return Ok(value);
         }
+        let mut base = self.base.clone().filter(|_| is_inherited(key));
+        while let Some(next) = base {
+            let view = next.view();
+            if let Some((_, value)) = view.get_own(key)? {
+                return Ok(value);
+            }
+            base = view.base;
+        }
+        Ok(None)
     }
 
     /// Newest version that is the group's own, deletions included.
@@ -183,75 +190,104 @@ impl View {
         until: &[u8],
         visit: &mut dyn FnMut(&Seen<'_>) -> Result<bool>,
     ) -> Result<()> {
-        let mut cursors = Vec::new();
-        for generation in self.generations.iter().filter(|generation| generation.memtable.records() > 0) {
-            let fetch = |next: &[u8]| Ok(generation.memtable.chunk(next, until, CHUNK_KEYS));
-            cursors.push((generation, ChunkCursor::new(fetch, from)?));
+        let ancestors: Vec<View> = std::iter::successors(self.ancestor(), View::ancestor).collect();
+        let first = key::volume(FIRST_BRANCH);
+        let inherited_from = if is_inherited(from) { from } else { &first };
+        let views = [(self, from, true)].into_iter();
+        let mut layers = Vec::new();
+        for (view, from, is_own) in views.chain(ancestors.iter().map(|view| (view, inherited_from, false))) {
+            let layer = ScanLayer::new(view, from, until, is_own)?;
+            layers.extend(layer.key().is_some().then_some(layer));
         }
-        let mut tables =
-            if self.at == NOW { self.levels.iter(from, until)? } else { self.levels.iter_at(from, until, self.at)? };
-        if self.base.is_none() && cursors.iter().all(|(_, cursor)| cursor.key().is_none()) {
-            return scan_tables(&mut tables, visit);
+        if let [only] = &mut layers[..]
+            && only.memory.is_empty()
+        {
+            return only.scan_tables(visit);
         }
-        let below = self.base.as_ref().map(|base| base.view());
-        let fetch = |next: &[u8]| match &below {
-            Some(below) => inherited(below, next, until),
-            None => Ok(Vec::new()),
-        };
-        let mut base = ChunkCursor::new(fetch, from)?;
-        let mut in_tables = tables.advance()?;
         let mut key = Vec::new();
         loop {
-            let heads = cursors.iter().filter_map(|(_, cursor)| cursor.key()).chain(base.key());
-            let Some(least) = heads.chain(in_tables.then(|| tables.key())).min() else { return Ok(()) };
+            let Some(least) = layers.iter().filter_map(ScanLayer::key).min() else { return Ok(()) };
             key.clear();
             key.extend_from_slice(least);
-            let found = cursors.iter().find_map(|(generation, cursor)| Some((*generation, cursor.seen(&key, self.at)?)));
-            let seen = if let Some((generation, version)) = found {
-                Some(Seen { key: &key, value: version.value.as_deref(), generation: Some(generation) })
-            } else if in_tables && tables.key() == key {
-                Some(Seen { key: &key, value: tables.value(), generation: None })
-            } else {
-                let version = base.seen(&key, NOW);
-                version.map(|version| Seen { key: &key, value: version.value.as_deref(), generation: None })
-            };
-            if let Some(seen) = seen
+            if let Some(seen) = layers.iter().find_map(|layer| layer.seen(&key))
                 && !visit(&seen)?
             {
                 return Ok(());
             }
-            for (_, cursor) in &mut cursors {
-                cursor.pass(&key)?;
-            }
-            base.pass(&key)?;
-            if in_tables && tables.key() == key {
-                in_tables = tables.advance()?;
+            for layer in &mut layers {
+                layer.pass(&key)?;
             }
         }
     }
-}
 
-/// Some of what a clone has of its parent, from a key on.
-fn inherited(below: &View, from: &[u8], until: &[u8]) -> Result<Vec<Version>> {
-    let first = key::volume(FIRST_BRANCH);
-    let from = if is_inherited(from) { from } else { &first };
-    let mut versions = Vec::new();
-    below.scan(from, until, &mut |seen| {
-        if let Some(value) = seen.value {
-            versions.push(Version { key: seen.key.to_vec(), stamp: Stamp::default(), value: Some(value.to_vec()) });
-        }
-        Ok(versions.len() < CHUNK_KEYS)
-    })?;
-    Ok(versions)
-}
-
-/// A scan of what no memtable has anything of.
-fn scan_tables(tables: &mut LevelsIter, visit: &mut dyn FnMut(&Seen<'_>) -> Result<bool>) -> Result<()> {
-    while tables.advance()? {
-        let seen = Seen { key: tables.key(), value: tables.value(), generation: None };
-        if !visit(&seen)? {
-            break;
-        }
+    /// What the group is a clone of.
+    fn ancestor(&self) -> Option<View> {
+        self.base.as_ref().map(|base| base.view())
     }
-    Ok(())
+}
+
+type Fetch<'a> = Box<dyn FnMut(&[u8]) -> Result<Vec<Version>> + 'a>;
+
+/// A group's own part of a scan: memtables newest first, then tables.
+struct ScanLayer<'a> {
+    memory: Vec<(&'a Arc<Generation>, ChunkCursor<Fetch<'a>>)>,
+    tables: LevelsIter,
+    in_tables: bool,
+    at: Lsn,
+    /// The group whose view is scanned, not what it is a clone of: what that has lies on the drives.
+    is_own: bool,
+}
+
+impl<'a> ScanLayer<'a> {
+    fn new(view: &'a View, from: &[u8], until: &'a [u8], is_own: bool) -> Result<Self> {
+        let mut memory = Vec::new();
+        for generation in view.generations.iter().filter(|generation| generation.memtable.records() > 0) {
+            let fetch: Fetch<'a> = Box::new(|next: &[u8]| Ok(generation.memtable.chunk(next, until, CHUNK_KEYS)));
+            let cursor = ChunkCursor::new(fetch, from)?;
+            if cursor.key().is_some() {
+                memory.push((generation, cursor));
+            }
+        }
+        let levels = &view.levels;
+        let mut tables =
+            if view.at == NOW { levels.iter(from, until)? } else { levels.iter_at(from, until, view.at)? };
+        let in_tables = tables.advance()?;
+        Ok(Self { memory, tables, in_tables, at: view.at, is_own })
+    }
+
+    /// A scan of what no memtable has anything of, and no other group.
+    fn scan_tables(&mut self, visit: &mut dyn FnMut(&Seen<'_>) -> Result<bool>) -> Result<()> {
+        while self.in_tables {
+            let seen = Seen { key: self.tables.key(), value: self.tables.value(), generation: None };
+            self.in_tables = visit(&seen)? && self.tables.advance()?;
+        }
+        Ok(())
+    }
+
+    fn key(&self) -> Option<&[u8]> {
+        let heads = self.memory.iter().filter_map(|(_, cursor)| cursor.key());
+        heads.chain(self.in_tables.then(|| self.tables.key())).min()
+    }
+
+    /// The newest version of `key`, if the layer has one.
+    fn seen<'b>(&'b self, key: &'b [u8]) -> Option<Seen<'b>> {
+        let found = self.memory.iter().find_map(|(generation, cursor)| Some((*generation, cursor.seen(key, self.at)?)));
+        if let Some((generation, version)) = found {
+            let generation = self.is_own.then_some(generation);
+            return Some(Seen { key, value: version.value.as_deref(), generation });
+        }
+        let in_tables = self.in_tables && self.tables.key() == key;
+        in_tables.then(|| Seen { key, value: self.tables.value(), generation: None })
+    }
+
+    /// Leaves all versions of the key behind.
+    fn pass(&mut self, key: &[u8]) -> Result<()> {
+        for (_, cursor) in &mut self.memory {
+            cursor.pass(key)?;
+        }
+        if self.in_tables && self.tables.key() == key {
+            self.in_tables = self.tables.advance()?;
+        }
+        Ok(())
+    }
 }

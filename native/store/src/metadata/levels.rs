@@ -158,10 +158,12 @@ impl Levels {
     pub fn get_at(&self, key: &[u8], at: Lsn) -> Result<Option<Stamped>> {
         // What the present has, when it was there then: nothing has ended since. A cell may have died of another one, and a
         // deletion may stand for a later one.
-        if key::data_place(key).is_none()
-            && let Some(found) = self.get(key)?.filter(|(stamp, value)| stamp.lsn <= at && value.is_some())
-        {
-            return Ok(Some(found));
+        let mut in_now = true;
+        if key::data_place(key).is_none() {
+            match self.get(key)? {
+                Some((stamp, value)) if stamp.lsn <= at && value.is_some() => return Ok(Some((stamp, value))),
+                found => in_now = found.is_some(),
+            }
         }
         let mut stepped = 0;
         let mut best: Option<Stamped> = None;
@@ -171,7 +173,8 @@ impl Levels {
             }
         };
         let deeper = self.levels.iter().filter_map(|level| Self::at_level(level, key));
-        for table in self.newest.iter().filter(|table| table.spans(key)).chain(deeper) {
+        let now = self.newest.iter().filter(|table| table.spans(key)).chain(deeper);
+        for table in now.filter(|_| in_now) {
             if let Some(found) = self.look(table, key, &mut stepped)? {
                 keep(found, &mut best);
             }
