@@ -4,6 +4,7 @@ import { readFileSync } from "node:fs";
 import { Command } from "commander";
 import { addClone } from "./verbs/clone.js";
 import { addCompletion } from "./verbs/completion.js";
+import { addCp } from "./verbs/cp.js";
 import { addDaemon } from "./verbs/daemon.js";
 import { addDiff } from "./verbs/diff.js";
 import { addDoctor } from "./verbs/doctor.js";
@@ -45,6 +46,7 @@ export function createProgram(): Command {
     addVersions,
     addRestore,
     addUndelete,
+    addCp,
     addMount,
     addUmount,
     addStatus,

@@ -5,7 +5,7 @@ import { bar, printable } from "./output.js";
 const CLEAR_LINE = "\r\x1b[K";
 
 export class Progress {
-  readonly #shown = process.stderr.isTTY;
+  readonly isShown = process.stderr.isTTY;
   #last = "";
 
   /** `part` of `whole`, which may grow. */
@@ -20,7 +20,7 @@ export class Progress {
   }
 
   #write(line: string): void {
-    if (!this.#shown || line === this.#last) return;
+    if (!this.isShown || line === this.#last) return;
     this.#last = line;
     process.stderr.write(`${CLEAR_LINE}${line}`);
   }

@@ -12,6 +12,7 @@ import { fromMessages } from "./failure.js";
 const COREUTILS_MIN = 9;
 const LOCALE = { LC_ALL: "C" };
 const MESSAGES_MAX = 2000;
+const NEWLINE = 0x0a;
 
 /** A name in an open directory. */
 export interface Place {
@@ -27,6 +28,8 @@ export interface Copy {
   exact: boolean;
   what: string;
   started: (pid: number) => void;
+  /** Is called for each entry that is copied. */
+  entry?: (() => void) | undefined;
 }
 
 /** Refuses a `cp` that could not do it. */
@@ -55,9 +58,11 @@ export function requireCp(): void {
 const [FROM, TO] = [3, 4];
 
 /** Its warnings. Fails where anything is missing in the copy; what is there then is the caller's to remove. */
-export async function copy({ from, to, exact, what, started }: Copy): Promise<string> {
+export async function copy({ from, to, exact, what, started, entry }: Copy): Promise<string> {
   const preserve = exact ? "mode,ownership,timestamps,links,xattr" : "all";
-  const options = ["-dR", `--preserve=${preserve}`, "--reflink=auto", "--sparse=auto", "-T", "--"];
+  const verbose = entry === undefined ? [] : ["-v"];
+  const how = ["-dR", `--preserve=${preserve}`, "--reflink=auto", "--sparse=auto", "-T"];
+  const options = [...how, ...verbose, "--"];
   const source = `/proc/self/fd/${FROM}/${from.name}` as Bytes;
   const target = `/proc/self/fd/${TO}/${to.name}`;
   const text = asArgument(source);
@@ -70,7 +75,11 @@ export async function copy({ from, to, exact, what, started }: Copy): Promise<st
     // A group of its own, so that one signal ends all of it.
     detached: true,
     env: { ...process.env, ...LOCALE },
-    stdio: ["pipe", "ignore", "pipe", from.directory, to.directory],
+    stdio: ["pipe", entry === undefined ? "ignore" : "pipe", "pipe", from.directory, to.directory],
+  });
+  // With -v, and in this locale, cp writes a line for each entry; a newline in a name is escaped.
+  child.stdout?.on("data", (lines: Buffer) => {
+    for (const byte of lines) if (byte === NEWLINE) entry?.();
   });
   const end = new Promise<number>((resolve, reject) => {
     child.on("error", reject);

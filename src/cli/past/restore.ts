@@ -67,7 +67,8 @@ export async function restore(options: RestoreOptions): Promise<Restored> {
     const before = exists(target);
     const check = () => checkTarget({ target, stats, path, options });
     check();
-    const warnings = await replace({ from, target, path, above, when, check });
+    const what = `copying ${show(path)} as it was at ${when}`;
+    const warnings = await put({ from, target, above, what, check });
     return { path, kind: kindOf(stats), replaced: before !== undefined, warnings };
   } catch (error) {
     throw fromSystem(error, `restoring ${show(spot.path)}`);
@@ -154,13 +155,17 @@ function isEmpty({ directory, name }: Place): boolean {
   }
 }
 
-interface Replacement {
+interface Put {
   from: Place;
   target: Place;
-  path: Bytes;
+  /** The target's directory. */
   above: Bytes;
-  when: string;
+  /** For messages. */
+  what: string;
+  /** May what is there now be replaced? */
   check: () => void;
+  /** Is called for each entry that is copied. */
+  entry?: () => void;
 }
 
 /**
@@ -169,7 +174,7 @@ interface Replacement {
  * 3. It gets its name (`Staging.place`).
  * 4. That is made durable. 5. The staging folder goes, with what was replaced.
  */
-async function replace({ from, target, path, above, when, check }: Replacement): Promise<string[]> {
+export async function put({ from, target, above, what, check, entry }: Put): Promise<string[]> {
   process.umask(0o077);
   const staging = await Staging.open(target, above);
   const warnings: string[] = [];
@@ -181,8 +186,9 @@ async function replace({ from, target, path, above, when, check }: Replacement):
       from,
       to: { directory: staging.directory, name: NEW },
       exact: inVolume,
-      what: `copying ${show(path)} as it was at ${when}`,
+      what,
       started: (pid) => staging.note(pid),
+      entry,
     });
     if (said !== "") warnings.push(said);
     if (!inVolume) syncFileSystem(staging.directory);
