@@ -67,6 +67,34 @@ export interface Counter {
   value: bigint
 }
 
+/** A recovery point. */
+export interface CutPoint {
+  lsn: bigint
+  /** Wall time, since 1970. */
+  wallS: number
+  wallNs: number
+  /** The snapshot that it is; empty: none. */
+  name: string
+}
+
+/** Lets go of a batch; false: there is none of this number. */
+export declare function deltaClose(handle: number): boolean
+
+/** The next chunk of about so many bytes before compression; null: there are no more. */
+export declare function deltaNext(handle: number, bytes: number): Promise<DeltaPart | null | Failure>
+
+/** Opens the batch from recovery point `base` (0: everything) to `until`, from a place in it on (empty: its beginning). */
+export declare function deltaOpen(handle: number, target: string, base: bigint, until: bigint, cursor: Uint8Array): Promise<number | Failure>
+
+/** A part of a batch, to be sent. */
+export interface DeltaPart {
+  chunk: Uint8Array
+  /** Where the next one begins; empty: this was the last. */
+  cursor: Uint8Array
+  /** Bytes before compression. */
+  rawBytes: number
+}
+
 /**
  * Takes away the mounts of dead daemons at `dir`; fulfils with whether there were any. A mount that answers is left
  * alone.
@@ -171,6 +199,20 @@ export interface FileChange {
   /** Bytes that may differ. */
   ranges: Array<ByteRange>
 }
+
+/** A follower, and the recovery point that is kept for it. */
+export interface Follower {
+  name: string
+  lsn: bigint
+}
+
+export declare function followerForget(handle: number, target: string, name: string): Promise<void | Failure>
+
+/** A follower has this recovery point durably: history is kept for it from there on only. */
+export declare function followerHas(handle: number, target: string, name: string, lsn: bigint): Promise<void | Failure>
+
+/** Followers of a group, and what is kept for them. */
+export declare function followerList(handle: number, target: string): Promise<Array<Follower> | Failure>
 
 /** Whose the bytes are that a group has on the drives, all copies. */
 export interface GroupUsage {
@@ -392,6 +434,44 @@ export interface Promotion {
   problem: string
 }
 
+/** The batch to the owner's `lsn` is whole: it becomes the newest recovery point, durably. `name`: the snapshot that it is. */
+export declare function replicaComplete(handle: number, target: string, lineage: bigint, lsn: bigint, wallS: number, wallNs: number, name: string): Promise<void | Failure>
+
+/** Makes an empty group that follows the one described. `rf` 0: as many copies as at the owner. */
+export declare function replicaCreate(handle: number, description: Uint8Array, name: string, rf: number): Promise<void | Failure>
+
+/** A durable recovery point of now; the newest one, if nothing changed since. */
+export declare function replicaCut(handle: number, target: string): Promise<CutPoint | Failure>
+
+/** What another site needs to make a replica of a group. */
+export declare function replicaDescribe(handle: number, target: string): Promise<Uint8Array | Failure>
+
+/** Makes a replica the owner of what it has received. */
+export declare function replicaPromote(handle: number, target: string): Promise<void | Failure>
+
+/** Takes the next chunk of a batch in. `taken`: the next one may come; `complete`: it was the last; `known`: it was in already. */
+export declare function replicaStage(handle: number, target: string, chunk: Uint8Array, cursor: Uint8Array): Promise<'taken' | 'complete' | 'known' | Failure>
+
+/** How far a replica is; null: the group never was one. */
+export declare function replicaState(handle: number, target: string): Promise<ReplicaState | null | Failure>
+
+/** How far a replica is. */
+export interface ReplicaState {
+  /** False: it was promoted, and takes changes. */
+  isReplica: boolean
+  /** Uuid of the owner's group. */
+  source: string
+  /** Random id of the epoch that its recovery points are of. */
+  lineage: bigint
+  /** The owner's LSN of the newest recovery point that is whole; 0: none. */
+  lsn: bigint
+  /** Of this site, and when it was cut. */
+  localLsn: bigint
+  wallS: number
+  wallNs: number
+  staging?: StagedBatch
+}
+
 /** What a group is to keep, and what it holds. */
 export interface Retention {
   /** Every second is kept for so long. */
@@ -489,6 +569,16 @@ export declare function snapshotSpace(handle: number, target: string, after: big
 
 /** What would be free if these snapshots were deleted. Fails as deleting one of them would. */
 export declare function snapshotWouldFree(handle: number, target: string, names: Array<string>): Promise<WouldFree | Failure>
+
+/** A batch of which a replica has the beginning. */
+export interface StagedBatch {
+  base: bigint
+  target: bigint
+  /** Chunks that are in. */
+  sequence: bigint
+  /** Where it goes on; empty: all of it is in. */
+  cursor: Uint8Array
+}
 
 /** One point for every so many seconds is kept for so long. */
 export interface ThinStep {

@@ -6,6 +6,7 @@ import { toCloneBase, toCloneSpace, toPromotion } from "./clones.js";
 import type { CloneBase, CloneSpace, Promotion } from "./clones.js";
 import { History, fromThin, toRetention } from "./history.js";
 import type { Retention, ThinStep } from "./history.js";
+import { Replication } from "./replica.js";
 import { Mount } from "./mount.js";
 import type { MountRequest } from "./mount.js";
 
@@ -219,6 +220,7 @@ export interface VolumeChange {
 export class Pool {
   readonly #handle: number;
   readonly history: History;
+  readonly replication: Replication;
 
   private constructor(
     readonly identity: PoolIdentity,
@@ -226,6 +228,7 @@ export class Pool {
   ) {
     this.#handle = handle;
     this.history = new History(handle);
+    this.replication = new Replication(handle);
   }
 
   /** Creates a pool on empty directories and opens it. */

@@ -56,8 +56,8 @@ fn superblock() {
         bad[at] ^= 0x10;
         assert!(Superblock::decode(&bad).is_err(), "byte {at}");
     }
-    let newer = Superblock { incompat: 4, ..block() }.encode();
-    assert_eq!(Superblock::decode(&newer), Err(DecodeError::Unsupported(4)));
+    let newer = Superblock { incompat: 8, ..block() }.encode();
+    assert_eq!(Superblock::decode(&newer), Err(DecodeError::Unsupported(8)));
     let full = Superblock {
         name: "n".repeat(limits::GROUP_NAME_BYTES_MAX),
         domain: "d".repeat(limits::DOMAIN_BYTES_MAX),
@@ -111,7 +111,7 @@ fn items() -> Vec<(Item, &'static str)> {
         ),
         (Item::ManifestDrives(vec![0, 1, 2]), "0406000000000001000200"),
         (
-            Item::Group { id, uuid, name, drained_lsn: Lsn(2), drained_chain: 3, destroyed: false },
+            Item::Group { id, uuid, name, drained_lsn: Lsn(2), drained_chain: 3, destroyed: false, replicated: false },
             "052800000001000000090909090909090909090909090909090100670200000000000000030000000000000000",
         ),
         (

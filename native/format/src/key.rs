@@ -11,6 +11,8 @@
 //! 0x60 ORPHAN   (inode 0) orphan u64 BE             -> empty; unlinked, still open
 //! 0x70 POINT    (branch 0, inode 0) lsn u64 BE      -> point.rs PointRecord
 //! 0x71 RETENTION (branch 0, inode 0)                -> retention.rs RetentionRecord
+//! 0x72 REPLICA  (branch 0, inode 0)                 -> replica.rs ReplicaRecord
+//! 0x73 FOLLOWER (branch 0, inode 0) name            -> replica.rs FollowerRecord
 //! ```
 
 use crate::ids::{BranchId, Ino};
@@ -25,6 +27,8 @@ pub const KIND_LINK: u8 = 0x50;
 pub const KIND_ORPHAN: u8 = 0x60;
 pub const KIND_POINT: u8 = 0x70;
 pub const KIND_RETENTION: u8 = 0x71;
+pub const KIND_REPLICA: u8 = 0x72;
+pub const KIND_FOLLOWER: u8 = 0x73;
 
 pub type Key = Vec<u8>;
 
@@ -96,6 +100,18 @@ pub fn point(lsn: crate::Lsn) -> Key {
 /// What the group keeps of the past.
 pub fn retention() -> Key {
     prefix(crate::GROUP_BRANCH, Ino(0), KIND_RETENTION)
+}
+
+/// What a replica has of its owner.
+pub fn replica() -> Key {
+    prefix(crate::GROUP_BRANCH, Ino(0), KIND_REPLICA)
+}
+
+/// What a follower of the group has.
+pub fn follower(name: &[u8]) -> Key {
+    let mut key = prefix(crate::GROUP_BRANCH, Ino(0), KIND_FOLLOWER);
+    key.extend_from_slice(name);
+    key
 }
 
 /// Whether a key is a kept point's. Nobody looks at the points of an earlier time.

@@ -3,6 +3,7 @@
 
 pub mod block;
 pub mod cell;
+pub mod chunk;
 pub mod checksum;
 pub mod domain;
 pub mod frame;
@@ -18,6 +19,7 @@ pub mod manifest;
 pub mod op;
 pub mod point;
 pub mod promotion;
+pub mod replica;
 pub mod retention;
 pub mod ring;
 pub mod scrub;

@@ -104,6 +104,14 @@ pub const KEY_BYTES_MAX: usize = 4 + 8 + 1 + 8 + NAME_BYTES_MAX;
 /// Value of a record: an extended attribute is the longest. Blocks of tables count it in a u16.
 pub const VALUE_BYTES_MAX: usize = XATTR_VALUE_BYTES_MAX;
 
+/// Replication: what one chunk of a batch holds before it is compressed, about; a chunk of any peer at most; where a batch goes on.
+pub const CHUNK_BYTES_TARGET: usize = 240 << 10;
+pub const CHUNK_BYTES_MAX: usize = 512 << 10;
+pub const CURSOR_BYTES_MAX: usize = 16 + KEY_BYTES_MAX;
+/// Name of a follower: a peer's fingerprint.
+pub const FOLLOWER_NAME_BYTES_MAX: usize = 64;
+pub const FOLLOWERS_MAX: usize = 16;
+
 /// Default budgets of one daemon; configurable.
 pub const MEMTABLE_BYTES_DEFAULT: usize = 32 << 20;
 pub const RING_BYTES_DEFAULT: usize = 64 << 20;
@@ -131,6 +139,8 @@ pub const THEN_PAYLOAD_SLOTS_MAX: u64 = 8;
 /// Unflushed log at most.
 pub const UNFLUSHED_BYTES_MAX: usize = 256 << 20;
 
+const _: () = assert!(CHUNK_BYTES_TARGET + KEY_BYTES_MAX + VALUE_BYTES_MAX + 64 <= CHUNK_BYTES_MAX, "one record more than the target");
+const _: () = assert!(CURSOR_BYTES_MAX <= u16::MAX as usize && FOLLOWER_NAME_BYTES_MAX <= NAME_BYTES_MAX);
 const _: () = assert!(SLOT_BYTES_MAX as usize / BLOCK_BYTES <= 1024, "a page number fits a u16, a bitmap 128 B");
 const _: () = assert!(MARKS_MAX * 34 + DOMAIN_BYTES_MAX + GROUP_NAME_BYTES_MAX + 256 < BLOCK_BYTES, "superblock");
 const _: () = assert!(SCRUB_BYTES_PER_S_MIN <= SCRUB_CALM_BYTES_PER_S_MIN);

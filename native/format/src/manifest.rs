@@ -170,6 +170,8 @@ pub struct GroupRecord {
     /// In log order, of all RF classes; those that replay still needs.
     pub segments: Vec<Segment>,
     pub destroyed: bool,
+    /// It is a replica of another site's group, or was one.
+    pub replicated: bool,
     /// The group is a clone of what another one saw at a kept LSN.
     pub base: Option<(GroupId, Lsn)>,
 }
@@ -227,6 +229,7 @@ pub enum Item {
         drained_lsn: Lsn,
         drained_chain: u64,
         destroyed: bool,
+        replicated: bool,
     },
     /// What a group is a clone of; `None`: of nothing any more.
     GroupBase {
@@ -333,13 +336,13 @@ impl Item {
                 out.put_u64(drive.absent_since);
             }
             Self::ManifestDrives(drives) => drives.iter().for_each(|drive| out.put_u16(*drive)),
-            Self::Group { id, uuid, name, drained_lsn, drained_chain, destroyed } => {
+            Self::Group { id, uuid, name, drained_lsn, drained_chain, destroyed, replicated } => {
                 out.put_u32(id.0);
                 out.put_bytes(&uuid.0);
                 put_string(out, name);
                 out.put_u64(drained_lsn.0);
                 out.put_u64(*drained_chain);
-                out.put_u8(*destroyed as u8);
+                out.put_u8(*destroyed as u8 | (*replicated as u8) << 1);
             }
             Self::GroupBase { group, base } => {
                 let (base, lsn) = base.unwrap_or_default();
@@ -433,14 +436,17 @@ impl Item {
     fn take_group(tag: u8, take: &mut Take<'_>) -> Result<Self, DecodeError> {
         let group = GroupId(take.u32()?);
         match tag {
-            5 => Ok(Self::Group {
-                id: group,
-                uuid: take.uuid()?,
-                name: take_string(take, GROUP_NAME_BYTES_MAX)?,
-                drained_lsn: Lsn(take.u64()?),
-                drained_chain: take.u64()?,
-                destroyed: take_bool(take)?,
-            }),
+            5 => {
+                let uuid = take.uuid()?;
+                let name = take_string(take, GROUP_NAME_BYTES_MAX)?;
+                let (drained_lsn, drained_chain) = (Lsn(take.u64()?), take.u64()?);
+                let flags = take.u8()?;
+                if flags > 3 {
+                    return Err(DecodeError::Invalid("flags of a group"));
+                }
+                let (destroyed, replicated) = (flags & 1 != 0, flags & 2 != 0);
+                Ok(Self::Group { id: group, uuid, name, drained_lsn, drained_chain, destroyed, replicated })
+            }
             14 => {
                 let base = (GroupId(take.u32()?), Lsn(take.u64()?));
                 if base.0 == group || (base.0 == GroupId(0)) != (base.1 == Lsn(0)) {

@@ -52,10 +52,12 @@ pub enum OpKind {
     EpochStart = 41,
     PointDrop = 42,
     PointSet = 43,
+    /// A replica takes a part of what its owner did.
+    Stage = 50,
 }
 
 impl OpKind {
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::VolumeCreate,
         Self::VolumeSet,
         Self::VolumeDestroy,
@@ -81,6 +83,7 @@ impl OpKind {
         Self::EpochStart,
         Self::PointDrop,
         Self::PointSet,
+        Self::Stage,
     ];
 
     pub fn from_u8(value: u8) -> Option<Self> {

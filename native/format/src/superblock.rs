@@ -34,7 +34,9 @@ pub const RO_COMPAT_KNOWN: u64 = 0;
 pub const INCOMPAT_LATER_ROWS: u64 = 1;
 /// Some group is a clone: without its base it would read as if nothing had been in it, and without the pin the base would forget.
 pub const INCOMPAT_CLONES: u64 = 2;
-pub const INCOMPAT_KNOWN: u64 = INCOMPAT_LATER_ROWS | INCOMPAT_CLONES;
+/// Some group is, or was, a replica: its log holds what another site did, and nobody may write to it meanwhile.
+pub const INCOMPAT_REPLICAS: u64 = 4;
+pub const INCOMPAT_KNOWN: u64 = INCOMPAT_LATER_ROWS | INCOMPAT_CLONES | INCOMPAT_REPLICAS;
 
 /// How far a drive is known to be. Never goes back on an honest drive.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]

@@ -14,6 +14,7 @@ mod identity;
 mod mount;
 mod pool;
 mod registry;
+mod replica;
 mod retention;
 mod space;
 mod system;

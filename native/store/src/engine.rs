@@ -16,6 +16,7 @@ mod options;
 mod pacing;
 mod policy;
 mod protect;
+mod replica;
 mod retention;
 mod scrub;
 mod space;
@@ -28,6 +29,11 @@ pub use flatten::{BaseInfo, CloneSpace, PromotionInfo};
 pub use feed::{FeedChange, FeedPage, FeedRequest};
 pub use history::{Difference, SnapshotInfo};
 pub use holdfast_format::DomainLevel;
+pub use crate::group::FollowerInfo;
+pub use crate::replica::{Delta, Part, Staged};
+pub use holdfast_format::inode::Time;
+pub use holdfast_format::replica::Staging;
+pub use replica::{CutPoint, ReplicaState};
 pub use holdfast_format::inode::PastAccess;
 pub use holdfast_format::inode::WritePolicy as VolumePolicy;
 pub use crate::group::{Held, PointSpace, Retention, WouldFree};
@@ -47,14 +53,14 @@ use crate::error::{Error, Kind, Result};
 use crate::extent::cache::DataCache;
 use crate::group::view::Base;
 use crate::group::{Bell, Group, GroupOptions};
-use crate::ledger::{Ledger, OpDraft};
+use crate::ledger::{Ledger, OpDraft, PointDraft};
 use crate::metadata::cache::BlockCache;
 use crate::past::Selections;
 use crate::placement::{GroupRecord, Pool, PoolDrive, PoolOptions, ProbeInfo};
 use crate::volume::{Volume, VolumeOptions};
 use holdfast_device::real::RealDrive;
 use holdfast_device::{Clock, Drive, RealClock, Rng};
-use holdfast_format::inode::{Time, VolumeRecord, WritePolicy};
+use holdfast_format::inode::{VolumeRecord, WritePolicy};
 use holdfast_format::op::{Actor, Effects, OpKind};
 use holdfast_format::{BranchId, GROUP_BRANCH, GroupId, Ino, Lsn, key};
 use parking_lot::{Mutex, RwLock};
@@ -535,6 +541,10 @@ impl Engine {
         self.ensure_open()?;
         let (group_id, branch) = self.find(name)?;
         let group = self.group(group_id)?;
+        if group.is_replica() {
+            let way_out = "mount what it received with --at, clone it, or fail over to it";
+            return Err(Error::new(Kind::Fenced, format!("volume {name} is a replica: {way_out}")));
+        }
         let mut volumes = self.volumes.lock();
         let Some(entry) = volumes.get_mut(name) else {
             return Err(Error::new(Kind::NotFound, format!("no volume {name}")));
@@ -615,7 +625,7 @@ fn control_draft(branch: BranchId, kind: OpKind, time: Time, effects: Effects) -
         rf: 0,
         stored: 0,
         frees: false,
-        point: "",
+        point: PointDraft::default(),
     }
 }
 

@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use holdfast_format::cell::Cell;
 use holdfast_format::inode::Time;
 use holdfast_format::op::{Actor, Effects, OpKind};
+use holdfast_format::replica::Origin;
 use holdfast_format::{BranchId, Ino, Lsn};
 
 /// One change, resolved: what replay will do, byte for byte.
@@ -25,8 +26,17 @@ pub struct OpDraft<'a> {
     pub stored: i64,
     /// The op gives space back (unlink, truncate, punch …): it may draw on the reserve and never waits.
     pub frees: bool,
-    /// Name of the point that the op keeps (`OpKind::Point`); empty: a tick.
-    pub point: &'a str,
+    /// The point that the op keeps (`OpKind::Point`).
+    pub point: PointDraft<'a>,
+}
+
+/// A point to be kept.
+#[derive(Clone, Copy, Default)]
+pub struct PointDraft<'a> {
+    /// Empty: a tick.
+    pub name: &'a str,
+    /// Of a replica: which recovery point of its owner it is, and of when.
+    pub origin: Option<(Origin, Time)>,
 }
 
 /// A run of blocks with one answer.

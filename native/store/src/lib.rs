@@ -12,5 +12,6 @@ pub mod mutants;
 pub mod oplog;
 pub mod past;
 pub mod placement;
+pub mod replica;
 mod rate;
 pub mod volume;

@@ -3,6 +3,7 @@
 use holdfast_format::block::{BlockBuilder, BlockCursor, Entry, find};
 use holdfast_format::cell::{Cell, Packed};
 use holdfast_format::checksum::{checksum, checksum_bound};
+use holdfast_format::chunk::{CHUNK_HEADER_BYTES, ChunkEntry, ChunkHeader, each_entry};
 use holdfast_format::DomainLevel;
 use holdfast_format::egroup::*;
 use holdfast_format::frame::{FRAME_HEADER_BYTES, FrameHeader, FramePlace};
@@ -12,6 +13,7 @@ use holdfast_format::limits::BLOCK_BYTES;
 use holdfast_format::manifest::*;
 use holdfast_format::op::*;
 use holdfast_format::point::{PointKind, PointRecord};
+use holdfast_format::replica::{FollowerRecord, Origin, ReplicaRecord, Role, Staging};
 use holdfast_format::retention::{HistoryLimit, RetentionRecord, ThinStep};
 use holdfast_format::ring::{RingHeader, RingRecordHeader};
 use holdfast_format::promotion::{Promotion, promotion_key};
@@ -96,6 +98,7 @@ pub fn all() -> Vec<Sample> {
     samples.extend(pool());
     samples.extend(items());
     samples.extend(tables());
+    samples.push(chunk());
     samples
 }
 
@@ -130,6 +133,8 @@ fn keys() -> Vec<Sample> {
         sample("key-orphan", key::orphan(branch, ino), again_key),
         sample("key-point", key::point(Lsn(77)), again_key),
         sample("key-retention", key::retention(), again_key),
+        sample("key-replica", key::replica(), again_key),
+        sample("key-follower", key::follower(b"b"), again_key),
     ]
 }
 
@@ -177,7 +182,18 @@ fn values() -> Vec<Sample> {
         boottime_ns: 9,
         boot_id: [0xb0; 16],
         name: "before-upgrade".into(),
+        origin: None,
     };
+    let received = PointRecord { origin: Some(Origin { lineage: 7, lsn: Lsn(8) }), ..point.clone() };
+    let staging = Staging { base: Lsn(9), target: Lsn(12), sequence: 3, cursor: vec![0xab, 0xcd] };
+    let replica = ReplicaRecord {
+        role: Role::Replica,
+        source: Uuid([7; 16]),
+        lineage: 8,
+        lsn: Lsn(9),
+        staging: Some(staging),
+    };
+    let follower = FollowerRecord { lsn: Lsn(0x0102) };
     let retention = RetentionRecord {
         window_s: Some(3600),
         thin: Some(vec![ThinStep { every_s: 60, for_s: 86_400 }]),
@@ -191,6 +207,9 @@ fn values() -> Vec<Sample> {
         sample("dirent", dirent.encode(), |bytes| Some(DirentRecord::decode(bytes).told()?.encode())),
         sample("volume", volume.encode(), |bytes| Some(VolumeRecord::decode(bytes).told()?.encode())),
         sample("point", point.encode(), |bytes| Some(PointRecord::decode(bytes).told()?.encode())),
+        sample("point-received", received.encode(), |bytes| Some(PointRecord::decode(bytes).told()?.encode())),
+        sample("replica", replica.encode(), |bytes| Some(ReplicaRecord::decode(bytes).told()?.encode())),
+        sample("follower", follower.encode(), |bytes| Some(FollowerRecord::decode(bytes).told()?.encode())),
         sample("retention", retention.encode(), |bytes| Some(RetentionRecord::decode(bytes).told()?.encode())),
     ]
 }
@@ -348,6 +367,48 @@ fn seal_frame(bytes: &mut [u8]) {
     let previous = Take::new(&bytes[144..]).u64().expect("inside the header");
     let chain = checksum_bound(previous, &bytes[..152]);
     put_sum(bytes, 152, chain);
+}
+
+/// A name that has gone, some bytes of a file, and a hole in it.
+fn chunk() -> Sample {
+    let (branch, ino) = (BranchId(1), Ino(0x0102));
+    let name = key::dirent(branch, ROOT_INO, 0x8000, b"a");
+    let mut raw = Vec::new();
+    ChunkEntry::Put { key: &key::xattr(branch, ino, b"user.a"), value: b"b" }.encode(&mut raw);
+    ChunkEntry::Delete { key: &name }.encode(&mut raw);
+    ChunkEntry::Hole { ino, start: 0x30, count: 16 }.encode(&mut raw);
+    let header = ChunkHeader {
+        branch,
+        lineage: 7,
+        base: Lsn(9),
+        target: Lsn(12),
+        sequence: 3,
+        is_last: true,
+        is_compressed: false,
+        raw_bytes: raw.len() as u32,
+    };
+    let bytes = header.encode(&raw);
+    let covered = bytes.len();
+    sealed("chunk", bytes, again_chunk, covered, seal_chunk)
+}
+
+fn again_chunk(bytes: &[u8]) -> Option<Vec<u8>> {
+    let (header, body) = ChunkHeader::decode(bytes).told()?;
+    if header.is_compressed {
+        return Some(header.encode(body));
+    }
+    let mut raw = Vec::new();
+    each_entry(header.branch, body, |entry| entry.encode(&mut raw)).told()?;
+    Some(header.encode(&raw))
+}
+
+fn seal_chunk(bytes: &mut [u8]) {
+    if bytes.len() < CHUNK_HEADER_BYTES {
+        return;
+    }
+    let covered = [&bytes[..CHUNK_HEADER_BYTES - 8], &bytes[CHUNK_HEADER_BYTES..]].concat();
+    let sum = checksum(&covered);
+    put_sum(bytes, CHUNK_HEADER_BYTES - 8, sum);
 }
 
 fn log() -> Vec<Sample> {
@@ -583,6 +644,7 @@ fn items() -> Vec<Sample> {
         drained_lsn: Lsn(40),
         drained_chain: 0x1122,
         destroyed: false,
+        replicated: false,
     };
     let record = Item::Record { sequence: 41, key: egroup_key(EgroupId(9)), value: Some(vec![1]) };
     let deleted = Item::Record { sequence: 41, key: egroup_key(EgroupId(9)), value: None };

@@ -40,6 +40,8 @@ impl Group {
         if self.options.background && draft.branch != GROUP_BRANCH && !draft.frees {
             self.pay(pages as u64);
         }
+        self.check_role(&draft)?;
+        let beside_point = if draft.kind == OpKind::Point { std::mem::take(&mut draft.effects) } else { Effects::new() };
         loop {
             self.ensure_open()?;
             // The group's own records are few and come from the threads that drain: they never wait for a drain.
@@ -66,7 +68,7 @@ impl Group {
             };
             let point = (draft.kind == OpKind::Point).then(|| self.point_record(draft.point));
             if let Some(record) = &point {
-                draft.effects = Effects::new();
+                draft.effects = beside_point.clone();
                 draft.effects.put(&key::point(lsn), &record.encode());
             }
             let hole = mutant!(AckOverHole) && pages == 0 && lsn.0.is_multiple_of(16);

@@ -13,6 +13,7 @@ use crate::metadata::io::Points;
 use holdfast_format::inode::Time;
 use holdfast_format::limits::TICKS_MAX;
 use holdfast_format::point::{PointKind, PointRecord};
+use holdfast_format::replica::Origin;
 use holdfast_format::{Lsn, limits};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -31,6 +32,7 @@ struct Kept {
     boot: u32,
     /// Place on the table's timeline.
     at_ns: u64,
+    origin: Option<Origin>,
 }
 
 #[derive(Clone, Debug)]
@@ -49,6 +51,8 @@ pub struct PointInfo {
     pub wall: Time,
     /// Empty: a tick.
     pub name: String,
+    /// Of a replica: its owner's recovery point.
+    pub origin: Option<Origin>,
 }
 
 /// Which point is meant.
@@ -113,7 +117,7 @@ impl PointTable {
             self.boots.push(record.boot_id);
             self.boots.len() - 1
         });
-        let kept = Kept { wall: record.wall, boottime_ns: record.boottime_ns, boot: boot as u32, at_ns };
+        let kept = Kept { wall: record.wall, boottime_ns: record.boottime_ns, boot: boot as u32, at_ns, origin: record.origin };
         if record.kind == PointKind::Tick {
             self.ticks.insert(lsn, kept);
         } else {
@@ -215,17 +219,24 @@ impl PointTable {
     }
 
     fn tick_info(lsn: Lsn, kept: &Kept) -> PointInfo {
-        PointInfo { lsn, kind: PointKind::Tick, held: false, wall: kept.wall, name: String::new() }
+        PointInfo { lsn, kind: PointKind::Tick, held: false, wall: kept.wall, name: String::new(), origin: kept.origin }
     }
 
     fn named_info(lsn: Lsn, named: &Named) -> PointInfo {
         let (kind, wall) = (PointKind::Named, named.kept.wall);
-        PointInfo { lsn, kind, held: named.held, wall, name: named.name.clone() }
+        PointInfo { lsn, kind, held: named.held, wall, name: named.name.clone(), origin: named.kept.origin }
     }
 
     pub(super) fn info(&self, lsn: Lsn) -> Option<PointInfo> {
         let tick = || self.ticks.get(&lsn).map(|kept| Self::tick_info(lsn, kept));
         self.named.get(&lsn).map(|named| Self::named_info(lsn, named)).or_else(tick)
+    }
+
+    /// The newest point that is another site's.
+    pub(super) fn newest_of_origin(&self) -> Option<Lsn> {
+        let tick = self.ticks.iter().rfind(|(_, kept)| kept.origin.is_some()).map(|(lsn, _)| *lsn);
+        let named = self.named.iter().rfind(|(_, named)| named.kept.origin.is_some()).map(|(lsn, _)| *lsn);
+        tick.max(named)
     }
 
     pub(super) fn named(&self, name: &str) -> Option<PointInfo> {
@@ -243,6 +254,7 @@ impl PointTable {
             boottime_ns: kept.boottime_ns,
             boot_id: self.boots[kept.boot as usize],
             name: named.map(|named| named.name.clone()).unwrap_or_default(),
+            origin: kept.origin,
         })
     }
 

@@ -19,6 +19,7 @@ mod past;
 mod points;
 mod reclaim;
 mod recover;
+mod replication;
 mod retention;
 mod room;
 mod snapshots;
@@ -50,6 +51,7 @@ pub use kept::{PointInfo, PointTable, When};
 pub use account::{PointSpace, WouldFree};
 pub use points::Held;
 pub use room::Usage;
+pub use replication::FollowerInfo;
 pub use retention::Retention;
 pub use snapshots::Pin;
 
@@ -142,6 +144,7 @@ pub struct Group {
     naming: Mutex<()>,
     loosened: Mutex<loosen::Loosened>,
     thinned: loosen::Thinned,
+    replication: replication::Replication,
     account: Mutex<account::Account>,
     drained: AtomicU64,
     /// Wakes whoever waits for the drain to take a memtable.

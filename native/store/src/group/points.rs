@@ -4,7 +4,7 @@ use super::Group;
 use super::kept::{Moment, PointInfo, PointTable, When};
 use super::retention::Retention;
 use crate::error::{Error, Result};
-use crate::ledger::{Ledger, OpDraft};
+use crate::ledger::{Ledger, OpDraft, PointDraft};
 use crate::metadata::io::Points;
 use holdfast_format::op::{Actor, Effects, OpKind};
 use holdfast_format::point::{PointKind, PointRecord};
@@ -56,16 +56,18 @@ pub struct Held {
 
 impl Group {
     /// What a point says that is kept now.
-    pub(super) fn point_record(&self, name: &str) -> PointRecord {
+    pub(super) fn point_record(&self, point: PointDraft<'_>) -> PointRecord {
         let (now, newest) = (self.moment(), self.points.lock().newest_wall().unwrap_or_default());
         let is_late = now.wall < newest && newest.sec - now.wall.sec < CLOCK_BACK_S_MAX;
+        let wall = if is_late { newest } else { now.wall };
         PointRecord {
-            kind: if name.is_empty() { PointKind::Tick } else { PointKind::Named },
+            kind: if point.name.is_empty() { PointKind::Tick } else { PointKind::Named },
             held: false,
-            wall: if is_late { newest } else { now.wall },
+            wall: point.origin.map_or(wall, |(_, wall)| wall),
             boottime_ns: now.boottime_ns,
             boot_id: now.boot_id,
-            name: name.to_owned(),
+            name: point.name.to_owned(),
+            origin: point.origin.map(|(origin, _)| origin),
         }
     }
 
@@ -87,12 +89,18 @@ impl Group {
             rf: 0,
             stored: 0,
             frees: true,
-            point: "",
+            point: PointDraft::default(),
         }
     }
 
     /// A point that sees everything acknowledged so far: the newest, if nothing changed since.
+    ///
+    /// # Errors
+    /// Of a replica the newest recovery point that is whole; `NotFound` while there is none.
     pub fn point_now(&self) -> Result<PointInfo> {
+        if self.is_replica() {
+            return self.newest_received();
+        }
         let last_point = Lsn(self.last_point.load(Ordering::Acquire));
         let changed = Lsn(self.changed.load(Ordering::Acquire));
         let kept = self.points.lock().newest_by(&When::Lsn(last_point)).filter(|point| point.lsn >= changed);
@@ -123,7 +131,7 @@ impl Group {
         // The newest one that is there: a snapshot that stood for this second may have been deleted.
         let newest = self.points.lock().newest_lsn();
         // Points that come and go change nothing that a point shows.
-        if self.changed.load(Ordering::Acquire) > newest.0 && !retention.is_off() {
+        if self.changed.load(Ordering::Acquire) > newest.0 && !retention.is_off() && !self.is_replica() {
             self.commit_draft(self.point_draft(OpKind::Point, Effects::new()))?;
         }
         let zones = retention.zones();
@@ -292,6 +300,7 @@ impl Group {
             return Err(error);
         }
         self.pool.pins_of(self.id).into_iter().for_each(|lsn| table.pin_again(lsn));
+        self.pin_for_replication(&mut table)?;
         let newest = table.points(Lsn(0)).newest();
         self.last_point.fetch_max(newest.0, Ordering::AcqRel);
         *self.points.lock() = table;

@@ -146,6 +146,7 @@ impl Group {
             naming: Mutex::default(),
             loosened: Mutex::default(),
             thinned: Default::default(),
+            replication: Default::default(),
             account: Mutex::default(),
             drained: AtomicU64::new(record.drained_lsn.0),
             drained_signal: (Mutex::default(), Condvar::new()),

@@ -6,7 +6,7 @@
 use super::Group;
 use super::kept::{PointInfo, When};
 use crate::error::{Error, Kind, Result};
-use crate::ledger::OpDraft;
+use crate::ledger::{OpDraft, PointDraft};
 use holdfast_format::limits::SNAPSHOTS_MAX;
 use holdfast_format::op::{Effects, OpKind};
 use holdfast_format::point::PointKind;
@@ -42,9 +42,10 @@ impl Group {
     /// `Conflict`: there is one of this name.
     pub fn snapshot_create(&self, name: &str) -> Result<PointInfo> {
         debug_assert!(!name.is_empty());
+        self.refuse_on_replica("snapshots of now come from its owner; name a recovery point with --at")?;
         let _one = self.naming.lock();
         self.refuse_taken(name)?;
-        let lsn = self.commit_draft(OpDraft { point: name, ..self.point_draft(OpKind::Point, Effects::new()) })?;
+        let lsn = self.commit_draft(OpDraft { point: PointDraft { name, origin: None }, ..self.point_draft(OpKind::Point, Effects::new()) })?;
         self.point(&When::Lsn(lsn)).ok_or_else(|| super::internal("the new snapshot is not there"))
     }
 

@@ -10,7 +10,7 @@ use super::journal::Journal;
 use super::superblocks::Beat;
 use super::{Edit, GroupChange, Pool};
 use crate::error::Result;
-use holdfast_format::superblock::{INCOMPAT_CLONES, INCOMPAT_LATER_ROWS};
+use holdfast_format::superblock::{INCOMPAT_CLONES, INCOMPAT_LATER_ROWS, INCOMPAT_REPLICAS};
 use std::sync::atomic::Ordering;
 
 /// What the manifest holds that not every program knows.
@@ -18,13 +18,18 @@ fn features_of(image: &Image) -> u64 {
     let groups = || image.groups.values();
     let later_rows = if groups().any(|group| group.first_row > 0) { INCOMPAT_LATER_ROWS } else { 0 };
     let clones = if groups().any(|group| group.base.is_some()) { INCOMPAT_CLONES } else { 0 };
-    later_rows | clones
+    let replicas = if groups().any(|group| group.replicated) { INCOMPAT_REPLICAS } else { 0 };
+    later_rows | clones | replicas
 }
 
 /// What the manifest holds once this edit is in it.
 fn features_in(edit: &Edit) -> u64 {
-    let makes_clone = |change: &GroupChange| matches!(change, GroupChange::Create { base: Some(_), .. });
-    if edit.groups.iter().any(makes_clone) { INCOMPAT_CLONES } else { 0 }
+    let bit = |change: &GroupChange| match change {
+        GroupChange::Create { base: Some(_), .. } => INCOMPAT_CLONES,
+        GroupChange::Replicated { .. } => INCOMPAT_REPLICAS,
+        _ => 0,
+    };
+    edit.groups.iter().map(bit).fold(0, |bits, bit| bits | bit)
 }
 
 impl Pool {

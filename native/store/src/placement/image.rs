@@ -42,11 +42,11 @@ impl Image {
                 self.drives.insert(drive.index, drive);
             }
             Item::ManifestDrives(drives) => self.manifest_drives = drives,
-            Item::Group { id, uuid, name, drained_lsn, drained_chain, destroyed } => {
+            Item::Group { id, uuid, name, drained_lsn, drained_chain, destroyed, replicated } => {
                 let group = self.groups.entry(id).or_default();
                 (group.id, group.uuid, group.name) = (id, uuid, name);
-                (group.drained_lsn, group.drained_chain, group.destroyed) =
-                    (drained_lsn, drained_chain, destroyed);
+                (group.drained_lsn, group.drained_chain) = (drained_lsn, drained_chain);
+                (group.destroyed, group.replicated) = (destroyed, replicated);
             }
             Item::GroupBase { group, base } => self.groups.entry(group).or_default().base = base,
             Item::Row { group, index, row } => {
@@ -131,5 +131,6 @@ pub(super) fn group_item(group: &GroupRecord) -> Item {
         drained_lsn: group.drained_lsn,
         drained_chain: group.drained_chain,
         destroyed: group.destroyed,
+        replicated: group.replicated,
     }
 }

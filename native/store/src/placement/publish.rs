@@ -123,6 +123,12 @@ impl<'a> Change<'a> {
                 let item = group_item(group);
                 self.items.push(item);
             }
+            GroupChange::Replicated { id } => {
+                let group = self.group(id)?;
+                group.replicated = true;
+                let item = group_item(group);
+                self.items.push(item);
+            }
             GroupChange::Destroy { id } => {
                 let group = self.group(id)?;
                 group.destroyed = true;

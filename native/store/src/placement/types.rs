@@ -93,6 +93,10 @@ pub enum GroupChange {
         id: GroupId,
         name: String,
     },
+    /// From here on its log may hold what another site did.
+    Replicated {
+        id: GroupId,
+    },
     /// Its tables and pages are still to be released.
     Destroy {
         id: GroupId,

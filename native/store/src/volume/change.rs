@@ -5,7 +5,7 @@ use super::numbers::Step;
 use super::ranges::stored_bytes;
 use crate::api::{Caller, FsError, FsResult};
 use crate::error::Error;
-use crate::ledger::OpDraft;
+use crate::ledger::{OpDraft, PointDraft};
 use holdfast_format::cell::{self, Cell};
 use holdfast_format::inode::{InodeRecord, Time, Writer};
 use holdfast_format::limits::{CELL_LEVEL_DATA_MAX, CELL_LEVEL_MAX};
@@ -121,7 +121,7 @@ impl Volume {
             rf: self.policy.rf(),
             stored: 0,
             frees: true,
-            point: "",
+            point: PointDraft::default(),
         })?;
         Ok(lsn)
     }
@@ -225,7 +225,7 @@ impl Change<'_> {
                 rf: volume.policy.rf(),
                 stored,
                 frees: self.frees,
-                point: "",
+                point: PointDraft::default(),
             };
             volume.ledger.commit(draft).map_err(|error| {
                 volume.policy.give_back(blocks);

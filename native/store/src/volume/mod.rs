@@ -26,6 +26,7 @@ mod numbers;
 mod orphans;
 mod policy;
 mod ranges;
+pub(crate) use ranges::stored_bytes;
 mod references;
 mod rename;
 mod requests;
@@ -37,7 +38,7 @@ use crate::api::{
     Attr, Caller, DirEntry, FileSystem, FlushDone, FsError, FsResult, SetAttr, StatFs, Whence, WriteFlags,
 };
 use crate::error::{Error, Result};
-use crate::ledger::{Ledger, OpDraft};
+use crate::ledger::{Ledger, OpDraft, PointDraft};
 use holdfast_format::inode::{InodeRecord, PastAccess, VolumeRecord};
 use holdfast_format::op::{Actor, Effects, OpKind};
 use holdfast_format::{BranchId, Ino, Lsn, ROOT_INO, key};
@@ -122,7 +123,7 @@ impl Volume {
             rf: record.rf,
             stored: 0,
             frees: false,
-            point: "",
+            point: PointDraft::default(),
         })
     }
 

@@ -15,6 +15,7 @@ fn record(name: &str, moment: &Moment) -> PointRecord {
         boottime_ns: moment.boottime_ns,
         boot_id: moment.boot_id,
         name: name.to_owned(),
+        origin: None,
     }
 }
 

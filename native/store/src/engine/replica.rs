@@ -1,0 +1,261 @@
+//! Groups between sites, as the daemon drives them: recovery points are cut here and read there. See `replica/`.
+
+use super::{Engine, VolumeEntry, check_name};
+use crate::error::{Error, Kind, Result};
+use crate::group::{FollowerInfo, Group};
+use crate::ledger::Ledger;
+use crate::placement::{Edit, GroupChange};
+use crate::replica::apply::{self, Volumes};
+use crate::replica::{Delta, Staged, revert};
+use holdfast_format::inode::{Time, VolumeRecord, WritePolicy};
+use holdfast_format::op::Effects;
+use holdfast_format::replica::{ReplicaRecord, Role, Staging};
+use holdfast_format::wire::{Put, Take};
+use holdfast_format::{BranchId, DecodeError, GROUP_BRANCH, GroupId, Lsn, Uuid, key};
+use std::sync::{Arc, Weak};
+
+/// Volumes of a group at most, as one description tells them.
+const VOLUMES_MAX: usize = 1024;
+
+/// A recovery point that was cut.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CutPoint {
+    pub lsn: u64,
+    /// Wall time of it.
+    pub wall: Time,
+    /// The snapshot that it is; empty: none.
+    pub name: String,
+}
+
+/// How far a replica is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ReplicaState {
+    /// False: it was promoted.
+    pub is_replica: bool,
+    pub source: Uuid,
+    pub lineage: u64,
+    /// The owner's LSN of the newest recovery point that is whole; 0: none.
+    pub lsn: u64,
+    /// Of this site, and its time.
+    pub local_lsn: u64,
+    pub wall: Time,
+    pub staging: Option<Staging>,
+}
+
+/// What another site needs to know to make a replica.
+struct Description {
+    source: Uuid,
+    lineage: u64,
+    counter: Vec<u8>,
+    volumes: Volumes,
+}
+
+impl Description {
+    fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.put_bytes(&self.source.0);
+        out.put_u64(self.lineage);
+        out.put_u16(self.counter.len() as u16);
+        out.put_bytes(&self.counter);
+        out.put_u16(self.volumes.len() as u16);
+        for (branch, record) in &self.volumes {
+            let bytes = record.encode();
+            out.put_u32(branch.0);
+            out.put_u16(bytes.len() as u16);
+            out.put_bytes(&bytes);
+        }
+        out
+    }
+
+    fn decode(bytes: &[u8]) -> std::result::Result<Self, DecodeError> {
+        let mut take = Take::new(bytes);
+        let (source, lineage) = (take.uuid()?, take.u64()?);
+        let length = take.u16()? as usize;
+        let counter = take.bytes(length)?.to_vec();
+        VolumeRecord::decode(&counter)?;
+        let count = take.u16()? as usize;
+        if count == 0 || count > VOLUMES_MAX {
+            return Err(DecodeError::Invalid("number of volumes"));
+        }
+        let mut volumes = Volumes::new();
+        for _ in 0..count {
+            let branch = BranchId(take.u32()?);
+            let length = take.u16()? as usize;
+            let record = VolumeRecord::decode(take.bytes(length)?)?;
+            if branch == GROUP_BRANCH || volumes.iter().any(|(other, _)| *other == branch) {
+                return Err(DecodeError::Invalid("branch of a volume"));
+            }
+            volumes.push((branch, record));
+        }
+        take.end()?;
+        Ok(Self { source, lineage, counter, volumes })
+    }
+}
+
+impl Engine {
+    /// What another site needs to make a replica of a group.
+    pub fn replica_describe(&self, target: &str) -> Result<Vec<u8>> {
+        let group = self.group_of(target)?;
+        let missing = || Error::new(Kind::Internal, format!("group {target} is not in the manifest"));
+        let source = self.pool.group(group.id).ok_or_else(missing)?.uuid;
+        let counter = group.get(&key::volume(GROUP_BRANCH))?.ok_or_else(|| Error::corrupt("a group counts no volumes"))?;
+        Ok(Description { source, lineage: group.lineage(), counter, volumes: group.volumes()? }.encode())
+    }
+
+    /// Makes a group that will follow the one described: empty, and closed to everybody until its first recovery point is whole.
+    /// A volume that is alone gets the name, several get it before theirs. `rf` 0: as at the owner.
+    ///
+    /// 1. The group; without volumes the next start gives it up.
+    /// 2. The manifest says that it is a replica, and the superblocks before it.
+    /// 3. Its volumes and what it follows, with one op.
+    ///
+    /// # Errors
+    /// `Conflict`: a name is in use; `Invalid`: more copies than the pool can make.
+    pub fn replica_create(self: &Arc<Self>, description: &[u8], name: &str, rf: u8) -> Result<()> {
+        self.ensure_open()?;
+        check_name("volume", name)?;
+        let told = Description::decode(description).map_err(|error| Error::decode("a description of a group", error))?;
+        let is_alone = told.volumes.len() == 1;
+        let mut volumes = told.volumes;
+        for (_, record) in &mut volumes {
+            record.name = if is_alone { name.to_owned() } else { format!("{name}-{}", record.name) };
+            (record.rf, record.policy) = (if rf == 0 { record.rf } else { rf }, WritePolicy::default());
+            check_name("volume", &record.name)?;
+            self.check_promise(record.rf, record.policy)?;
+            if self.volumes.lock().contains_key(&record.name) {
+                return Err(Error::new(Kind::Conflict, format!("volume {} exists", record.name)));
+            }
+        }
+        let id = self.create_group(name, None)?;
+        let record = ReplicaRecord {
+            role: Role::Replica,
+            source: told.source,
+            lineage: told.lineage,
+            lsn: Lsn(0),
+            staging: None,
+        };
+        self.make_replica(id, &told.counter, &volumes, record).or_else(|error| {
+            self.give_up_group(id)?;
+            Err(error)
+        })
+    }
+
+    /// Steps 2 and 3.
+    fn make_replica(&self, id: GroupId, counter: &[u8], volumes: &Volumes, record: ReplicaRecord) -> Result<()> {
+        let group = self.group(id)?;
+        let promised: Vec<_> = volumes.iter().map(|(branch, record)| (*branch, record.rf, record.policy)).collect();
+        self.prepare_promise(&group, &promised)?;
+        self.pool.publish(Edit { groups: vec![GroupChange::Replicated { id }], ..Edit::default() })?;
+        let mut effects = Effects::new();
+        effects.put(&key::volume(GROUP_BRANCH), counter);
+        volumes.iter().for_each(|(branch, record)| effects.put(&key::volume(*branch), &record.encode()));
+        let lsn = group.become_replica(record, effects)?;
+        self.flush_group(&group, lsn)?;
+        self.adopt_told(&group, volumes)
+    }
+
+    /// Volumes of which the owner told something: new ones, and some that have gone.
+    fn adopt_told(&self, group: &Arc<Group>, volumes: &Volumes) -> Result<()> {
+        if volumes.is_empty() {
+            return Ok(());
+        }
+        let mut entries = self.volumes.lock();
+        for (branch, record) in volumes {
+            let is_known = |entry: &VolumeEntry| (entry.group, entry.branch) == (group.id, *branch);
+            if record.name.is_empty() {
+                entries.retain(|_, entry| !is_known(entry));
+            } else if !entries.values().any(is_known) {
+                let entry = VolumeEntry { group: group.id, branch: *branch, mounted: Weak::new() };
+                entries.insert(record.name.clone(), entry);
+            }
+        }
+        drop(entries);
+        self.adopt_policies(group, &[])
+    }
+
+    /// How far a replica is; `None`: the group never was one.
+    pub fn replica_state(&self, target: &str) -> Result<Option<ReplicaState>> {
+        let group = self.group_of(target)?;
+        let Some(record) = group.replica() else { return Ok(None) };
+        let received = group.newest_received().ok();
+        Ok(Some(ReplicaState {
+            is_replica: record.role == Role::Replica,
+            source: record.source,
+            lineage: record.lineage,
+            lsn: record.lsn.0,
+            local_lsn: received.as_ref().map_or(0, |point| point.lsn.0),
+            wall: received.map(|point| point.wall).unwrap_or_default(),
+            staging: record.staging,
+        }))
+    }
+
+    /// Takes a chunk in; it is durable with its recovery point at the latest.
+    ///
+    /// # Errors
+    /// See [`apply::stage`].
+    pub fn replica_stage(&self, target: &str, chunk: &[u8], cursor: &[u8]) -> Result<Staged> {
+        let group = self.group_of(target)?;
+        let (staged, volumes) = apply::stage(&group, chunk, cursor)?;
+        self.adopt_told(&group, &volumes)?;
+        Ok(staged)
+    }
+
+    /// The batch to the owner's `lsn` becomes the newest recovery point, durably. Asked again it does nothing.
+    ///
+    /// # Errors
+    /// See [`apply::complete`].
+    pub fn replica_complete(&self, target: &str, (lineage, lsn): (u64, u64), wall: Time, name: &str) -> Result<()> {
+        let group = self.group_of(target)?;
+        let kept = apply::complete(&group, (lineage, Lsn(lsn)), (wall, name))?;
+        self.flush_group(&group, kept)
+    }
+
+    /// Makes a replica the owner of what it has: it shows its newest recovery point, takes changes, and is of a new lineage.
+    /// What came of a batch that is not whole is taken back. Asked again it does nothing.
+    ///
+    /// # Errors
+    /// `NotFound`: no recovery point is whole; `Fenced`: it never was a replica.
+    pub fn replica_promote(&self, target: &str) -> Result<()> {
+        let group = self.group_of(target)?;
+        match group.replica() {
+            None => return Err(Error::new(Kind::Fenced, format!("{target} is no replica: it takes changes already"))),
+            Some(record) if record.role == Role::Promoted => return Ok(()),
+            Some(_) => {}
+        }
+        let lineage = self.rng.lock().next_u64();
+        let lsn = revert::promote(&group, lineage)?;
+        self.flush_group(&group, lsn)?;
+        let volumes = group.volumes()?;
+        self.adopt_told(&group, &volumes)
+    }
+
+    /// A durable recovery point of now, kept for the followers.
+    ///
+    /// # Errors
+    /// `Fenced`: the group is a replica.
+    pub fn replica_cut(&self, target: &str) -> Result<CutPoint> {
+        let point = self.group_of(target)?.cut()?;
+        Ok(CutPoint { lsn: point.lsn.0, wall: point.wall, name: point.name })
+    }
+
+    /// The batch between two recovery points, from a place on.
+    ///
+    /// # Errors
+    /// See [`Delta::open`].
+    pub fn delta_open(&self, target: &str, base: u64, until: u64, cursor: &[u8]) -> Result<Delta> {
+        Delta::open(&self.group_of(target)?, Lsn(base), Lsn(until), cursor)
+    }
+
+    pub fn followers(&self, target: &str) -> Result<Vec<FollowerInfo>> {
+        Ok(self.group_of(target)?.followers())
+    }
+
+    /// A follower has this recovery point, durably: only from there on history is kept for it.
+    pub fn follower_has(&self, target: &str, follower: &str, lsn: u64) -> Result<()> {
+        self.group_of(target)?.follower_has(follower, Lsn(lsn))
+    }
+
+    pub fn follower_forget(&self, target: &str, follower: &str) -> Result<()> {
+        self.group_of(target)?.follower_forget(follower)
+    }
+}

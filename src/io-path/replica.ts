@@ -1,0 +1,138 @@
+// Groups between sites: recovery points cut here, batches read here and taken in there. Chunks, cursors and descriptions
+// are opaque. A `Replication` may be made in any worker out of a pool's number: the addon's table of pools is the process's.
+
+import { native, unwrap } from "./addon.js";
+
+/** A recovery point of an owner. */
+export interface CutPoint {
+  lsn: bigint;
+  /** Wall time, since 1970. */
+  wallSeconds: number;
+  wallNanoseconds: number;
+  /** The snapshot that it is; empty: none. */
+  name: string;
+}
+
+/** A batch of which a replica has the beginning. */
+export interface StagedBatch {
+  base: bigint;
+  target: bigint;
+  /** Chunks that are in. */
+  sequence: bigint;
+  /** Where it goes on; empty: all of it is in, and it waits for `complete`. */
+  cursor: Uint8Array;
+}
+
+/** How far a replica is. */
+export interface ReplicaState {
+  /** False: it was promoted, and takes changes. */
+  isReplica: boolean;
+  /** Uuid of the owner's group. */
+  source: string;
+  /** Random id of the epoch that its recovery points are of. */
+  lineage: bigint;
+  /** The owner's LSN of the newest recovery point that is whole; 0: none. */
+  lsn: bigint;
+  /** The same of this site, and when it was cut. */
+  localLsn: bigint;
+  wallSeconds: number;
+  wallNanoseconds: number;
+  staging: StagedBatch | null;
+}
+
+/** A part of a batch, to be sent. */
+export interface DeltaPart {
+  chunk: Uint8Array;
+  /** Where the next one begins; empty: this was the last. */
+  cursor: Uint8Array;
+  /** Bytes before compression. */
+  rawBytes: number;
+}
+
+/** `taken`: the next chunk may come; `complete`: it was the last of its batch; `known`: it was in already. */
+export type Staged = "taken" | "complete" | "known";
+
+/** A batch that is being read. Both of its ends stay kept until it is closed. */
+export class Delta {
+  readonly #handle: number;
+
+  constructor(handle: number) {
+    this.#handle = handle;
+  }
+
+  /** The next chunk, of about so many bytes before compression; null: there are no more. After a failure: the same again. */
+  async next(bytes: number): Promise<DeltaPart | null> {
+    return unwrap(await native.deltaNext(this.#handle, bytes));
+  }
+
+  close(): void {
+    native.deltaClose(this.#handle);
+  }
+}
+
+export class Replication {
+  /** Stands for the pool in every thread of the process, as long as it is open. */
+  readonly pool: number;
+
+  constructor(pool: number) {
+    this.pool = pool;
+  }
+
+  /** A durable recovery point of now; the newest one, if nothing changed since. `Fenced` at a replica. */
+  async cut(group: string): Promise<CutPoint> {
+    const { lsn, wallS, wallNs, name } = unwrap(await native.replicaCut(this.pool, group));
+    return { lsn, wallSeconds: wallS, wallNanoseconds: wallNs, name };
+  }
+
+  /** What another site needs to make a replica. */
+  async describe(group: string): Promise<Uint8Array> {
+    return unwrap(await native.replicaDescribe(this.pool, group));
+  }
+
+  /** `base` 0: everything; `cursor` empty: from its beginning. `NotFound`: one of the points is not kept any more. */
+  async openDelta(group: string, base: bigint, target: bigint, cursor: Uint8Array): Promise<Delta> {
+    return new Delta(unwrap(await native.deltaOpen(this.pool, group, base, target, cursor)));
+  }
+
+  async followers(group: string): Promise<{ name: string; lsn: bigint }[]> {
+    return unwrap(await native.followerList(this.pool, group));
+  }
+
+  /** The follower has this recovery point durably: history is kept for it from there on only. A name has 1 to 64 bytes. */
+  async followerHas(group: string, follower: string, lsn: bigint): Promise<void> {
+    unwrap(await native.followerHas(this.pool, group, follower, lsn));
+  }
+
+  async forgetFollower(group: string, follower: string): Promise<void> {
+    unwrap(await native.followerForget(this.pool, group, follower));
+  }
+
+  /** Makes an empty group that follows the one described; `rf` 0: as many copies as at the owner. */
+  async create(description: Uint8Array, name: string, rf: number): Promise<void> {
+    unwrap(await native.replicaCreate(this.pool, description, name, rf));
+  }
+
+  /** How far a replica is; null: the group never was one. */
+  async state(group: string): Promise<ReplicaState | null> {
+    const state = unwrap(await native.replicaState(this.pool, group));
+    if (state === null) return null;
+    const { wallS, wallNs, staging, ...rest } = state;
+    return { ...rest, wallSeconds: wallS, wallNanoseconds: wallNs, staging: staging ?? null };
+  }
+
+  /** `Conflict`: it does not continue what is here, with what is; `Fenced`: of another lineage; `Corrupt`: damaged. */
+  async stage(group: string, chunk: Uint8Array, cursor: Uint8Array): Promise<Staged> {
+    return unwrap(await native.replicaStage(this.pool, group, chunk, cursor));
+  }
+
+  /** The batch to this point is whole: it becomes the newest recovery point, applied and flushed. Idempotent. */
+  async complete(group: string, lineage: bigint, point: CutPoint): Promise<void> {
+    const { lsn, wallSeconds, wallNanoseconds, name } = point;
+    unwrap(await native.replicaComplete(this.pool, group, lineage, lsn, wallSeconds, wallNanoseconds, name));
+  }
+
+  /** The replica becomes the owner of what it has received, of a new lineage. Idempotent. */
+  async promote(group: string): Promise<void> {
+    unwrap(await native.replicaPromote(this.pool, group));
+  }
+}
