@@ -49,6 +49,15 @@ export const RETRY_MS_MAX = 15_000;
 export const BEAT_MS = 500;
 export const BEAT_LOST_MS = 3000;
 
+/** A cut is a flush of the owner's log: not more often, whatever the RPO. */
+export const CUT_MS_MIN = 200;
+/** Of a bandwidth limit that is low: smaller chunks would be headers mostly. */
+export const CHUNK_BYTES_MIN = 16 * 1024;
+/** Batches under way to one follower that are not applied there. */
+export const BATCHES_MAX = 2;
+/** A follower that could not go on (no space, say) is asked again after so long. */
+export const OFFER_RETRY_MS = 5000;
+
 assertRelations();
 
 /** How the limits hang together; checked when the module is loaded. */
@@ -58,6 +67,8 @@ function assertRelations(): void {
     PAIRING_BYTES_MAX < 2 ** 16 &&
     BULK_BYTES_MAX <= CREDIT_BYTES / 8 &&
     CONTROL_BYTES_MAX * HANDSHAKE_MESSAGES_MAX < CONTROL_BACKLOG_MAX &&
+    CHUNK_BYTES_MIN <= CHUNK_BYTES_MAX &&
+    CUT_MS_MIN < BEAT_LOST_MS &&
     BEAT_MS * 4 <= BEAT_LOST_MS;
   if (!holds) throw new Error("the limits of src/nearsync-lws/limits.ts contradict each other");
 }

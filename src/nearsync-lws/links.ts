@@ -21,7 +21,7 @@ import type { Self } from "./transport/handshake.js";
 import { Listener } from "./transport/listener.js";
 import type { Session } from "./transport/session.js";
 import { Sessions } from "./transport/sessions.js";
-import type { Work } from "./transport/sessions.js";
+import type { Work } from "./transport/alive.js";
 import { OURS } from "./wire/handshake.js";
 import type { Abilities } from "./wire/handshake.js";
 import type {
@@ -153,6 +153,7 @@ export class Links implements WorkerCalls {
 
 /** A session without replication: heartbeats, and nothing that a peer could ask for. */
 const idle: Work = {
+  begun: () => undefined,
   beatGroups: () => [],
   acks: () => [],
   beat: () => undefined,

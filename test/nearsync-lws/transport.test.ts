@@ -16,7 +16,7 @@ import type { Peer } from "../../src/nearsync-lws/peers.js";
 import { Channel } from "../../src/nearsync-lws/transport/channel.js";
 import { callControl } from "../../src/nearsync-lws/transport/handshake.js";
 import type { Session } from "../../src/nearsync-lws/transport/session.js";
-import type { Work } from "../../src/nearsync-lws/transport/sessions.js";
+import type { Work } from "../../src/nearsync-lws/transport/alive.js";
 import { encodeChunk } from "../../src/nearsync-lws/wire/chunk.js";
 import { encodeMessage } from "../../src/nearsync-lws/wire/control.js";
 import { OURS } from "../../src/nearsync-lws/wire/handshake.js";
@@ -76,6 +76,7 @@ async function sessionsOf(a: TestSite, b: TestSite): Promise<[Session, Session]>
 /** Collects what comes. */
 function recording(into: { work: string[] }): (session: Session) => Work {
   return () => ({
+    begun: () => undefined,
     beatGroups: () => [],
     acks: () => [],
     beat: () => undefined,
@@ -99,12 +100,13 @@ describe("a session", () => {
       epochId: "cd".repeat(8),
       base: null,
       target: 7,
+      stream: 1,
       cursor: Buffer.alloc(0),
     };
     atB.sendChunk({ ...chunk, sequence: 0, last: false, payload: Buffer.alloc(256 * 1024, 1) });
     atB.sendChunk({ ...chunk, sequence: 1, last: true, payload: Buffer.alloc(0) });
     await until("the chunks are there", () => got.work.length === 2);
-    atB.send("credit", { group: chunk.group, bytesMax: 1 });
+    atB.send("credit", { group: chunk.group, stream: 1, bytesMax: 1 });
     await until("the message is there", () => got.work.length === 3);
     assert.deepEqual(got.work, ["chunk 0 262144 false", "chunk 1 0 true", "credit"]);
     await until("a heartbeat is answered", () => b.links.sessions.roundTripMs(a.fingerprint) !== null);
@@ -170,7 +172,7 @@ describe("a session", () => {
       ["message 0", Buffer.from([0x93, 9, 0, 0x80])],
       ["0xc1", Buffer.from([0xc1])],
       ["unknown type 99", Buffer.from([0x93, 99, 2, 0x80])],
-      ["no group", encodeMessage("credit", 2, { group: "0".repeat(32), bytesMax: 1 })],
+      ["no group", encodeMessage("credit", 2, { group: "0".repeat(32), stream: 1, bytesMax: 1 })],
       ["goodbye: reason", Buffer.from([0x93, 9, 2, 0x80])],
     ];
     for (const [reason, frame] of bad) {
@@ -186,7 +188,15 @@ describe("a session", () => {
 
   it("ends when a chunk is not what it should be", async () => {
     const whole = encodeChunk({
-      ...{ group: "ab".repeat(16), epochId: "cd".repeat(8), base: 1, target: 7, sequence: 0, last: false },
+      ...{
+        group: "ab".repeat(16),
+        epochId: "cd".repeat(8),
+        base: 1,
+        target: 7,
+        stream: 1,
+        sequence: 0,
+        last: false,
+      },
       ...{ cursor: Buffer.alloc(3, 1), payload: Buffer.alloc(100, 2) },
     });
     const flipped = Buffer.from(whole);

@@ -15,7 +15,8 @@ import type { Body } from "../../src/nearsync-lws/wire/control.js";
 import { OURS, agree, joinProof, requireSame, sessionKeys } from "../../src/nearsync-lws/wire/handshake.js";
 import { pack, unpack } from "../../src/nearsync-lws/wire/pack.js";
 import { ROOT } from "../daemon-fixture.js";
-import { failsWith, randomOf } from "./fixture.js";
+import { failsWith } from "./fixture.js";
+import { randomOf } from "./random.js";
 
 const WIRE = readFileSync(join(ROOT, "src/nearsync-lws/WIRE.md"), "utf8");
 
@@ -33,6 +34,7 @@ const chunk: Chunk = {
   epochId: EPOCH,
   base: 1000,
   target: 1234,
+  stream: 5,
   sequence: 2,
   last: true,
   cursor: Buffer.from("cursor"),
@@ -65,12 +67,13 @@ describe("the examples of WIRE.md", () => {
   it("credit, begin and hello", () => {
     const begin = {
       group: GROUP,
+      stream: 5,
       epochId: EPOCH,
       base: null,
       target: { lsn: 7, timeNs: 10n ** 18n, bootNs: 5n },
     };
     for (const [type, number, body] of [
-      ["credit", 7, { group: GROUP, bytesMax: 4 * 2 ** 20 }],
+      ["credit", 7, { group: GROUP, stream: 5, bytesMax: 4 * 2 ** 20 }],
       ["begin", 8, begin],
       ["hello", 0, hello],
     ] as const) {
@@ -209,13 +212,13 @@ describe("bytes that nobody meant", () => {
     const random = randomOf(seed);
     const frames = [
       encodeMessage("hello", 0, hello),
-      encodeMessage("credit", 0, { group: GROUP, bytesMax: 1 }),
+      encodeMessage("credit", 0, { group: GROUP, stream: 5, bytesMax: 1 }),
       encodeMessage("begin", 0, {
-        ...{ group: GROUP, epochId: EPOCH, base: 5 },
+        ...{ group: GROUP, stream: 5, epochId: EPOCH, base: 5 },
         target: { lsn: 7, timeNs: 10n ** 18n, bootNs: 5n },
       }),
       encodeMessage("state", 0, {
-        ...{ group: GROUP, epochId: EPOCH, last: 5, creditBytes: 1 },
+        ...{ group: GROUP, stream: 5, epochId: EPOCH, last: 5, creditBytes: 1 },
         staging: { base: 5, target: 9, cursor: Buffer.from("x") },
       }),
     ];

@@ -7,30 +7,14 @@
 
 import { parseAddress } from "../address.js";
 import type { Fingerprint, Identity } from "../identity.js";
-import { BEAT_MS } from "../limits.js";
-import { heart, newHeart } from "../machines/heart.js";
 import { retryAfterMs } from "../machines/retry.js";
 import type { Peer } from "../peers.js";
 import type { Clock, Rng } from "../seams.js";
-import type { Chunk } from "../wire/chunk.js";
-import type { Body, Message } from "../wire/control.js";
+import { runSession } from "./alive.js";
+import type { Work } from "./alive.js";
 import { dial } from "./dialer.js";
 import type { Self } from "./handshake.js";
 import type { Session } from "./session.js";
-
-/** What a session is for. Its functions are called while the session is the peer's current one. */
-export interface Work {
-  /** What the next beat says of the groups that we own for this peer. */
-  beatGroups(): Body<"beat">["groups"];
-  /** What an answer says of the replicas that we have of this peer's groups. */
-  acks(): Body<"beatAck">["acks"];
-  beat(body: Body<"beat">): void;
-  beatAck(body: Body<"beatAck">): void;
-  /** All other messages. */
-  message(message: Message): void;
-  chunk(chunk: Chunk): void;
-  closed(reason: string): void;
-}
 
 export interface LinkState {
   fingerprint: Fingerprint;
@@ -177,41 +161,18 @@ export class Sessions {
   }
 
   #run(link: Link, session: Session): void {
-    const { clock } = this.#options;
-    const work = this.#options.begin(session);
-    let state = newHeart(clock.bootNs());
-    let cancel: () => void = () => undefined;
-    const tick = () => {
-      const [next, effects] = heart(state, { type: "tick", nowNs: clock.bootNs() });
-      state = next;
-      for (const effect of effects) {
-        if (effect.type === "lost") session.close(`no answer to a heartbeat for ${effect.silentMs} ms`);
-        else session.send("beat", { sentNs: effect.sentNs, groups: work.beatGroups() });
-      }
-      if (session.closed === undefined) cancel = clock.after(BEAT_MS, tick);
-    };
-    session.attach({
-      message: (message) => {
-        if (message.type === "beat") {
-          work.beat(message.body);
-          session.send("beatAck", { sentNs: message.body.sentNs, acks: work.acks() });
-        } else if (message.type === "beatAck") {
-          const { sentNs } = message.body;
-          [state] = heart(state, { type: "answer", sentNs, nowNs: clock.bootNs() });
-          link.roundTripMs = state.roundTripMs;
-          work.beatAck(message.body);
-        } else work.message(message);
+    runSession(session, {
+      clock: this.#options.clock,
+      work: this.#options.begin(session),
+      roundTrip: (ms) => {
+        link.roundTripMs = ms;
       },
-      chunk: (chunk) => work.chunk(chunk),
       closed: (reason) => {
-        cancel();
-        work.closed(reason);
         if (link.current !== session) return;
         link.current = undefined;
         link.roundTripMs = null;
         this.#failed(link, reason);
       },
     });
-    tick();
   }
 }

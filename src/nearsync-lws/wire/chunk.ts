@@ -11,8 +11,8 @@
 //       40      8  target: the LSN that the batch leads to
 //       48      4  sequence in this sending of the batch: 0, 1, 2 …
 //       52      4  length of the payload, 1 to 262144 (0: only in a last chunk)
-//       56      4  CRC-32 (IEEE) of bytes 0 to 55, cursor and payload
-//       60      4  0
+//       56      4  stream: the offer that this belongs to; what an older one left on the way is let go
+//       60      4  CRC-32 (IEEE) of bytes 0 to 59, cursor and payload
 //       64         cursor, then payload: opaque here, both are the engine's
 
 import { crc32 } from "node:zlib";
@@ -27,6 +27,7 @@ export interface ChunkHeader {
   /** Null: first sync. */
   base: number | null;
   target: number;
+  stream: number;
   sequence: number;
   last: boolean;
 }
@@ -39,7 +40,8 @@ export interface Chunk extends ChunkHeader {
 
 const MAGIC = Buffer.from("HFC1");
 const LAST = 1;
-const CRC_AT = 56;
+const STREAM_AT = 56;
+const CRC_AT = 60;
 
 export function encodeChunk(chunk: Chunk): Buffer {
   const { cursor, payload } = chunk;
@@ -53,6 +55,7 @@ export function encodeChunk(chunk: Chunk): Buffer {
   head.writeBigUInt64LE(BigInt(chunk.target), 40);
   head.writeUInt32LE(chunk.sequence, 48);
   head.writeUInt32LE(payload.length, 52);
+  head.writeUInt32LE(chunk.stream, STREAM_AT);
   head.writeUInt32LE(checksum(head, cursor, payload), CRC_AT);
   return Buffer.concat([head, cursor, payload]);
 }
@@ -64,8 +67,7 @@ export function decodeChunk(bytes: Buffer): Chunk {
   const payloadBytes = bytes.readUInt32LE(52);
   const flags = bytes.readUInt8(6);
   const last = flags === LAST;
-  if (bytes.readUInt8(7) !== 0 || bytes.readUInt32LE(60) !== 0 || flags > LAST)
-    throw malformed("unknown bits");
+  if (bytes.readUInt8(7) !== 0 || flags > LAST) throw malformed("unknown bits");
   if (cursorBytes > CURSOR_BYTES_MAX || payloadBytes > CHUNK_BYTES_MAX || (payloadBytes === 0 && !last)) {
     throw malformed("a length out of range");
   }
@@ -83,6 +85,7 @@ export function decodeChunk(bytes: Buffer): Chunk {
     epochId: bytes.toString("hex", 24, 32),
     base: base === 0 ? null : base,
     target,
+    stream: bytes.readUInt32LE(STREAM_AT),
     sequence: bytes.readUInt32LE(48),
     last,
     cursor,

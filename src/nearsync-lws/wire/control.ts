@@ -31,12 +31,19 @@ const bytes = (least: number, most: number) =>
   );
 const text = z.string().max(512);
 
+/** Counts an owner's offers of a group to one peer: what belongs to an older one is let go. */
+const stream = z
+  .number()
+  .int()
+  .min(0)
+  .max(2 ** 32 - 1);
 /** A recovery point and when it was cut, by both of the owner's clocks. */
 const point = { lsn, timeNs: ns, bootNs: ns };
 
 /** Of one group, what the side that has the replica says of it. */
 const vector = z.strictObject({
   group,
+  stream,
   epochId,
   /** Everything up to here came and is checked. */
   received: lsnOrNull,
@@ -69,24 +76,32 @@ const bodies = {
     groups: z.array(z.strictObject({ group, epochId, ...point })).max(GROUPS_MAX),
   }),
   beatAck: z.strictObject({ sentNs: ns, acks: z.array(vector).max(GROUPS_MAX) }),
-  offer: z.strictObject({ group, epochId, rpoMs: count, description: bytes(0, DESCRIPTION_BYTES_MAX) }),
+  offer: z.strictObject({
+    group,
+    stream,
+    epochId,
+    rpoMs: count,
+    description: bytes(0, DESCRIPTION_BYTES_MAX),
+  }),
   state: z.strictObject({
     group,
+    stream,
     /** Null: there is no replica yet, or nothing in it. */
     epochId: epochId.nullable(),
     last: lsnOrNull,
     staging: z.strictObject({ base: lsnOrNull, target: lsn, cursor: bytes(0, CURSOR_BYTES_MAX) }).nullable(),
     creditBytes: count,
   }),
-  begin: z.strictObject({ group, epochId, base: lsnOrNull, target: z.strictObject(point) }),
+  begin: z.strictObject({ group, stream, epochId, base: lsnOrNull, target: z.strictObject(point) }),
   ack: vector,
   credit: z.strictObject({
     group,
+    stream,
     /** Bytes of chunks that the sender may have sent since `state`, in all: a repeated message adds nothing. */
     bytesMax: count,
   }),
   /** The sender or receiver of a group gives up for now; `retry`: ask again with `offer`. */
-  stop: z.strictObject({ group, code: z.string().max(32), message: text, retry: z.boolean() }),
+  stop: z.strictObject({ group, stream, code: z.string().max(32), message: text, retry: z.boolean() }),
   goodbye: z.strictObject({ reason: z.string().max(ADDRESS_CHARACTERS_MAX) }),
 };
 

@@ -1,0 +1,210 @@
+// Replication of one daemon: the groups that it owns and sends, those that it has replicas of, over whatever sessions
+// there are. `begin` is what a session is for (transport/sessions.ts, `Work`).
+
+import { HoldfastError } from "../../io-path/errors.js";
+import type { ErrorCode } from "../../io-path/errors.js";
+import { GROUPS_MAX } from "../limits.js";
+import type { Door, DoorAnswer, DoorCall, DoorPort } from "../machines/door.js";
+import type { Role } from "../peers.js";
+import type { Clock } from "../seams.js";
+import type { Work } from "../transport/alive.js";
+import type { Chunk } from "../wire/chunk.js";
+import type { Body, Message } from "../wire/control.js";
+import { Owned, nowOf } from "./owned.js";
+import type { FollowerStatus, OwnedOptions } from "./owned.js";
+import type { Pipe } from "./pipe.js";
+import { Replica } from "./replica.js";
+
+export interface ReplicationOptions {
+  door: DoorPort;
+  clock: Clock;
+  /** Fails with `Denied` unless the peer (its fingerprint) may do this with the group. */
+  authorize: (peer: string, role: Role, group: string) => void;
+}
+
+export interface Protection extends OwnedOptions {
+  /** The peer's fingerprint. */
+  peer: string;
+  /** Null: no limit. */
+  bytesPerSecond: number | null;
+}
+
+export class Replication {
+  readonly #options: ReplicationOptions;
+  readonly #owned = new Map<string, Owned>();
+  readonly #replicas = new Map<string, Replica>();
+  readonly #pipes = new Map<string, Pipe>();
+
+  constructor(options: ReplicationOptions) {
+    this.#options = options;
+  }
+
+  /** From now on, over this session and every later one. `Conflict`: it is done already, or in the other direction. */
+  protect({ peer, bytesPerSecond, ...group }: Protection): void {
+    if (this.#replicas.get(group.group)?.pipe !== undefined) {
+      throw new HoldfastError(
+        "Conflict",
+        `group ${group.group} is a replica here`,
+        "protect it where it is owned",
+      );
+    }
+    const owned = this.#owned.get(group.group) ?? new Owned(group, this.#options.door, this.#options.clock);
+    if (owned.followers.has(peer)) {
+      throw new HoldfastError("Conflict", `group ${group.group} is replicated to this peer already`);
+    }
+    this.#owned.set(group.group, owned);
+    owned.add(peer, bytesPerSecond, this.#pipes.get(peer));
+  }
+
+  /** The replica stays as it is at the peer. */
+  unprotect(group: string, peer: string): void {
+    const owned = this.#owned.get(group);
+    owned?.remove(peer);
+    if (owned?.followers.size !== 0) return;
+    owned.close();
+    this.#owned.delete(group);
+  }
+
+  /** A cut at once: a snapshot was taken. */
+  force(group: string): void {
+    this.#owned.get(group)?.force();
+  }
+
+  status(group: string, peer: string): FollowerStatus | undefined {
+    return this.#owned.get(group)?.status(peer);
+  }
+
+  /** The newest recovery point that a replica shows. */
+  replicaLsn(group: string): number | null {
+    return this.#replicas.get(group)?.state.last ?? null;
+  }
+
+  close(): void {
+    for (const owned of this.#owned.values()) owned.close();
+    for (const replica of this.#replicas.values()) replica.down();
+  }
+
+  begin(peer: string, pipe: Pipe): Work {
+    this.#pipes.set(peer, pipe);
+    const mine = (group: string) => {
+      const replica = this.#replicas.get(group);
+      return replica?.pipe === pipe ? replica : undefined;
+    };
+    const followed = () =>
+      [...this.#owned.values()].filter((owned) => owned.followers.get(peer)?.pipe === pipe);
+    const open = () => this.#pipes.get(peer) === pipe;
+    const work: Work = {
+      begun: () => {
+        for (const owned of this.#owned.values()) owned.up(peer, pipe);
+      },
+      beatGroups: () =>
+        followed().flatMap(({ newest, options: { group, epochId } }) =>
+          newest === null || newest.lsn === 0 ? [] : [{ group, epochId, ...newest }],
+        ),
+      acks: () => [...this.#replicas.values()].flatMap((one) => (one.pipe === pipe ? (one.ack() ?? []) : [])),
+      beat: () => undefined,
+      beatAck: ({ acks }) => {
+        for (const vector of acks) this.#ack(peer, vector);
+      },
+      message: (message) => {
+        if (open()) this.#message(peer, pipe, message);
+      },
+      chunk: (chunk: Chunk) => {
+        // One for a group that was stopped may be on its way still.
+        if (open()) mine(chunk.group)?.chunk(chunk);
+      },
+      closed: () => {
+        if (open()) this.#pipes.delete(peer);
+        for (const owned of followed()) owned.down(peer);
+        for (const replica of this.#replicas.values()) if (replica.pipe === pipe) replica.down();
+      },
+    };
+    return work;
+  }
+
+  #message(peer: string, pipe: Pipe, message: Message): void {
+    const nowMs = nowOf(this.#options.clock);
+    switch (message.type) {
+      case "offer":
+        return this.#offer(peer, pipe, message.body);
+      case "begin": {
+        const replica = this.#replicas.get(message.body.group);
+        if (replica?.pipe === pipe) replica.begin(message.body);
+        return;
+      }
+      case "state": {
+        const { group, stream, last, staging, creditBytes } = message.body;
+        const told =
+          staging === null ? null : { ...staging, cursor: Buffer.from(staging.cursor).toString("hex") };
+        return this.#owned
+          .get(group)
+          ?.take(peer, { type: "state", nowMs, stream, last, staging: told, creditBytes });
+      }
+      case "credit": {
+        const { group, stream, bytesMax } = message.body;
+        return this.#owned.get(group)?.take(peer, { type: "credit", nowMs, stream, bytesMax });
+      }
+      case "ack":
+        return this.#ack(peer, message.body);
+      case "stop": {
+        const { group, stream, code, message: text, retry } = message.body;
+        return this.#owned
+          .get(group)
+          ?.take(peer, { type: "stop", nowMs, stream, code, message: text, retry });
+      }
+      case "hello":
+      case "proof":
+      case "bulk":
+      case "join":
+      case "ready":
+      case "refuse":
+      case "beat":
+      case "beatAck":
+      case "goodbye":
+        throw new HoldfastError("Invalid", `${message.type} does not belong in a session that is up`);
+    }
+  }
+
+  #ack(peer: string, { group, stream, epochId, ...vector }: Body<"ack">): void {
+    const owned = this.#owned.get(group);
+    // Of an epoch before this one: it says nothing of what this owner sent.
+    if (owned?.options.epochId === epochId) owned.ack(peer, stream, vector);
+  }
+
+  #offer(peer: string, pipe: Pipe, body: Body<"offer">): void {
+    const { group, stream } = body;
+    const refuse = (code: ErrorCode, message: string) =>
+      pipe.send("stop", { group, stream, code, message, retry: code === "Unavailable" });
+    try {
+      this.#options.authorize(peer, "replica-write", group);
+    } catch (error) {
+      return refuse("Denied", (error as Error).message.slice(0, 500));
+    }
+    if (this.#owned.has(group)) return refuse("Conflict", "this site owns the group itself");
+    const replica = this.#replicas.get(group) ?? new Replica(group, this.#options.door);
+    if (replica.pipe !== undefined && replica.pipe !== pipe) {
+      return refuse("Conflict", "another site sends this group already");
+    }
+    if (!this.#replicas.has(group) && this.#replicas.size >= GROUPS_MAX) {
+      return refuse("Unavailable", `this site has ${GROUPS_MAX} replicas already`);
+    }
+    this.#replicas.set(group, replica);
+    replica.offer(pipe, body);
+  }
+}
+
+/** A door of promises as the machines want it. */
+export function portOf(door: Door): DoorPort {
+  return <C extends DoorCall["call"]>(
+    call: Extract<DoorCall, { call: C }>,
+    done: (answer: DoorAnswer<C>) => void,
+  ): void => {
+    door(call).then(
+      (value) => done({ ok: true, value }),
+      (error: unknown) => {
+        const code = error instanceof HoldfastError ? error.code : "Internal";
+        done({ ok: false, code, message: error instanceof Error ? error.message : String(error) });
+      },
+    );
+  };
+}
