@@ -1,5 +1,6 @@
-// Groups between sites: recovery points cut here, batches read here and taken in there. Chunks, cursors and descriptions
-// are opaque. A `Replication` may be made in any worker out of a pool's number: the addon's table of pools is the process's.
+// Groups between sites: recovery points cut here, batches read here and taken in there. Chunks, cursors and
+// descriptions are opaque. A `Replication` may be made in any worker out of a pool's number: the addon's table of pools
+// is the process's.
 
 import { native, unwrap } from "./addon.js";
 
@@ -60,7 +61,7 @@ export class Delta {
     this.#handle = handle;
   }
 
-  /** The next chunk, of about so many bytes before compression; null: there are no more. After a failure: the same again. */
+  /** The next chunk, about so many bytes before compression; null: no more. After a failure: the same again. */
   async next(bytes: number): Promise<DeltaPart | null> {
     return unwrap(await native.deltaNext(this.#handle, bytes));
   }
@@ -98,7 +99,7 @@ export class Replication {
     return unwrap(await native.followerList(this.pool, group));
   }
 
-  /** The follower has this recovery point durably: history is kept for it from there on only. A name has 1 to 64 bytes. */
+  /** The follower has this point durably: history is kept for it from there on only. A name has 1 to 64 bytes. */
   async followerHas(group: string, follower: string, lsn: bigint): Promise<void> {
     unwrap(await native.followerHas(this.pool, group, follower, lsn));
   }
