@@ -1,4 +1,5 @@
-// Copies a file or tree by reference, as the user who asks. It is prepared beside the target, and complete before it gets
+// Copies a file or tree by reference, as the user who asks. It is prepared beside the target, and complete before it
+// gets
 // its name.
 
 import { closeSync, fstatSync, lstatSync, openSync, readdirSync } from "node:fs";
