@@ -15,8 +15,9 @@ const MINIMUM_RUST = [1, 90];
 
 const FORMATTED = ["{src,test,bench}/**/*.{ts,mjs,cjs}", "tsconfig.json"];
 
-/** Of the simulation, in a long run. */
+/** Of the simulations, in a long run: of the engine, of replication. */
 const LONG_SEEDS = 20_000;
+const LONG_SEEDS_REPLICATION = 50_000;
 
 class Missing extends Error {}
 
@@ -116,6 +117,8 @@ function sim(args) {
 
 /** What takes longer than a change may wait for. */
 async function testLong() {
+  await prepare({ refuseDrift: true });
+  process.env.HOLDFAST_SIM_SEEDS = String(LONG_SEEDS_REPLICATION);
   const exhaustive = [
     "test",
     "-p",
@@ -131,6 +134,7 @@ async function testLong() {
   ];
   const results = [
     await sim(["--seeds", String(LONG_SEEDS)]),
+    await run(process.execPath, ["--enable-source-maps", "--test", "dist/test/nearsync-lws/sim.test.js"]),
     await run("cargo", exhaustive, { cwd: join(ROOT, "native") }),
   ];
   return results.every((result) => result === 0) ? 0 : 1;
