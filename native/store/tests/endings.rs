@@ -2,13 +2,12 @@
 
 mod rig;
 
-use holdfast_device::sim::CrashKind;
 use holdfast_format::{Lsn, ROOT_INO};
 use holdfast_store::api::{FileSystem, WriteFlags};
 use holdfast_store::group::Group;
 use rig::player::mount;
 use rig::tree::walk;
-use rig::{ROOT, Rig, Rings, options};
+use rig::{ROOT, Rig, options};
 use std::sync::Arc;
 
 fn write(rig: &Rig, bytes: &[u8]) {
@@ -44,14 +43,6 @@ fn with_a_second() -> (Rig, String, String) {
     (rig, words, then)
 }
 
-fn power_cut(rig: Rig) -> Rig {
-    rig.world.end_now(CrashKind::Power);
-    let world = rig.world.clone();
-    drop(rig);
-    world.restore_power();
-    Rig::open(world, Rings::default(), options()).expect("opens")
-}
-
 #[test]
 fn a_second_whose_end_a_power_cut_takes_back_has_all_it_saw() {
     let (rig, words, then) = with_a_second();
@@ -62,7 +53,7 @@ fn a_second_whose_end_a_power_cut_takes_back_has_all_it_saw() {
     assert!(!own.loosen_step().expect("looked"));
     while own.compact_step().expect("merged") {}
     drop(own);
-    let rig = power_cut(rig);
+    let rig = rig.power_fails(options());
     assert_eq!(text_at(&rig, &words), then);
 }
 
@@ -77,6 +68,6 @@ fn what_only_an_ended_point_saw_goes_once_its_end_is_durable() {
     while own.expire_step().expect("expired") || own.loosen_step().expect("loosened") {}
     assert!(own.tree().stats().then.payload_bytes < held);
     drop(own);
-    let rig = power_cut(rig);
+    let rig = rig.power_fails(options());
     assert!(rig.engine.volume_at("v", &words).is_err());
 }

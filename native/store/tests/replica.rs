@@ -43,6 +43,8 @@ struct Totals {
     chunks: u64,
     wire_bytes: u64,
     resumed: u64,
+    power_cuts: u64,
+    chunks_lost: u64,
     given_up: u64,
     known: u64,
     promoted_in_the_middle: u64,
@@ -123,8 +125,10 @@ impl Run {
             }
             8 | 9 => self.second(),
             10 => self.upkeep(),
-            11 => self.owner_dies(),
+            11 => self.owner_dies(false),
             12 => self.replica_dies(),
+            15 => self.owner_dies(true),
+            16 => self.replica_loses_power(),
             13 => self.repeat(),
             14 if self.rng.chance(1, 3) => self.give_up(),
             _ => {
@@ -148,20 +152,37 @@ impl Run {
         }
     }
 
-    fn owner_dies(&mut self) {
+    fn owner_dies(&mut self, power: bool) {
         self.mounted.clear();
         if let Some(batch) = &mut self.batch {
             batch.delta = None;
             self.totals.resumed += 1;
         }
         let rig = self.owner.take().expect("an owner");
-        self.owner = Some(rig.kill(run_options()));
+        self.owner = Some(if power { rig.power_fails(run_options()) } else { rig.kill(run_options()) });
+        self.totals.power_cuts += u64::from(power);
         self.mount();
     }
 
     fn replica_dies(&mut self) {
         let rig = self.replica.take().expect("a replica");
         self.replica = Some(rig.kill(run_options()));
+        self.check_received();
+    }
+
+    /// Chunks that came since the newest recovery point may be lost: the batch goes on where the replica says.
+    fn replica_loses_power(&mut self) {
+        let rig = self.replica.take().expect("a replica");
+        self.replica = Some(rig.power_fails(run_options()));
+        self.totals.power_cuts += 1;
+        self.last_chunk = None;
+        let staging = self.replica().replica_state(REPLICA).expect("told").expect("a replica").staging;
+        if let Some(batch) = &mut self.batch {
+            let same = staging.filter(|staging| (staging.base.0, staging.target.0) == (batch.base, batch.target));
+            let cursor = same.map(|staging| staging.cursor).unwrap_or_default();
+            self.totals.chunks_lost += u64::from(cursor != batch.cursor);
+            (batch.delta, batch.cursor) = (None, cursor);
+        }
         self.check_received();
     }
 
@@ -319,6 +340,8 @@ fn play(seeds: std::ops::Range<u64>) {
                 all.chunks += one.chunks;
                 all.wire_bytes += one.wire_bytes;
                 all.resumed += one.resumed;
+                all.power_cuts += one.power_cuts;
+                all.chunks_lost += one.chunks_lost;
                 all.given_up += one.given_up;
                 all.known += one.known;
                 all.promoted += one.promoted;
@@ -331,7 +354,7 @@ fn play(seeds: std::ops::Range<u64>) {
         }
     }
     println!("{all:?}");
-    let counts = [all.resumed, all.given_up, all.known, all.promoted_in_the_middle, all.promoted];
+    let counts = [all.chunks_lost, all.power_cuts, all.resumed, all.given_up, all.known, all.promoted_in_the_middle, all.promoted];
     assert!(counts.iter().all(|count| *count > 10) && all.points > 300 && all.chunks > all.points, "{all:?}");
 }
 

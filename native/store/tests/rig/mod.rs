@@ -10,6 +10,7 @@ pub mod player;
 pub mod step;
 pub mod tree;
 
+use holdfast_device::sim::CrashKind;
 use holdfast_device::{Drive, Rng, SharedMemory, SimWorld};
 use holdfast_format::{GroupId, Uuid};
 use holdfast_store::api::{Caller, FileSystem};
@@ -107,6 +108,15 @@ impl Rig {
         let Self { world, rings, engine } = self;
         drop(engine);
         Self::open(world, rings, options).expect("a killed engine starts again")
+    }
+
+    /// The power fails: what was not durable is gone, and so are the rings.
+    pub fn power_fails(self, options: EngineOptions) -> Self {
+        self.world.end_now(CrashKind::Power);
+        let world = self.world.clone();
+        drop(self);
+        world.restore_power();
+        Self::open(world, Rings::default(), options).expect("an engine starts after a power cut")
     }
 
     /// A second of an engine's threads, which put off what there is no room for.
