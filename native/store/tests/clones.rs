@@ -4,11 +4,13 @@ mod rig;
 
 use holdfast_format::{Ino, ROOT_INO};
 use holdfast_store::api::{FileSystem, WriteFlags};
-use holdfast_store::engine::{Engine, PromotionInfo, VolumeInfo};
+use holdfast_store::engine::{Engine, FeedChange, FeedRequest, PromotionInfo, VolumeInfo};
 use holdfast_store::volume::{Volume, VolumeOptions};
 use rig::tree::{difference, walk};
 use rig::{ROOT, Rig, options, read_all, volume_create};
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 const PIECE: usize = 64 << 10;
 
@@ -114,6 +116,44 @@ fn a_promotion_goes_on_after_the_end_of_the_process_where_it_was() {
     drop(clone);
     let rig = rig.kill(options());
     assert!(text(&mount(&rig, "clone")) == before);
+}
+
+/// What a feed tells from the beginning on: kinds and paths.
+fn fed(engine: &Engine, name: &str) -> BTreeSet<(String, String)> {
+    let mut request =
+        FeedRequest { from: "beginning".to_owned(), limit: 100, wait: Duration::ZERO, latest: true, coalesce: true };
+    let mut told = BTreeSet::new();
+    loop {
+        let page = engine.feed(name, &request).expect("fed");
+        for FeedChange { change, .. } in page.changes {
+            let path = String::from_utf8(change.path).expect("a name of ours");
+            assert!(told.insert((change.kind.name().to_owned(), path.clone())), "{path} is told twice");
+        }
+        if !page.more {
+            return told;
+        }
+        request = FeedRequest { from: page.cursor, latest: false, ..request };
+    }
+}
+
+#[test]
+fn a_feed_of_a_clone_begins_with_its_origin_and_one_that_stands_alone_with_nothing() {
+    let rig = Rig::create(36, 2, options());
+    drop(parent(&rig, "origin"));
+    rig.engine.clone_create("origin", "clone", None).expect("cloned");
+    let clone = mount(&rig, "clone");
+    let big = clone.lookup(ROOT_INO, b"big").expect("there").ino;
+    write(&clone, big, 3, 200);
+    clone.unlink(&ROOT, ROOT_INO, b"f007").expect("unlinked");
+    file(&clone, "new");
+    let told = |words: &[(&str, &str)]| words.iter().map(|(kind, path)| (kind.to_string(), path.to_string())).collect();
+    let changes: BTreeSet<(String, String)> = told(&[("changed", "big"), ("removed", "f007"), ("added", "new")]);
+    assert_eq!(fed(&rig.engine, "clone"), changes);
+    rig.engine.clone_promote("clone").expect("promoted");
+    upkeep(&rig);
+    let names = walk(&clone).expect("a tree").entries;
+    let all = names.iter().map(|entry| ("added".to_owned(), String::from_utf8(entry.name.clone()).expect("a name of ours")));
+    assert_eq!(fed(&rig.engine, "clone"), all.collect());
 }
 
 #[test]

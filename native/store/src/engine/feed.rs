@@ -135,7 +135,9 @@ impl Engine {
             return Err(self.feed_gone(group, cursor));
         }
         let _to = group.pin(to.lsn).ok_or_else(|| self.feed_gone(group, cursor))?;
-        let span = Span { from: cursor.from, to: to.lsn };
+        // What a clone lies on was there before; one that stands alone begins with nothing.
+        let is_whole = cursor.from == Lsn(0) && group.base().is_none();
+        let span = Span { from: cursor.from, to: to.lsn, is_whole };
         if span.from >= span.to {
             return Err(Error::invalid(format!("the cursor is ahead of volume {name}")));
         }

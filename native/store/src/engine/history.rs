@@ -179,7 +179,7 @@ impl Engine {
         };
         // A merge of the meantime must not forget what is compared here.
         let (_from, _to) = (self.pin(&group, &earlier)?, self.pin(&group, &later)?);
-        let span = Span { from: earlier.lsn, to: later.lsn };
+        let span = Span { from: earlier.lsn, to: later.lsn, is_whole: false };
         let page = if span.from == span.to {
             DifferencePage { changes: Vec::new(), next: None }
         } else {

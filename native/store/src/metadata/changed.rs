@@ -12,17 +12,19 @@ use std::sync::Arc;
 pub struct Span {
     pub from: Lsn,
     pub to: Lsn,
+    /// From before everything: what a group took over as a clone, with stamps before its first op, came after it, too.
+    pub is_whole: bool,
 }
 
 impl Span {
     pub fn has(self, lsn: Lsn) -> bool {
-        self.from < lsn && lsn <= self.to
+        (self.from < lsn || self.is_whole) && lsn <= self.to
     }
 
     /// Whether a table may tell of a change in here. Deaths are THEN's only.
     fn meets(self, table: &Table) -> bool {
         let desc = &table.desc;
-        let born = desc.stamp_min <= self.to && desc.stamp_max > self.from;
+        let born = desc.stamp_min <= self.to && (desc.stamp_max > self.from || self.is_whole);
         let died = desc.death_max > Lsn(0) && desc.death_min <= self.to && desc.death_max > self.from;
         born || died
     }
@@ -41,7 +43,8 @@ impl Levels {
             span.meets(table) && &table.desc.first[..] < until && &table.desc.last[..] >= from
         };
         let cursor = |table: &Arc<Table>| {
-            RunCursor::new(vec![table.clone()], Access::Cached, from, Some(until)).within(span.from, span.to)
+            let cursor = RunCursor::new(vec![table.clone()], Access::Cached, from, Some(until));
+            if span.is_whole { cursor } else { cursor.within(span.from, span.to) }
         };
         let cursors = self.tables().filter(meant).map(cursor).collect();
         let mut keys = ChangedKeys { merge: Merge::new(cursors)?, span };

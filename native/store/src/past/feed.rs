@@ -123,7 +123,7 @@ fn select(
         let Some(parts) = key::parts(key) else { return Ok(true) };
         let mut add = |lsn: Lsn, part: u64| {
             let unit = Unit { lsn, ino: parts.ino, part };
-            if lsn > span.from && Some(unit) > after {
+            if (lsn > span.from || span.is_whole) && Some(unit) > after {
                 units.push(unit);
             }
         };

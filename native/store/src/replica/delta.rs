@@ -97,7 +97,7 @@ impl Delta {
             true => Cursor { key: key::volume(BranchId(GROUP_BRANCH.0 + 1)), ..Cursor::default() },
             false => Cursor::decode(cursor)?,
         };
-        let span = Span { from: base, to: target };
+        let span = Span { from: base, to: target, is_whole: base == Lsn(0) };
         Ok(Self { group: group.clone(), lineage, span, then, _base: of_base, next: Some(next) })
     }
 

@@ -73,7 +73,7 @@ fn changed_keys_are_found_without_reading_what_did_not_change() {
     let lsn = |n: u64| if n % 10_000 == 5_000 { 2 * RECORDS + n } else { 1 + n };
     let versions = (0..RECORDS).map(|n| version(key::inode(BRANCH, Ino(1 + n)), lsn(n), Some(vec![7; 120])));
     bench.build(versions.collect(), &Points::default());
-    let span = Span { from: Lsn(2 * RECORDS), to: Lsn(4 * RECORDS) };
+    let span = Span { from: Lsn(2 * RECORDS), to: Lsn(4 * RECORDS), is_whole: false };
     let (from, until) = (key::inode(BRANCH, Ino(0)), key::volume(BranchId(BRANCH.0 + 1)));
     let mut changed = bench.tree.snapshot().changed_keys(span, &from, &until).unwrap();
     let mut found = Vec::new();
