@@ -56,8 +56,8 @@ fn superblock() {
         bad[at] ^= 0x10;
         assert!(Superblock::decode(&bad).is_err(), "byte {at}");
     }
-    let newer = Superblock { incompat: 8, ..block() }.encode();
-    assert_eq!(Superblock::decode(&newer), Err(DecodeError::Unsupported(8)));
+    let newer = Superblock { incompat: 16, ..block() }.encode();
+    assert_eq!(Superblock::decode(&newer), Err(DecodeError::Unsupported(16)));
     let full = Superblock {
         name: "n".repeat(limits::GROUP_NAME_BYTES_MAX),
         domain: "d".repeat(limits::DOMAIN_BYTES_MAX),

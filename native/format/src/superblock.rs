@@ -36,7 +36,10 @@ pub const INCOMPAT_LATER_ROWS: u64 = 1;
 pub const INCOMPAT_CLONES: u64 = 2;
 /// Some group is, or was, a replica: its log holds what another site did, and nobody may write to it meanwhile.
 pub const INCOMPAT_REPLICAS: u64 = 4;
-pub const INCOMPAT_KNOWN: u64 = INCOMPAT_LATER_ROWS | INCOMPAT_CLONES | INCOMPAT_REPLICAS;
+/// Records of the past: inodes say who changed them, indexes of tables when, points that they are held, volumes who may look, groups
+/// what they keep. A program from before would take the first four for damage, and forget what a group was told to keep.
+pub const INCOMPAT_PAST: u64 = 8;
+pub const INCOMPAT_KNOWN: u64 = INCOMPAT_LATER_ROWS | INCOMPAT_CLONES | INCOMPAT_REPLICAS | INCOMPAT_PAST;
 
 /// How far a drive is known to be. Never goes back on an honest drive.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]

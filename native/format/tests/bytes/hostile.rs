@@ -169,7 +169,7 @@ fn extremes_are_refused_or_read_wherever_they_stand() {
 
 /// Sample, offset of a field in it, and a value one beyond what the field may hold there.
 const BEYOND: &[(&str, usize, &[u8])] = &[
-    ("superblock", 16 + 16, &[8]),            // an incompat bit
+    ("superblock", 16 + 16, &[16]),           // an incompat bit
     ("superblock", 80, &[3]),                 // drive 3 of 3
     ("superblock", 84, &[1]),                 // slots of no power of two
     ("manifest-edit", 4, &[4]),               // kind

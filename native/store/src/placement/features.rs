@@ -10,16 +10,16 @@ use super::journal::Journal;
 use super::superblocks::Beat;
 use super::{Edit, GroupChange, Pool};
 use crate::error::Result;
-use holdfast_format::superblock::{INCOMPAT_CLONES, INCOMPAT_LATER_ROWS, INCOMPAT_REPLICAS};
+use holdfast_format::superblock::{INCOMPAT_CLONES, INCOMPAT_LATER_ROWS, INCOMPAT_PAST, INCOMPAT_REPLICAS};
 use std::sync::atomic::Ordering;
 
-/// What the manifest holds that not every program knows.
+/// What the manifest holds that not every program knows, and what any op and any table may: every pool has that.
 fn features_of(image: &Image) -> u64 {
     let groups = || image.groups.values();
     let later_rows = if groups().any(|group| group.first_row > 0) { INCOMPAT_LATER_ROWS } else { 0 };
     let clones = if groups().any(|group| group.base.is_some()) { INCOMPAT_CLONES } else { 0 };
     let replicas = if groups().any(|group| group.replicated) { INCOMPAT_REPLICAS } else { 0 };
-    later_rows | clones | replicas
+    INCOMPAT_PAST | later_rows | clones | replicas
 }
 
 /// What the manifest holds once this edit is in it.
