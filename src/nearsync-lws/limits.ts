@@ -55,6 +55,12 @@ export const CUT_MS_MIN = 200;
 export const CHUNK_BYTES_MIN = 16 * 1024;
 /** Batches under way to one follower that are not applied there. */
 export const BATCHES_MAX = 2;
+/** While heartbeats are answered and chunks do not arrive for so long, the bulk socket is dead without saying so. */
+export const STALL_MS = 10_000;
+/** Named points that wait for one follower; of more the oldest lose their names there, not their content. */
+export const NAMED_MAX = 64;
+/** A snapshot's name. */
+export const POINT_NAME_CHARACTERS_MAX = 255;
 /** A follower that could not go on (no space, say) is asked again after so long. */
 export const OFFER_RETRY_MS = 5000;
 
@@ -69,6 +75,7 @@ function assertRelations(): void {
     CONTROL_BYTES_MAX * HANDSHAKE_MESSAGES_MAX < CONTROL_BACKLOG_MAX &&
     CHUNK_BYTES_MIN <= CHUNK_BYTES_MAX &&
     CUT_MS_MIN < BEAT_LOST_MS &&
-    BEAT_MS * 4 <= BEAT_LOST_MS;
+    BEAT_MS * 4 <= BEAT_LOST_MS &&
+    BEAT_LOST_MS < STALL_MS;
   if (!holds) throw new Error("the limits of src/nearsync-lws/limits.ts contradict each other");
 }

@@ -3,14 +3,19 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { BEAT_LOST_MS, BEAT_MS, CHUNK_BYTES_MAX, CHUNK_BYTES_MIN } from "../../src/nearsync-lws/limits.js";
-import { CUT_MS_MIN, RETRY_MS_MAX, RETRY_MS_MIN } from "../../src/nearsync-lws/limits.js";
+import { CUT_MS_MIN, RETRY_MS_MAX, RETRY_MS_MIN, STALL_MS } from "../../src/nearsync-lws/limits.js";
 import { chunkBytesMax, newBucket, refill, spend, waitMs } from "../../src/nearsync-lws/machines/bucket.js";
 import { heart, newHeart } from "../../src/nearsync-lws/machines/heart.js";
 import { lag, newLag, reportLag } from "../../src/nearsync-lws/machines/lag.js";
 import { retryAfterMs } from "../../src/nearsync-lws/machines/retry.js";
 import { newSchedule, schedule } from "../../src/nearsync-lws/machines/schedule.js";
 
-const point = (lsn: number, bootMs: number) => ({ lsn, timeNs: 0n, bootNs: BigInt(bootMs) * 1_000_000n });
+const point = (lsn: number, bootMs: number) => ({
+  lsn,
+  name: "",
+  timeNs: 0n,
+  bootNs: BigInt(bootMs) * 1_000_000n,
+});
 
 describe("schedule", () => {
   it("cuts every half RPO, 200 ms at least, and skips what nobody has room for", () => {
@@ -104,13 +109,45 @@ describe("heartbeats", () => {
     assert.deepEqual(effects, [{ type: "beat", sentNs: ms(1) }]);
     [state, effects] = heart(state, { type: "tick", nowNs: ms(BEAT_MS) });
     assert.deepEqual(effects, []);
-    [state] = heart(state, { type: "answer", sentNs: ms(1), nowNs: ms(21) });
+    const bulk = { bulkSent: 0, bulkArrived: 0 };
+    [state] = heart(state, { type: "answer", sentNs: ms(1), nowNs: ms(21), ...bulk });
     assert.equal(state.roundTripMs, 20);
     for (const forged of [ms(1), ms(99_999), ms(0)]) {
-      assert.equal(heart(state, { type: "answer", sentNs: forged, nowNs: ms(50) })[0], state);
+      assert.equal(heart(state, { type: "answer", sentNs: forged, nowNs: ms(50), ...bulk })[0], state);
     }
     [state, effects] = heart(state, { type: "tick", nowNs: ms(1 + BEAT_LOST_MS) });
-    assert.deepEqual(effects, [{ type: "lost", silentMs: BEAT_LOST_MS }]);
+    assert.deepEqual(effects, [{ type: "lost", reason: "no answer to a heartbeat for 3000 ms" }]);
+  });
+
+  it("end a session whose bulk socket is dead without saying so, and no other", () => {
+    const play = (arrives: (beat: number) => number) => {
+      let state = newHeart(ms(0));
+      for (let beat = 1; beat <= 100; beat += 1) {
+        const sentNs = ms(beat * BEAT_MS);
+        [state] = heart(state, { type: "tick", nowNs: sentNs });
+        const bulk = { bulkSent: 1000, bulkArrived: arrives(beat) };
+        const [next, effects] = heart(state, { type: "answer", sentNs, nowNs: sentNs + 1n, ...bulk });
+        state = next;
+        if (effects.length > 0) return beat * BEAT_MS;
+      }
+      return undefined;
+    };
+    assert.equal(
+      play(() => 1000),
+      undefined,
+    );
+    assert.equal(
+      play((beat) => beat),
+      undefined,
+    );
+    assert.equal(
+      play((beat) => Math.min(beat, 10)),
+      10 * BEAT_MS + STALL_MS,
+    );
+    assert.equal(
+      play(() => 0),
+      STALL_MS,
+    );
   });
 });
 

@@ -143,10 +143,18 @@ describe("messages that nobody asked for", () => {
     const { replication, calls } = site();
     const { pipe: to, sent } = pipe();
     const work = replication.begin("b", to);
-    const vector = { group: GROUP, stream: 1, epochId: EPOCH, received: 5, applied: 5, flushed: 5 };
+    const vector = {
+      group: GROUP,
+      stream: 1,
+      epochId: EPOCH,
+      arrived: 0,
+      received: 5,
+      applied: 5,
+      flushed: 5,
+    };
     work.message({ type: "ack", body: vector });
     work.message({ type: "credit", body: { group: GROUP, stream: 1, bytesMax: 1 } });
-    work.beatAck({ sentNs: 1n, acks: [vector] });
+    work.beatAck({ sentNs: 1n, bulkBytes: 0, acks: [vector] });
     const chunk = {
       ...{ group: GROUP, epochId: EPOCH, base: null, target: 5, stream: 1, sequence: 0, last: true },
     };

@@ -25,6 +25,7 @@ const MET: Readonly<Record<string, number>> = {
   "ticks skipped": 100,
   "cuts without a change": 1000,
   "targets that are not kept any more": 20,
+  snapshots: 500,
   kills: 500,
   "power cuts": 300,
   "writes lost with the power": 100,
@@ -37,6 +38,7 @@ const MET: Readonly<Record<string, number>> = {
   "clock jumps": 500,
   "chunks dropped, repeated or swapped": 50,
   "middlemen noticed": 50,
+  "bulk sockets dead without a word": 20,
   "lag beyond the promise": 100,
 };
 

@@ -70,7 +70,7 @@ describe("the examples of WIRE.md", () => {
       stream: 5,
       epochId: EPOCH,
       base: null,
-      target: { lsn: 7, timeNs: 10n ** 18n, bootNs: 5n },
+      target: { lsn: 7, timeNs: 10n ** 18n, bootNs: 5n, name: "" },
     };
     for (const [type, number, body] of [
       ["credit", 7, { group: GROUP, stream: 5, bytesMax: 4 * 2 ** 20 }],
@@ -215,7 +215,7 @@ describe("bytes that nobody meant", () => {
       encodeMessage("credit", 0, { group: GROUP, stream: 5, bytesMax: 1 }),
       encodeMessage("begin", 0, {
         ...{ group: GROUP, stream: 5, epochId: EPOCH, base: 5 },
-        target: { lsn: 7, timeNs: 10n ** 18n, bootNs: 5n },
+        target: { lsn: 7, timeNs: 10n ** 18n, bootNs: 5n, name: "" },
       }),
       encodeMessage("state", 0, {
         ...{ group: GROUP, stream: 5, epochId: EPOCH, last: 5, creditBytes: 1 },

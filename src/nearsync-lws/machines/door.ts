@@ -2,19 +2,21 @@
 //
 // Owner's side, of a group that it owns:
 //   cut        a recovery point at the newest LSN, durable (the log is flushed); where nothing changed since the last
-//              one, that LSN again with the present's times. Of the followers named, those for which no history is kept
-//              yet get this LSN as their mark: what a difference from there on needs stays
+//              one, that LSN again with the present's times
 //   deltaOpen  begins to read what differs between `base` (null: everything) and `target`, after `cursor` (null: from
 //              the start); tells both points, where their times are known. `NotFound`: base or target is not kept any
-//              more, or the cursor is of another delta. `Conflict`: base is not in this group's history
+//              more, or the cursor is of another delta. `Conflict`: base is not in this group's history. After the
+//              cursor that its last chunk told, where everything is staged already: one empty last chunk follows
 //   deltaNext  the next chunk, at most `bytesMax`, and where to go on after it; `done`: it was the last
-//   release    `follower` has `lsn`: its mark moves there; null: it follows no more
+//   follow     what a difference from `lsn` on needs is kept for the follower, and `lsn` itself; what only it needed
+//              before may go; an older LSN than the last one changes nothing. Null: it follows no more
 //
 // Replica's side:
 //   replicaCreate  makes the replica of a group from the owner's description; there already: nothing
 //   replicaState   what is there, durably
 //   stage      keeps a chunk beside what readers see, with the cursor after it; a chunk of another batch first drops
-//              what was staged. It may be durable later only: `replicaState` tells the newest durable cursor
+//              what was staged; an empty one changes nothing. It may be durable later only: `replicaState` tells
+//              the newest durable cursor
 //   commit     what was staged becomes the recovery point `target`, as a whole, and is flushed: readers see it when
 //              this is answered, and a power cut takes it back no more. A commit that was done is answered at once
 //
@@ -25,6 +27,8 @@ import type { ErrorCode } from "../../io-path/errors.js";
 /** A recovery point and when it was cut, by both of the owner's clocks. */
 export interface Point {
   lsn: number;
+  /** The snapshot that it is; empty: none. */
+  name: string;
   timeNs: bigint;
   bootNs: bigint;
 }
@@ -37,11 +41,11 @@ export interface Staging {
 }
 
 export type DoorCall =
-  | { call: "cut"; group: string; followers: string[] }
+  | { call: "cut"; group: string }
   | { call: "deltaOpen"; group: string; base: number | null; target: number; cursor: string | null }
   | { call: "deltaNext"; group: string; delta: number; bytesMax: number }
   | { call: "deltaClose"; group: string; delta: number }
-  | { call: "release"; group: string; follower: string; lsn: number | null }
+  | { call: "follow"; group: string; follower: string; lsn: number | null }
   | { call: "replicaCreate"; group: string; description: Uint8Array }
   | { call: "replicaState"; group: string }
   | {
@@ -60,7 +64,7 @@ export interface DoorAnswers {
   deltaOpen: { delta: number; base: Point | null; target: Point };
   deltaNext: { chunk: Uint8Array; cursor: string; done: boolean };
   deltaClose: null;
-  release: null;
+  follow: null;
   replicaCreate: null;
   replicaState: { epochId: string | null; last: number | null; staging: Staging | null };
   stage: null;

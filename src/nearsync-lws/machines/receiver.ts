@@ -86,7 +86,13 @@ export type ReceiverEffect =
       staging: Staging | null;
       creditBytes: number;
     }
-  | { type: "ack"; epochId: string; received: number | null; applied: number | null; flushed: number | null }
+  | {
+      type: "ack";
+      epochId: string;
+      received: number | null;
+      applied: number | null;
+      flushed: number | null;
+    }
   | { type: "credit"; bytesMax: number }
   | { type: "stop"; code: ErrorCode; message: string; retry: boolean }
   | { type: "violation"; reason: string };
@@ -250,7 +256,15 @@ function onStaged(
   const credit: ReceiverEffect[] = tells ? [{ type: "credit", bytesMax: creditMax }] : [];
   const paid = { ...state, creditMax, granted: tells ? creditMax : state.granted };
   const received: ReceiverEffect[] = done.last
-    ? [{ type: "ack", epochId: done.epochId, received: done.target, applied: paid.last, flushed: paid.last }]
+    ? [
+        {
+          type: "ack",
+          epochId: done.epochId,
+          received: done.target,
+          applied: paid.last,
+          flushed: paid.last,
+        },
+      ]
     : [];
   const [next, effects] = finish(paid);
   return [next, [...credit, ...received, ...effects]];

@@ -2,14 +2,15 @@
 //
 // - A batch is (base → target). `base` is where the follower is, or will be when what was sent before is applied; at
 //   most two batches are under way, the second only when the first is sent whole.
+// - Cuts that were skipped are skipped; a named point never is: each is the target of a batch of its own.
 // - Bytes go only within the credit that the follower gave, and within the bandwidth limit.
 // - After a break the follower says what it has; a batch that it has staged in part goes on after its cursor. Nothing
-//   is remembered here across a break but what is pinned.
+//   is remembered here across a break but which points there are.
 // - Answers of the engine, and of the follower, carry the `turn` of their question, on the wire `stream`; those of an
 //   earlier one are let go (a delta closed).
 
 import type { ErrorCode } from "../../io-path/errors.js";
-import { BATCHES_MAX, BULK_BYTES_MAX, OFFER_RETRY_MS } from "../limits.js";
+import { BATCHES_MAX, BULK_BYTES_MAX, NAMED_MAX, OFFER_RETRY_MS } from "../limits.js";
 import type { Bucket } from "./bucket.js";
 import { chunkBytesMax, newBucket, refill, spend, waitMs } from "./bucket.js";
 import type { Point, Staging } from "./door.js";
@@ -35,8 +36,10 @@ export interface Sender {
   /** Sent whole, not flushed there yet; oldest first. */
   sent: { base: number | null; target: number }[];
   sending: Sending | null;
-  /** The newest cut that is pinned for this follower. */
+  /** The newest cut. */
   newest: Point | null;
+  /** Named points that the follower does not have, oldest first. */
+  named: Point[];
   creditMax: number;
   spent: number;
   bucket: Bucket;
@@ -63,6 +66,7 @@ export type SenderEvent =
       staging: Staging | null;
       creditBytes: number;
     }
+  /** A cut, or a named point. */
   | { type: "cut"; nowMs: number; point: Point }
   | { type: "opened"; nowMs: number; turn: number; delta: number; target: Point }
   | { type: "openFailed"; nowMs: number; turn: number; code: ErrorCode; message: string }
@@ -81,7 +85,8 @@ export type SenderEffect =
   | { type: "begin"; base: number | null; target: Point }
   | { type: "chunk"; ref: number; base: number | null; target: number; sequence: number; last: boolean }
   | { type: "drop"; ref: number }
-  | { type: "release"; lsn: number }
+  /** History is kept for the follower from there on. */
+  | { type: "follow"; lsn: number }
   /** The other side broke the rules: the session has to end. */
   | { type: "violation"; reason: string }
   | { type: "wake"; atMs: number };
@@ -95,6 +100,7 @@ export function newSender(bytesPerSecond: number | null, nowMs: number): Sender 
     sent: [],
     sending: null,
     newest: null,
+    named: [],
     creditMax: 0,
     spent: 0,
     bucket: newBucket(bytesPerSecond, nowMs),
@@ -110,7 +116,7 @@ export function tipOf({ sending, sent, has }: Sender): number | null {
 
 /** There is room for a batch, and no cut that could fill it: the schedule should make one. */
 export function wantsCut(state: Sender): boolean {
-  return hasRoom(state) && state.staging === null && (state.newest?.lsn ?? 0) <= (tipOf(state) ?? 0);
+  return hasRoom(state) && state.staging === null && targetAfter(state, tipOf(state)) === null;
 }
 
 function hasRoom({ link, sending, sent }: Sender): boolean {
@@ -131,7 +137,7 @@ export function sender(state: Sender, event: SenderEvent): [Sender, SenderEffect
     case "state":
       return onState(state, event);
     case "cut":
-      return go({ ...state, newest: later(state.newest, event.point) }, event.nowMs);
+      return go(withPoint(state, event.point), event.nowMs);
     case "opened":
     case "openFailed":
       return onOpened(state, event);
@@ -159,7 +165,7 @@ function offered(state: Sender): [Sender, SenderEffect[]] {
   return [{ ...reset(state), link: "offered", turn }, [...closing(state), { type: "offer", stream: turn }]];
 }
 
-/** Everything of a session forgotten; what is pinned stays known. */
+/** Everything of a session forgotten; which points there are stays known. */
 function reset(state: Sender): Sender {
   const none = { staging: null, sent: [], sending: null, creditMax: 0, spent: 0 };
   return { ...state, ...none, retryMs: null, problem: null };
@@ -193,7 +199,7 @@ function onState(
   const usable = staging !== null && staging.base === last ? staging : null;
   const up: Sender = { ...state, link: "up", has: last, staging: usable, creditMax: creditBytes, spent: 0 };
   const [next, effects] = go(up, nowMs);
-  return [next, last === null ? effects : [{ type: "release", lsn: last }, ...effects]];
+  return [next, last === null ? effects : [{ type: "follow", lsn: last }, ...effects]];
 }
 
 function onOpened(
@@ -210,8 +216,11 @@ function onOpened(
   }
   if (!mine) return [state, []];
   // The pinned target of an earlier session may have gone with the pin: a newer one does as well.
-  const resumed = state.staging !== null && event.code === "NotFound";
-  if (resumed) return go({ ...state, sending: null, staging: null }, event.nowMs);
+  const gone = event.code === "NotFound";
+  if (gone && state.staging !== null) return go({ ...state, sending: null, staging: null }, event.nowMs);
+  // A snapshot may be deleted before its turn comes.
+  const named = state.named.filter(({ lsn }) => lsn !== sending.target);
+  if (gone && named.length < state.named.length) return go({ ...state, sending: null, named }, event.nowMs);
   const retry = event.code === "Unavailable" || event.code === "Internal";
   return stopped(state, { code: event.code, message: event.message, retry, nowMs: event.nowMs });
 }
@@ -257,12 +266,12 @@ function onAck(
   }
   const sent = state.sent.filter(({ target }) => target > flushed);
   const [next, effects] = go({ ...state, has: flushed, sent }, nowMs);
-  return [next, [{ type: "release", lsn: flushed }, ...effects]];
+  return [next, [{ type: "follow", lsn: flushed }, ...effects]];
 }
 
 /** Does the next thing, if there is one and nothing has to be waited for. */
 function go(state: Sender, nowMs: number): [Sender, SenderEffect[]] {
-  const { sending, staging, newest } = state;
+  const { sending, staging } = state;
   if (sending !== null) return sending.delta === null || sending.reading ? [state, []] : read(state, nowMs);
   if (!hasRoom(state)) return [state, []];
   const base = tipOf(state);
@@ -270,8 +279,8 @@ function go(state: Sender, nowMs: number): [Sender, SenderEffect[]] {
   if (staging !== null && staging.base === base) {
     return open(state, base, staging.target, staging.cursor);
   }
-  if (newest === null || newest.lsn <= (base ?? 0)) return [state, []];
-  return open(state, base, newest.lsn, null);
+  const target = targetAfter(state, base);
+  return target === null ? [state, []] : open(state, base, target, null);
 }
 
 function open(
@@ -281,7 +290,9 @@ function open(
   cursor: string | null,
 ): [Sender, SenderEffect[]] {
   const sending: Sending = { base, target, delta: null, sequence: 0, reading: false };
-  return [{ ...state, sending }, [{ type: "open", turn: state.turn, base, target, cursor }]];
+  // A first sync needs its target now, and the differences from there on later.
+  const follow: SenderEffect[] = base === null ? [{ type: "follow", lsn: target }] : [];
+  return [{ ...state, sending }, [...follow, { type: "open", turn: state.turn, base, target, cursor }]];
 }
 
 function read(state: Sender, nowMs: number): [Sender, SenderEffect[]] {
@@ -296,6 +307,17 @@ function read(state: Sender, nowMs: number): [Sender, SenderEffect[]] {
   return [reading, [{ type: "next", turn: state.turn, delta: sending.delta, bytesMax }]];
 }
 
-function later(left: Point | null, right: Point): Point {
-  return left !== null && left.lsn > right.lsn ? left : right;
+/** The next named point, else the newest cut; null: there is nothing newer. */
+function targetAfter({ named, newest }: Sender, base: number | null): number | null {
+  const from = base ?? 0;
+  const lsn = named.find((point) => point.lsn > from)?.lsn ?? newest?.lsn ?? 0;
+  return lsn > from ? lsn : null;
+}
+
+function withPoint(state: Sender, point: Point): Sender {
+  const newest = state.newest !== null && state.newest.lsn > point.lsn ? state.newest : point;
+  if (point.name === "") return { ...state, newest };
+  const others = state.named.filter(({ lsn }) => lsn !== point.lsn && lsn > (state.has ?? 0));
+  const named = [...others, point].sort((left, right) => left.lsn - right.lsn).slice(-NAMED_MAX);
+  return { ...state, newest, named };
 }

@@ -92,7 +92,7 @@ export class Owned {
     this.down(peer);
     this.#followers.delete(peer);
     const { group } = this.options;
-    this.#door({ call: "release", group, follower: peer, lsn: null }, () => undefined);
+    this.#door({ call: "follow", group, follower: peer, lsn: null }, () => undefined);
   }
 
   close(): void {
@@ -128,7 +128,16 @@ export class Owned {
     follower.lag = lag(follower.lag, { type: "ack", ...vector });
   }
 
-  /** A cut at once, for a snapshot or a change of owner. */
+  /** A point that was made by somebody else, a snapshot, and is durable: every follower gets it. */
+  announce(point: Point): void {
+    const nowMs = nowOf(this.#clock);
+    for (const [peer, follower] of this.#followers) {
+      follower.lag = lag(follower.lag, { type: "point", point });
+      this.#feed(peer, { type: "cut", nowMs, point });
+    }
+  }
+
+  /** A cut as soon as somebody has room, without waiting for the grid. */
   force(): void {
     this.#step({ type: "force" });
     this.#tick();
@@ -174,7 +183,7 @@ export class Owned {
   }
 
   #cut(followers: string[]): void {
-    this.#door({ call: "cut", group: this.options.group, followers }, (answer) => {
+    this.#door({ call: "cut", group: this.options.group }, (answer) => {
       if (this.#closed) return;
       const nowMs = nowOf(this.#clock);
       if (!answer.ok) {
@@ -231,8 +240,8 @@ export class Owned {
       }
       case "drop":
         return void this.#parcels.take(effect.ref);
-      case "release":
-        return this.#door({ call: "release", group, follower: peer, lsn: effect.lsn }, () => undefined);
+      case "follow":
+        return this.#door({ call: "follow", group, follower: peer, lsn: effect.lsn }, () => undefined);
       case "violation":
         throw new HoldfastError("Invalid", effect.reason);
       case "wake": {

@@ -59,7 +59,14 @@ export class Replica {
     const { link, last, batches, stream } = this.#state;
     if (link !== "up") return undefined;
     const received = batches.findLast(({ whole }) => whole)?.target ?? last;
-    return { group: this.#group, stream, epochId: this.#epochId, received, applied: last, flushed: last };
+    return {
+      group: this.#group,
+      stream,
+      epochId: this.#epochId,
+      received,
+      applied: last,
+      flushed: last,
+    };
   }
 
   #feed(event: ReceiverEvent): void {

@@ -4,7 +4,7 @@
 import { HoldfastError } from "../../io-path/errors.js";
 import type { ErrorCode } from "../../io-path/errors.js";
 import { GROUPS_MAX } from "../limits.js";
-import type { Door, DoorAnswer, DoorCall, DoorPort } from "../machines/door.js";
+import type { Door, DoorAnswer, DoorCall, DoorPort, Point } from "../machines/door.js";
 import type { Role } from "../peers.js";
 import type { Clock } from "../seams.js";
 import type { Work } from "../transport/alive.js";
@@ -65,7 +65,12 @@ export class Replication {
     this.#owned.delete(group);
   }
 
-  /** A cut at once: a snapshot was taken. */
+  /** A snapshot was taken, and is durable: followers get it under its name, none skips it. */
+  announce(group: string, point: Point): void {
+    this.#owned.get(group)?.announce(point);
+  }
+
+  /** A cut as soon as somebody has room, without waiting for the schedule. */
   force(group: string): void {
     this.#owned.get(group)?.force();
   }
@@ -99,7 +104,9 @@ export class Replication {
       },
       beatGroups: () =>
         followed().flatMap(({ newest, options: { group, epochId } }) =>
-          newest === null || newest.lsn === 0 ? [] : [{ group, epochId, ...newest }],
+          newest === null || newest.lsn === 0
+            ? []
+            : [{ group, epochId, lsn: newest.lsn, timeNs: newest.timeNs, bootNs: newest.bootNs }],
         ),
       acks: () => [...this.#replicas.values()].flatMap((one) => (one.pipe === pipe ? (one.ack() ?? []) : [])),
       beat: () => undefined,

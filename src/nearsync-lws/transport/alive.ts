@@ -2,6 +2,7 @@
 
 import { BEAT_MS } from "../limits.js";
 import { heart, newHeart } from "../machines/heart.js";
+import type { HeartEffect } from "../machines/heart.js";
 import type { Clock } from "../seams.js";
 import type { Chunk } from "../wire/chunk.js";
 import type { Body, Message, MessageType } from "../wire/control.js";
@@ -25,6 +26,8 @@ export interface Work {
 /** A session as far as this is concerned. */
 export interface Running {
   readonly closed: string | undefined;
+  /** Bytes on the bulk socket since it is there. */
+  readonly counters: { bulkSent: number; bulkReceived: number };
   attach(handlers: {
     message: (message: Message) => void;
     chunk: (chunk: Chunk) => void;
@@ -45,25 +48,35 @@ export interface RunOptions {
 export function runSession(session: Running, { clock, work, roundTrip, closed }: RunOptions): void {
   let state = newHeart(clock.bootNs());
   let cancel: () => void = () => undefined;
+  const carryOut = (effects: HeartEffect[]) => {
+    for (const effect of effects) {
+      if (effect.type === "lost") session.close(effect.reason);
+      else session.send("beat", { sentNs: effect.sentNs, groups: work.beatGroups() });
+    }
+  };
   const tick = () => {
     const [next, effects] = heart(state, { type: "tick", nowNs: clock.bootNs() });
     state = next;
-    for (const effect of effects) {
-      if (effect.type === "lost") session.close(`no answer to a heartbeat for ${effect.silentMs} ms`);
-      else session.send("beat", { sentNs: effect.sentNs, groups: work.beatGroups() });
-    }
+    carryOut(effects);
     if (session.closed === undefined) cancel = clock.after(BEAT_MS, tick);
   };
   session.attach({
     message: (message) => {
       if (message.type === "beat") {
         work.beat(message.body);
-        session.send("beatAck", { sentNs: message.body.sentNs, acks: work.acks() });
+        const bulkBytes = session.counters.bulkReceived;
+        session.send("beatAck", { sentNs: message.body.sentNs, bulkBytes, acks: work.acks() });
       } else if (message.type === "beatAck") {
-        const { sentNs } = message.body;
-        [state] = heart(state, { type: "answer", sentNs, nowNs: clock.bootNs() });
+        const { sentNs, bulkBytes: bulkArrived } = message.body;
+        const { bulkSent } = session.counters;
+        const [next, effects] = heart(state, {
+          type: "answer",
+          ...{ sentNs, nowNs: clock.bootNs(), bulkSent, bulkArrived },
+        });
+        state = next;
         roundTrip(state.roundTripMs);
         work.beatAck(message.body);
+        carryOut(effects);
       } else work.message(message);
     },
     chunk: (chunk) => work.chunk(chunk),

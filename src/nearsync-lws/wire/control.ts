@@ -11,6 +11,7 @@ import {
   CURSOR_BYTES_MAX,
   DESCRIPTION_BYTES_MAX,
   GROUPS_MAX,
+  POINT_NAME_CHARACTERS_MAX,
 } from "../limits.js";
 import { pack, unpack } from "./pack.js";
 
@@ -45,7 +46,7 @@ const vector = z.strictObject({
   group,
   stream,
   epochId,
-  /** Everything up to here came and is checked. */
+  /** The newest batch that came as a whole leads here. */
   received: lsnOrNull,
   /** The recovery point that readers see. */
   applied: lsnOrNull,
@@ -75,7 +76,12 @@ const bodies = {
     /** Of each group that the sender owns for this peer: what is durable there, and since when nothing is newer. */
     groups: z.array(z.strictObject({ group, epochId, ...point })).max(GROUPS_MAX),
   }),
-  beatAck: z.strictObject({ sentNs: ns, acks: z.array(vector).max(GROUPS_MAX) }),
+  beatAck: z.strictObject({
+    sentNs: ns,
+    /** Bytes that came on the bulk socket of this session, in all. */
+    bulkBytes: count,
+    acks: z.array(vector).max(GROUPS_MAX),
+  }),
   offer: z.strictObject({
     group,
     stream,
@@ -92,7 +98,13 @@ const bodies = {
     staging: z.strictObject({ base: lsnOrNull, target: lsn, cursor: bytes(0, CURSOR_BYTES_MAX) }).nullable(),
     creditBytes: count,
   }),
-  begin: z.strictObject({ group, stream, epochId, base: lsnOrNull, target: z.strictObject(point) }),
+  begin: z.strictObject({
+    group,
+    stream,
+    epochId,
+    base: lsnOrNull,
+    target: z.strictObject({ ...point, name: z.string().max(POINT_NAME_CHARACTERS_MAX) }),
+  }),
   ack: vector,
   credit: z.strictObject({
     group,

@@ -70,8 +70,10 @@ export class Engine {
   #newestDelta = 0;
   /** Until then the drives are full. */
   fullUntilMs = 0;
+  /** Snapshots that are gone, `GROUP LSN`. */
+  readonly deleted = new Set<string>();
   /** Called after each commit. */
-  committed: (group: string, replica: ReplicaModel) => void = () => undefined;
+  committed: (group: string, from: number, replica: ReplicaModel) => void = () => undefined;
 
   constructor(
     readonly world: World,
@@ -103,6 +105,18 @@ export class Engine {
     this.owned.get(group)?.ops.push({ key, value, atMs: this.world.nowMs });
   }
 
+  /** A snapshot: a named point of now, durable. Undefined: there is nothing yet that it could be of. */
+  snapshot(group: string, name: string): Point | undefined {
+    const owned = this.owned.get(group);
+    if (owned === undefined || owned.ops.length === 0) return undefined;
+    const lsn = owned.ops.length;
+    owned.durable = lsn;
+    const ns = BigInt(Math.round(this.world.nowMs * 1e6));
+    const point = { lsn, name, timeNs: ns, bootNs: ns };
+    owned.points.set(lsn, point);
+    return point;
+  }
+
   /** `power`: what was not flushed goes. */
   crash(power: boolean): void {
     this.#deltas.clear();
@@ -118,7 +132,7 @@ export class Engine {
   #run(call: DoorCall): DoorAnswers[DoorCall["call"]] {
     switch (call.call) {
       case "cut":
-        return this.#cut(call.group, call.followers);
+        return this.#cut(call.group);
       case "deltaOpen":
         return this.#open(call);
       case "deltaNext":
@@ -126,8 +140,8 @@ export class Engine {
       case "deltaClose":
         this.#deltas.delete(call.delta);
         return null;
-      case "release":
-        return this.#release(call.group, call.follower, call.lsn);
+      case "follow":
+        return this.#follow(call.group, call.follower, call.lsn);
       case "replicaCreate":
         return this.#create(call.group);
       case "replicaState": {
@@ -153,19 +167,17 @@ export class Engine {
     return replica;
   }
 
-  #cut(group: string, followers: string[]): Point {
+  #cut(group: string): Point {
     const owned = this.#owner(group);
     const { world } = this;
     const lsn = owned.ops.length;
     if (this.bugs.cutWithoutFlush !== true) owned.durable = lsn;
     // An LSN stays what it was: its later cut has the later times.
     const ns = BigInt(Math.round(world.nowMs * 1e6));
-    const point = { lsn, timeNs: ns, bootNs: ns };
+    const name = owned.points.get(lsn)?.name ?? "";
+    const point = { lsn, name, timeNs: ns, bootNs: ns };
     if (owned.points.has(lsn)) world.count("cuts without a change");
     owned.points.set(lsn, point);
-    for (const follower of followers) {
-      if (!owned.marks.has(follower)) owned.marks.set(follower, lsn);
-    }
     const since = world.nowMs - owned.lastCutMs;
     world.demand(
       since >= CUT_MS_MIN || owned.life !== this.host.life,
@@ -181,9 +193,13 @@ export class Engine {
     const to = owned.points.get(target);
     const from = base === null ? null : owned.points.get(base);
     if (from === undefined) throw new Refused("Conflict", `LSN ${base} is not of this history`);
-    const kept = [...owned.marks.values()].some((mark) => mark <= target);
-    // Only followers' marks hold history; a batch that was cut off may find its target thinned.
-    const thinned = cursor !== null && this.world.chance(0.1);
+    const isNamed = to !== undefined && to.name !== "";
+    const isNewest = target === Math.max(...owned.points.keys());
+    const kept = isNamed || isNewest || [...owned.marks.values()].some((mark) => mark <= target);
+    // A batch that was cut off may find its target thinned; a snapshot may be deleted before its turn.
+    const deleted = isNamed && this.world.chance(0.02);
+    if (deleted) this.deleted.add(`${group} ${target}`);
+    const thinned = deleted || (cursor !== null && this.world.chance(0.1));
     if (to === undefined || !kept || thinned) {
       this.world.count("targets that are not kept any more");
       throw new Refused("NotFound", `LSN ${target} is not kept`);
@@ -232,7 +248,7 @@ export class Engine {
     return { chunk, cursor: delta.next.toString(16).padStart(4, "0"), done };
   }
 
-  #release(group: string, follower: string, lsn: number | null): null {
+  #follow(group: string, follower: string, lsn: number | null): null {
     const { marks } = this.#owner(group);
     if (lsn === null) marks.delete(follower);
     else marks.set(follower, Math.max(lsn, marks.get(follower) ?? 0));
@@ -280,7 +296,7 @@ export class Engine {
     replica.staged = null;
     replica.kept = null;
     this.world.count("commits");
-    this.committed(group, replica);
+    this.committed(group, before, replica);
     return null;
   }
 

@@ -37,6 +37,8 @@ export class End implements Running, Pipe {
   closed: string | undefined;
   other!: End;
   #handlers: Handlers | undefined;
+  readonly counters = { bulkSent: 0, bulkReceived: 0 };
+  #isHole = false;
   #sent = 0;
   #received = 0;
   readonly #ways = { control: newWay(), bulk: newWay() };
@@ -75,12 +77,20 @@ export class End implements Running, Pipe {
   sendChunk(chunk: Chunk): void {
     if (this.closed !== undefined) return;
     const { world } = this;
-    const deliver = () => this.other.#take(() => this.other.#handlers?.chunk(chunk));
+    this.counters.bulkSent += chunk.payload.length;
+    if (this.#isHole) return;
+    const deliver = () => {
+      this.other.counters.bulkReceived += chunk.payload.length;
+      this.other.#take(() => this.other.#handlers?.chunk(chunk));
+    };
     if (!world.chance(this.quality.tamper)) return this.#transmit("bulk", chunk.payload.length, deliver);
     this.tampered.yes = true;
     world.count("chunks dropped, repeated or swapped");
-    const what = world.pick(["drop", "repeat", "late"]);
-    if (what === "drop") return;
+    const what = world.pick(["drop", "repeat", "late", "hole"]);
+    // A firewall that forgot this connection, and not the other.
+    this.#isHole = what === "hole";
+    if (this.#isHole) world.count("bulk sockets dead without a word");
+    if (what === "drop" || what === "hole") return;
     if (what === "repeat") {
       this.#transmit("bulk", chunk.payload.length, deliver);
       this.#transmit("bulk", chunk.payload.length, deliver);

@@ -30,11 +30,25 @@ export const MUTANTS: readonly Mutant[] = [
   },
   { name: "drop a tombstone", bugs: { dropTombstones: true }, killedBy: /K4: .* at LSN/ },
   {
+    name: "skip a named point",
+    file: "machines/sender",
+    find: "named.find((point) => point.lsn > from)?.lsn ?? newest?.lsn",
+    replace: "newest?.lsn",
+    killedBy: /skips s\d+/,
+  },
+  {
+    name: "trust heartbeats for both sockets",
+    file: "machines/heart",
+    find: "stalledMs < STALL_MS",
+    replace: "true",
+    killedBy: CAUGHT_UP,
+  },
+  {
     name: "send without credit",
     file: "machines/sender",
     find: "creditMax - spent < BULK_BYTES_MAX",
     replace: "false",
-    killedBy: /more bytes than there was credit for/,
+    killedBy: /more bytes than there was credit for|K7: a replica/,
   },
   {
     name: "any number of batches",
@@ -46,7 +60,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "never let go of history",
     file: "machines/sender",
-    find: '[{ type: "release", lsn: flushed }, ...effects]',
+    find: '[{ type: "follow", lsn: flushed }, ...effects]',
     replace: "effects",
     killedBy: /keeps history from/,
   },
@@ -88,8 +102,8 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "acknowledge before the commit",
     file: "machines/receiver",
-    find: "applied: paid.last, flushed: paid.last",
-    replace: "applied: done.target, flushed: done.target",
+    find: "flushed: paid.last",
+    replace: "flushed: done.target",
     killedBy: /lets go of history|K4: lag/,
   },
   {

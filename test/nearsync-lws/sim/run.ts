@@ -6,6 +6,7 @@
 // K6  no value that nobody wrote (part of K4: states are compared whole)
 // K7  when the faults are over, every replica catches up, and the reported lag comes down to the promise
 
+import { NAMED_MAX } from "../../../src/nearsync-lws/limits.js";
 import { KEYS, stateAt } from "./engine.js";
 import type { EngineBugs } from "./engine.js";
 import { End } from "./link.js";
@@ -32,6 +33,8 @@ export class Run {
   /** Pairs that have a session, by name, and when the next may begin. */
   readonly #sessions = new Map<string, [End, End]>();
   #value = 0;
+  /** Snapshots that the owner's present life told its followers of, after they began to follow. */
+  #named: { group: string; lsn: number; name: string; owner: string }[] = [];
 
   constructor(seed: number, bugs: EngineBugs = {}) {
     this.world = new World(seed);
@@ -45,7 +48,8 @@ export class Run {
     this.#sites = ["A", "B", "C"]
       .slice(0, world.chance(0.5) ? 2 : 3)
       .map((name) => new Site(world, name, bugs));
-    for (const site of this.#sites) site.engine.committed = (group) => this.#onCommit(site, group);
+    for (const site of this.#sites)
+      site.engine.committed = (group, from) => this.#onCommit(site, group, from);
     this.#protectAll();
   }
 
@@ -140,10 +144,12 @@ export class Run {
   #writers(): void {
     const { world } = this;
     const paceMs = world.pick([5, 50, 400]);
+    const snapshots = world.pick([0, 0.01, 0.2]);
     for (const site of this.#sites) {
       for (const group of site.engine.owned.keys()) {
         const write = () => {
           if (world.calm) return;
+          if (world.chance(snapshots)) this.#snapshot(site, group);
           if (site.up && site.pausedUntilMs <= world.nowMs && !world.chance(0.1)) {
             this.#value += 1;
             const deleted = world.chance(0.25);
@@ -154,6 +160,19 @@ export class Run {
         world.at(world.between(0, 500), undefined, write);
       }
     }
+  }
+
+  #snapshot(site: Site, group: string): void {
+    if (!site.up || site.pausedUntilMs > this.world.nowMs) return;
+    const name = `s${this.#named.length}`;
+    const point = site.engine.snapshot(group, name);
+    if (point === undefined) return;
+    this.world.count("snapshots");
+    site.replication.announce(group, point);
+    this.#named.push({ group, lsn: point.lsn, name, owner: site.name });
+    // More than that wait for a follower that is away: then names are lost there, not states.
+    const waiting = this.#named.filter((point) => point.group === group);
+    if (waiting.length > NAMED_MAX) this.#named = this.#named.filter((point) => point !== waiting[0]);
   }
 
   #faults(): void {
@@ -177,6 +196,7 @@ export class Run {
         const power = world.chance(0.4);
         world.count(power ? "power cuts" : "kills");
         site.crash(power);
+        this.#named = this.#named.filter(({ owner }) => owner !== site.name);
         this.#checkOwner(site);
         world.at(world.between(100, 5000), undefined, () => site.restart());
         return;
@@ -220,7 +240,7 @@ export class Run {
   }
 
   /** K4, as soon as a commit is visible. */
-  #onCommit(site: Site, group: string): void {
+  #onCommit(site: Site, group: string, from: number): void {
     const { world } = this;
     const owner = this.#sites.find(({ engine }) => engine.owned.has(group))?.engine.owned.get(group);
     const replica = site.engine.replicas.get(group);
@@ -230,6 +250,18 @@ export class Run {
     world.demand(
       last <= owner.durable,
       () => `K4: ${site.name} shows LSN ${last}, ${owner.durable} is durable`,
+    );
+    const deleted = this.#sites.flatMap(({ engine }) => [...engine.deleted]);
+    const skipped = this.#named.find(
+      (point) =>
+        point.group === group &&
+        point.lsn > from &&
+        point.lsn < last &&
+        !deleted.includes(`${group} ${point.lsn}`),
+    );
+    world.demand(
+      skipped === undefined,
+      () => `${site.name} skips ${skipped?.name}, from LSN ${from} to ${last}`,
     );
     world.demand(
       owner.points.has(last),
