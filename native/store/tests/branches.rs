@@ -102,6 +102,25 @@ fn a_clone_of_a_time_with_more_copies_gets_them() {
     }
 }
 
+/// A part of a block is written, cloned with three copies, and becomes a whole block when its volume asks for one again.
+#[test]
+fn what_is_drained_late_has_the_copies_that_a_clone_asks_for() {
+    let rig = Rig::create(4, 4, options());
+    drop(rig.volume("v", 3));
+    put(&rig.engine, "v", "part of a block");
+    rig.engine.clone_create("v", "c", None).expect("cloned");
+    let then = text(&rig.engine, "c");
+    rig.engine.volume_set("v", &VolumeChange { rf: Some(1), ..VolumeChange::default() }).expect("set");
+    assert_healed(&rig, "one copy");
+    rig.engine.settle().expect("settled");
+    assert_healed(&rig, "drained");
+    let world = rig.world.fork(5);
+    let drives = world.drives().into_iter().take(2);
+    let drives = drives.map(|drive| std::sync::Arc::new(drive) as std::sync::Arc<dyn holdfast_device::Drive>).collect();
+    let engine = Engine::open_on(drives, options(), rig::foundation(&world, &Rings::default(), 7)).expect("opens");
+    assert_eq!(text(&engine, "c"), then);
+}
+
 /// A volume that asked for more copies is no more: what is left in its group waits for no more than it asks for itself.
 #[test]
 fn writes_wait_only_for_copies_that_somebody_asks_for() {

@@ -298,7 +298,7 @@ impl Group {
                 }
                 let packer = match packers.entry(branch) {
                     Entry::Occupied(entry) => entry.into_mut(),
-                    Entry::Vacant(entry) => entry.insert(Packer::new(self.volume_rf(view, branch)?)),
+                    Entry::Vacant(entry) => entry.insert(Packer::new(self.packed_rf(view, branch)?)),
                 };
                 if packer.births.len() + 1 > self.pool.egroup_pages_max() {
                     packed.push(self.write_packed(packer, &mut merged)?);
@@ -321,8 +321,13 @@ impl Group {
     }
 
     /// RF of a volume; the log's own when the volume is gone.
-    fn volume_rf(&self, view: &View, branch: BranchId) -> Result<u8> {
+    /// Copies of what a drain writes itself. Clones may see it, and ask for more than its volume does; the headers have what
+    /// the most of them ask for.
+    fn packed_rf(&self, view: &View, branch: BranchId) -> Result<u8> {
         debug_assert_ne!(branch, GROUP_BRANCH);
+        if !self.pool.clones_of(self.id).is_empty() {
+            return Ok(self.log.header_rf());
+        }
         match view.get(&key::volume(branch))? {
             Some(record) => {
                 let record =

@@ -237,6 +237,9 @@ impl Log {
     /// As [`Log::raise_header_rf`], of a log that was sealed and given back: there are no segments.
     pub fn lower_header_rf(&self, rf: u8) {
         self.header_rf.fetch_min(rf, Ordering::Relaxed);
+        let mut reservation = self.reservation.lock();
+        debug_assert!(reservation.unplaced.is_empty(), "ops without a segment");
+        reservation.header_rf = reservation.header_rf.min(rf);
     }
 
     /// Gives back what is kept for RF classes that nothing writes any more: neither the headers nor payload of `used`.

@@ -8,6 +8,7 @@ mod files;
 mod lift;
 mod model;
 mod past;
+mod protect;
 mod recover;
 mod recycle;
 #[path = "../rig/mod.rs"]

@@ -21,7 +21,7 @@ const ENGINE_COUNTERS: [&str; 12] = [
 ];
 
 /// Roads that the runs themselves see.
-pub const ROADS: [&str; 30] = [
+pub const ROADS: [&str; 31] = [
     "recovered after a power cut",
     "recovered after a kill",
     "opened after a clean end",
@@ -42,8 +42,9 @@ pub const ROADS: [&str; 30] = [
     "a damaged volume gave EIO",
     "pool beyond promise opened",
     "logs lay where logs lay before",
+    "a volume got more copies",
+    "a volume got fewer copies",
     "the others of a group went on without what had one copy",
-    "what had one copy was given up",
     "a clone was cut short",
     "the end of a volume was cut short",
     "a clone of a point",

@@ -9,6 +9,7 @@ mod lift;
 mod model;
 mod mutants;
 mod past;
+mod protect;
 mod recover;
 mod recycle;
 #[path = "../rig/mod.rs"]

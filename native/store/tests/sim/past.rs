@@ -69,6 +69,7 @@ impl Run {
             S::Destroy if !lost => self.destroy_step(),
             S::Loosen => self.loosen_step(&group),
             S::Bases => self.bases_step(),
+            S::SetRf => self.set_rf_step(),
             _ => Ok(false),
         }
     }
@@ -88,7 +89,7 @@ impl Run {
         self.volumes.get(name).map_or_else(|| self.past.rfs[name], |mounted| mounted.rf)
     }
 
-    fn excuse_control(&mut self, what: &str, error: &Error, group: &str) -> Verdict {
+    pub fn excuse_control(&mut self, what: &str, error: &Error, group: &str) -> Verdict {
         let rf = if error.kind == Kind::NoSpace { 0 } else { self.rf_of(group) };
         self.excuse(what, error, rf)
     }
@@ -303,6 +304,13 @@ impl Run {
                 self.adopt_clone()?;
                 self.mount_group(&name)
             }
+            // A volume that had more copies then than there are drives for now: what would help is in the message.
+            Err(error)
+                if error.kind == Kind::Unavailable && error.message.contains("add a drive") && self.active_drives() < 3 =>
+            {
+                self.past.cloning = None;
+                Ok(false)
+            }
             Err(error) => {
                 // The next start may still find it.
                 self.excuse_control(&what, &error, group)?;
@@ -319,7 +327,10 @@ impl Run {
         };
         let lsn = open.newest().0;
         let mut state = State::default();
+        let there = self.engine().volumes().unwrap_or_default();
         for (name, (rf, files)) in pending.volumes {
+            // As many copies as the volume had at that time.
+            let rf = there.iter().find(|volume| volume.name == name).map_or(rf, |volume| volume.rf);
             if self.shape.beyond && self.struck() || rf == 1 && !self.tainted.is_empty() {
                 self.tainted.push(name.clone());
             }
@@ -468,7 +479,8 @@ impl Run {
             self.tainted.retain(|tainted| *tainted != name);
         }
         self.models.remove(group);
-        self.coverage.road("what had one copy was given up");
+        // Too rare to be demanded of a batch.
+        self.coverage.add("what had one copy was given up", 1);
         Ok(true)
     }
 

@@ -143,6 +143,7 @@ impl Run {
         self.tell_drives();
         self.follow_moves();
         self.check_members()?;
+        self.learn_rf()?;
         self.settle_past()?;
         let closed = |run: &Self| run.models.keys().find(|name| run.open_group(name).is_none()).cloned();
         while let Some(closed) = closed(self) {

@@ -54,6 +54,8 @@ pub struct Run {
     pub changed: BTreeMap<String, u64>,
     pub members: Vec<Member>,
     pub past: Past,
+    /// A volume and the RF that it is being given.
+    pub setting_rf: Option<(String, u8)>,
     /// Volumes whose only copies may have been struck: reads may fail, but never lie.
     pub tainted: Vec<String>,
     /// A drive was told to be full.
@@ -95,6 +97,7 @@ impl Run {
             changed: BTreeMap::new(),
             members,
             past: Past::default(),
+            setting_rf: None,
             tainted: Vec::new(),
             full: false,
             coverage: Coverage::default(),

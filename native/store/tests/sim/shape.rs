@@ -12,7 +12,7 @@ pub struct Shape {
     pub groups: Vec<Vec<u8>>,
     /// Faults strike more drives than any promise covers: only "never wrong bytes" and precise errors are demanded.
     pub beyond: bool,
-    /// Snapshots and clones are made.
+    /// Snapshots and clones are made, and RFs changed.
     pub past: bool,
     pub rounds: usize,
     pub steps: usize,

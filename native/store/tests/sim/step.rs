@@ -43,12 +43,13 @@ pub enum StepName {
     Destroy,
     Loosen,
     Bases,
+    SetRf,
 }
 
 use StepName as S;
 
 /// (step, weight)
-const WEIGHTS: [(StepName, u64); 39] = [
+const WEIGHTS: [(StepName, u64); 40] = [
     (S::Create, 8),
     (S::WriteAligned, 16),
     (S::WritePartial, 16),
@@ -88,6 +89,7 @@ const WEIGHTS: [(StepName, u64); 39] = [
     (S::Destroy, 3),
     (S::Loosen, 4),
     (S::Bases, 3),
+    (S::SetRf, 3),
 ];
 
 impl StepName {
@@ -99,7 +101,7 @@ impl StepName {
         format!("step: {self:?}")
     }
 
-    /// `past`: with those that make snapshots and clones.
+    /// `past`: with those that make snapshots and clones, and change what volumes promise.
     pub fn choose(rng: &mut Rng, past: bool) -> Self {
         let wanted = || WEIGHTS.into_iter().filter(|(step, _)| past || !step.is_of_past());
         let mut at = rng.below(wanted().map(|(_, weight)| weight).sum());
