@@ -102,6 +102,33 @@ fn a_clone_of_a_time_with_more_copies_gets_them() {
     }
 }
 
+/// Nothing was logged since the start, so no segment says how many copies somebody asks for.
+#[test]
+fn tables_of_a_start_have_as_many_copies_as_their_volumes() {
+    let rig = Rig::create(5, 3, options());
+    drop(rig.volume("v", 3));
+    for name in ["one", "two", "three"] {
+        put(&rig.engine, "v", name);
+        rig.engine.settle().expect("settled");
+    }
+    let expected = text(&rig.engine, "v");
+    rig.engine.close().expect("closed");
+    let rig = rig.kill(options());
+    let group = rig.engine.groups().remove(0);
+    group.drop_all_points().expect("nobody looks back");
+    group.drain_now().expect("drained");
+    while group.compact_step().expect("merged") {}
+    let tables = rig.engine.pool().group_tables(group.id);
+    assert!(!tables.is_empty() && tables.iter().all(|table| table.copies.len() == 3), "{tables:?}");
+    drop(group);
+    for left in 0..3 {
+        let world = rig.world.fork(left);
+        let drive = world.drives().remove(left as usize);
+        let engine = Engine::open_on(vec![std::sync::Arc::new(drive)], options(), rig::foundation(&world, &Rings::default(), 7));
+        assert_eq!(text(&engine.expect("opens with one drive"), "v"), expected);
+    }
+}
+
 /// A part of a block is written, cloned with three copies, and becomes a whole block when its volume asks for one again.
 #[test]
 fn what_is_drained_late_has_the_copies_that_a_clone_asks_for() {

@@ -138,6 +138,7 @@ impl Engine {
         let own = asked.iter().map(|(_, rf, policy)| Protection { rf: *rf, domain: policy.domain });
         let most = own.chain(of_clones).reduce(stronger).unwrap_or(Protection { rf: 1, domain: DomainLevel::default() });
         group.raise_rf(most.rf);
+        self.pool.raise_rf_max(most.rf);
         self.pool.set_domain_of_group(group.id, most.domain);
         let min = |(_, rf, policy): &(BranchId, u8, WritePolicy)| policy.copies_min(*rf);
         let copies_min = asked.iter().map(min).max().unwrap_or(1);

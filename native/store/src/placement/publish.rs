@@ -343,7 +343,7 @@ impl Pool {
             segments.iter().for_each(|segment| self.give_back(&segment.copies));
         }
         result?;
-        self.rf_max.fetch_max(rf, Ordering::AcqRel);
+        self.raise_rf_max(rf);
         Ok(segments)
     }
 

@@ -389,6 +389,13 @@ impl Pool {
     pub fn set_rf_max(&self, rf: u8) {
         self.rf_max.store(rf, Ordering::Release);
     }
+
+    /// A volume asks for so many copies: tables have no fewer from now on, and those that have get more.
+    pub fn raise_rf_max(&self, rf: u8) {
+        if self.rf_max.fetch_max(rf, Ordering::AcqRel) < rf {
+            self.look_anew();
+        }
+    }
 }
 
 impl TableIo for Pool {

@@ -203,6 +203,10 @@ impl Run {
     /// One step, and what follows from it.
     pub fn step(&mut self, name: StepName) -> Verdict {
         self.world.clock().advance(1_000_000 * (1 + self.rng.below(300)));
+        if self.volumes.is_empty() {
+            // All had one copy, and were given up.
+            return Ok(());
+        }
         if self.engine.is_none() {
             // Beyond promise: nothing is open. Faults may go away by themselves.
             return self.try_again();
