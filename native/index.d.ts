@@ -12,6 +12,14 @@ export declare const __napiBindingTarget: 'native' | 'wasm32-wasi' | 'wasm32-was
 /** Version of the addon; the same as the package's. */
 export declare function addonVersion(): string
 
+/** A recovery point that a promoted group has in common with its former owner. */
+export interface Branch {
+  /** The lineage that they had in common; `ReplicaState::lsn` is of it. */
+  lineage: bigint
+  /** The promoted group's own LSN of the point. */
+  lsn: bigint
+}
+
 /** A piece of a file, in bytes. */
 export interface ByteRange {
   offset: bigint
@@ -213,6 +221,12 @@ export declare function followerHas(handle: number, target: string, name: string
 
 /** Followers of a group, and what is kept for them. */
 export declare function followerList(handle: number, target: string): Promise<Array<Follower> | Failure>
+
+/** Uuid of a group, as `ReplicaState::source` of its replicas has it, and the lineage of its recovery points. */
+export interface GroupIdentity {
+  uuid: string
+  lineage: bigint
+}
 
 /** Whose the bytes are that a group has on the drives, all copies. */
 export interface GroupUsage {
@@ -446,8 +460,16 @@ export declare function replicaCut(handle: number, target: string): Promise<CutP
 /** What another site needs to make a replica of a group. */
 export declare function replicaDescribe(handle: number, target: string): Promise<Uint8Array | Failure>
 
-/** Makes a replica the owner of what it has received. */
-export declare function replicaPromote(handle: number, target: string): Promise<void | Failure>
+export declare function replicaIdentity(handle: number, target: string): Promise<GroupIdentity | Failure>
+
+/** Makes a replica the owner of what it has received. `follower`: whom the point where the two part is kept for; empty: nobody. */
+export declare function replicaPromote(handle: number, target: string, follower: string): Promise<void | Failure>
+
+/**
+ * A former owner follows the group that was promoted in its place. What it did after its recovery point `at` stays as a group
+ * `fork`. `uuid`, `lineage` and `lsn`: of the owner of now, and its own LSN of that point.
+ */
+export declare function replicaRejoin(handle: number, target: string, fork: string, at: bigint, uuid: string, lineage: bigint, lsn: bigint): Promise<void | Failure>
 
 /** Takes the next chunk of a batch in. `taken`: the next one may come; `complete`: it was the last; `known`: it was in already. */
 export declare function replicaStage(handle: number, target: string, chunk: Uint8Array, cursor: Uint8Array): Promise<'taken' | 'complete' | 'known' | Failure>
@@ -470,6 +492,8 @@ export interface ReplicaState {
   wallS: number
   wallNs: number
   staging?: StagedBatch
+  /** Of what was promoted: where it left its owner's lineage. */
+  branch?: Branch
 }
 
 /** What a group is to keep, and what it holds. */

@@ -39,6 +39,16 @@ export interface ReplicaState {
   wallSeconds: number;
   wallNanoseconds: number;
   staging: StagedBatch | null;
+  /** Of what was promoted: where it left its owner's lineage. */
+  branch: Branch | null;
+}
+
+/** A recovery point that a promoted group has in common with its former owner. */
+export interface Branch {
+  /** The lineage that they had in common; `ReplicaState.lsn` is of it. */
+  lineage: bigint;
+  /** The promoted group's own LSN of the point. */
+  lsn: bigint;
 }
 
 /** A part of a batch, to be sent. */
@@ -117,8 +127,9 @@ export class Replication {
   async state(group: string): Promise<ReplicaState | null> {
     const state = unwrap(await native.replicaState(this.pool, group));
     if (state === null) return null;
-    const { wallS, wallNs, staging, ...rest } = state;
-    return { ...rest, wallSeconds: wallS, wallNanoseconds: wallNs, staging: staging ?? null };
+    const { wallS, wallNs, staging, branch, ...rest } = state;
+    const [wallSeconds, wallNanoseconds] = [wallS, wallNs];
+    return { ...rest, wallSeconds, wallNanoseconds, staging: staging ?? null, branch: branch ?? null };
   }
 
   /** `Conflict`: it does not continue what is here, with what is; `Fenced`: of another lineage; `Corrupt`: damaged. */
@@ -132,8 +143,30 @@ export class Replication {
     unwrap(await native.replicaComplete(this.pool, group, lineage, lsn, wallSeconds, wallNanoseconds, name));
   }
 
-  /** The replica becomes the owner of what it has received, of a new lineage. Idempotent. */
-  async promote(group: string): Promise<void> {
-    unwrap(await native.replicaPromote(this.pool, group));
+  /**
+   * The replica becomes the owner of what it has received, of a new lineage. `follower`: the name of its former owner,
+   * for which the point where the two part is kept; empty: nobody. Idempotent.
+   */
+  async promote(group: string, follower: string): Promise<void> {
+    unwrap(await native.replicaPromote(this.pool, group, follower));
+  }
+
+  /** Uuid of a group, as `ReplicaState.source` of its replicas has it, and the lineage of its recovery points. */
+  async identity(group: string): Promise<{ uuid: string; lineage: bigint }> {
+    return unwrap(await native.replicaIdentity(this.pool, group));
+  }
+
+  /**
+   * A former owner follows the group that was promoted in its place; what it did after its own recovery point `at`
+   * stays as a group `fork`. `leader`: the owner of now, with its LSN of that point. `Conflict`: mounted, or the fork's
+   * name is in use.
+   */
+  async rejoin(
+    group: string,
+    { fork, at }: { fork: string; at: bigint },
+    leader: { uuid: string; lineage: bigint; lsn: bigint },
+  ): Promise<void> {
+    const { uuid, lineage, lsn } = leader;
+    unwrap(await native.replicaRejoin(this.pool, group, fork, at, uuid, lineage, lsn));
   }
 }

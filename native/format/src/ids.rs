@@ -59,8 +59,42 @@ impl std::fmt::Display for Uuid {
     }
 }
 
+impl std::str::FromStr for Uuid {
+    type Err = crate::DecodeError;
+
+    /// What `Display` writes.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let refused = crate::DecodeError::Invalid("uuid");
+        let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b'-').collect();
+        let mut uuid = [0; 16];
+        if digits.len() != 2 * uuid.len() {
+            return Err(refused);
+        }
+        for (byte, pair) in uuid.iter_mut().zip(digits.chunks_exact(2)) {
+            let nibble = |digit: u8| char::from(digit).to_digit(16).ok_or(refused);
+            *byte = (nibble(pair[0])? << 4 | nibble(pair[1])?) as u8;
+        }
+        let uuid = Self(uuid);
+        if uuid.to_string() == text { Ok(uuid) } else { Err(refused) }
+    }
+}
+
 impl std::fmt::Debug for Uuid {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{self}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uuid_is_read_as_it_is_written() {
+        let uuid = Uuid([0x0f, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 0xff]);
+        assert_eq!(uuid.to_string().parse(), Ok(uuid));
+        for wrong in ["", "0f010203-0405-0607-0809-0a0b0c0d0e", "0F010203-0405-0607-0809-0a0b0c0d0eff", "0f0102030405-0607-0809-0a0b0c0d0eff"] {
+            assert!(wrong.parse::<Uuid>().is_err(), "{wrong}");
+        }
     }
 }

@@ -1,12 +1,14 @@
 //! What a group keeps of replication: one record of a replica, one a follower of an owner.
 //!
 //! ```text
-//! replica  = role u8 | has_staging u8 | reserved u16 | source 16 B | lineage u64 | lsn u64 | staging
+//! replica  = role u8 | parts u8 (bit 0: staging, bit 1: branch) | reserved u16 | source 16 B | lineage u64 | lsn u64 | staging | branch
 //! role     = 1: a replica, 2: it was one and has been promoted
 //! source   = uuid of the owner's group; lineage = random id of the owner's epoch; lsn = the owner's LSN of the newest recovery
 //!            point that is whole here, 0: none yet
 //! staging  = base u64 | target u64 | sequence u64 | cursor_len u16 | cursor
 //!            chunks 0 to sequence - 1 of the batch (base, target] are in; the cursor is where the next one begins
+//! branch   = lineage u64 | lsn u64
+//!            of what was promoted: the lineage that `lsn` is of, and the same recovery point here
 //! follower = lsn u64
 //!            the follower has at least this recovery point, so that the group keeps it
 //! origin   = lineage u64 | lsn u64
@@ -40,13 +42,15 @@ pub struct ReplicaRecord {
     pub lineage: u64,
     pub lsn: Lsn,
     pub staging: Option<Staging>,
+    /// Where the group left its owner's lineage: that lineage, and its own LSN of the recovery point `lsn`.
+    pub branch: Option<Origin>,
 }
 
 impl ReplicaRecord {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(64);
         out.put_u8(self.role as u8);
-        out.put_u8(self.staging.is_some() as u8);
+        out.put_u8(self.staging.is_some() as u8 | (self.branch.is_some() as u8) << 1);
         out.put_u16(0);
         out.put_bytes(&self.source.0);
         out.put_u64(self.lineage);
@@ -59,6 +63,10 @@ impl ReplicaRecord {
             out.put_u16(staging.cursor.len() as u16);
             out.put_bytes(&staging.cursor);
         }
+        if let Some(branch) = &self.branch {
+            out.put_u64(branch.lineage);
+            out.put_u64(branch.lsn.0);
+        }
         out
     }
 
@@ -69,17 +77,18 @@ impl ReplicaRecord {
             2 => Role::Promoted,
             _ => return Err(DecodeError::Invalid("role")),
         };
-        let has_staging = take.u8()?;
-        if has_staging > 1 || take.u16()? != 0 {
+        let parts = take.u8()?;
+        if parts > 3 || take.u16()? != 0 {
             return Err(DecodeError::Invalid("replica record"));
         }
         let (source, lineage, lsn) = (take.uuid()?, take.u64()?, Lsn(take.u64()?));
-        let staging = match has_staging {
-            1 => Some(Self::take_staging(&mut take)?),
-            _ => None,
+        let staging = if parts & 1 != 0 { Some(Self::take_staging(&mut take)?) } else { None };
+        let branch = match parts & 2 {
+            0 => None,
+            _ => Some(Origin { lineage: take.u64()?, lsn: Lsn(take.u64()?) }),
         };
         take.end()?;
-        Ok(Self { role, source, lineage, lsn, staging })
+        Ok(Self { role, source, lineage, lsn, staging, branch })
     }
 
     fn take_staging(take: &mut Take<'_>) -> Result<Staging, DecodeError> {
@@ -122,7 +131,7 @@ mod tests {
     use super::*;
 
     fn record() -> ReplicaRecord {
-        ReplicaRecord { role: Role::Replica, source: Uuid([7; 16]), lineage: 8, lsn: Lsn(9), staging: None }
+        ReplicaRecord { role: Role::Replica, source: Uuid([7; 16]), lineage: 8, lsn: Lsn(9), staging: None, branch: None }
     }
 
     #[test]
@@ -134,7 +143,8 @@ mod tests {
         let staged = ReplicaRecord { role: Role::Promoted, staging: Some(staging), ..record() };
         let expected = plain.replacen("0100", "0201", 1) + "09000000000000000c000000000000000300000000000000" + "0200abcd";
         assert_eq!(hex(staged.encode()), expected);
-        for record in [record(), staged.clone()] {
+        let branched = ReplicaRecord { branch: Some(Origin { lineage: 3, lsn: Lsn(4) }), ..record() };
+        for record in [record(), staged.clone(), branched] {
             assert_eq!(ReplicaRecord::decode(&record.encode()), Ok(record));
         }
         for cut in 0..staged.encode().len() {

@@ -57,6 +57,17 @@ pub struct ReplicaState {
     pub wall_s: f64,
     pub wall_ns: u32,
     pub staging: Option<StagedBatch>,
+    /// Of what was promoted: where it left its owner's lineage.
+    pub branch: Option<Branch>,
+}
+
+/// A recovery point that a promoted group has in common with its former owner.
+#[napi(object)]
+pub struct Branch {
+    /// The lineage that they had in common; `ReplicaState::lsn` is of it.
+    pub lineage: BigInt,
+    /// The promoted group's own LSN of the point.
+    pub lsn: BigInt,
 }
 
 /// A part of a batch, to be sent.
@@ -139,6 +150,7 @@ impl From<engine::ReplicaState> for ReplicaState {
                 sequence: staging.sequence.into(),
                 cursor: staging.cursor.into(),
             }),
+            branch: state.branch.map(|branch| Branch { lineage: branch.lineage.into(), lsn: branch.lsn.0.into() }),
         }
     }
 }
@@ -188,11 +200,49 @@ pub fn replica_complete(
     })
 }
 
-/// Makes a replica the owner of what it has received.
+/// Makes a replica the owner of what it has received. `follower`: whom the point where the two part is kept for; empty: nobody.
 #[napi(ts_return_type = "Promise<void | Failure>")]
-pub fn replica_promote(env: &Env, handle: f64, target: String) -> napi::Result<Object<'_>> {
+pub fn replica_promote(env: &Env, handle: f64, target: String, follower: String) -> napi::Result<Object<'_>> {
     let handle = convert::handle("pool", handle)?;
-    in_thread(env, "replica-promote", move || pool(handle)?.replica_promote(&target))
+    in_thread(env, "replica-promote", move || pool(handle)?.replica_promote(&target, &follower))
+}
+
+/// Uuid of a group, as `ReplicaState::source` of its replicas has it, and the lineage of its recovery points.
+#[napi(object)]
+pub struct GroupIdentity {
+    pub uuid: String,
+    pub lineage: BigInt,
+}
+
+#[napi(ts_return_type = "Promise<GroupIdentity | Failure>")]
+pub fn replica_identity(env: &Env, handle: f64, target: String) -> napi::Result<Object<'_>> {
+    let handle = convert::handle("pool", handle)?;
+    in_thread(env, "replica-identity", move || {
+        let (uuid, lineage) = pool(handle)?.replica_identity(&target)?;
+        Ok(GroupIdentity { uuid: uuid.to_string(), lineage: lineage.into() })
+    })
+}
+
+/// A former owner follows the group that was promoted in its place. What it did after its recovery point `at` stays as a group
+/// `fork`. `uuid`, `lineage` and `lsn`: of the owner of now, and its own LSN of that point.
+#[napi(ts_return_type = "Promise<void | Failure>")]
+#[allow(clippy::too_many_arguments)]
+pub fn replica_rejoin(
+    env: &Env,
+    handle: f64,
+    target: String,
+    fork: String,
+    at: BigInt,
+    uuid: String,
+    lineage: BigInt,
+    lsn: BigInt,
+) -> napi::Result<Object<'_>> {
+    let handle = convert::handle("pool", handle)?;
+    let at = convert::unsigned("at", &at)?;
+    let source = uuid.parse().map_err(|_| bad_argument(format!("uuid: {uuid:?} is none")))?;
+    let (lineage, lsn) = (convert::unsigned("lineage", &lineage)?, convert::unsigned("lsn", &lsn)?);
+    let leader = engine::Leader { source, lineage, lsn };
+    in_thread(env, "replica-rejoin", move || pool(handle)?.replica_rejoin(&target, &fork, at, &leader))
 }
 
 /// Followers of a group, and what is kept for them.

@@ -7,7 +7,7 @@ mod rig;
 
 use holdfast_device::Rng;
 use holdfast_format::inode::Time;
-use holdfast_store::engine::{Delta, Engine, EngineOptions, Staged};
+use holdfast_store::engine::{Delta, Engine, EngineOptions, Leader, Staged};
 use holdfast_store::error::Kind;
 use holdfast_store::volume::{Volume, VolumeOptions};
 use rig::tree::{difference, walk};
@@ -21,6 +21,8 @@ const GROUP: &str = "pair";
 const REPLICA: &str = "copy";
 const VOLUMES: [&str; 2] = ["left", "right"];
 const FOLLOWER: &str = "b";
+const FORMER: &str = "a";
+const FORK: &str = "fork";
 
 type Texts = BTreeMap<String, String>;
 
@@ -297,14 +299,14 @@ impl Run {
     fn promote(&mut self) {
         let state = self.replica().replica_state(REPLICA).expect("told").expect("a replica");
         if state.lsn == 0 {
-            let refused = self.replica().replica_promote(REPLICA).expect_err("nothing is whole");
+            let refused = self.replica().replica_promote(REPLICA, "").expect_err("nothing is whole");
             assert_eq!(refused.kind, Kind::NotFound);
             return;
         }
         self.totals.promoted += 1;
         self.totals.promoted_in_the_middle += u64::from(state.staging.is_some());
-        self.replica().replica_promote(REPLICA).expect("promoted");
-        self.replica().replica_promote(REPLICA).expect("it is already");
+        self.replica().replica_promote(REPLICA, FORMER).expect("promoted");
+        self.replica().replica_promote(REPLICA, FORMER).expect("it is already");
         if self.rng.chance(1, 2) {
             let rig = self.replica.take().expect("a replica");
             self.replica = Some(rig.kill(run_options()));
@@ -327,6 +329,71 @@ impl Run {
         // Nothing of the old owner's is taken any more.
         if let Some((chunk, cursor)) = &self.last_chunk {
             assert_eq!(engine.replica_stage(REPLICA, chunk, cursor).expect_err("fenced").kind, Kind::Fenced);
+        }
+        self.rejoin(state.lsn);
+    }
+
+    /// The former owner comes back: what only it did is a fork, and it follows.
+    fn rejoin(&mut self, common: u64) {
+        for name in VOLUMES {
+            users::change(&self.mounted[name], &mut self.rng);
+        }
+        let tail = texts_of(&self.mounted);
+        let state = self.replica().replica_state(REPLICA).expect("told").expect("it was one");
+        let branch = state.branch.expect("it was promoted");
+        let (source, lineage) = self.replica().replica_identity(REPLICA).expect("told");
+        assert_eq!((lineage, branch.lineage), (state.lineage, self.owner().replica_identity(GROUP).expect("told").1));
+        let leader = Leader { source, lineage, lsn: branch.lsn.0 };
+        let mounted = self.owner().replica_rejoin(GROUP, FORK, common, &leader).expect_err("mounted");
+        assert_eq!(mounted.kind, Kind::Conflict);
+        self.mounted.clear();
+        self.owner().replica_rejoin(GROUP, FORK, common, &leader).expect("a fork, and a replica");
+        if self.rng.chance(1, 2) {
+            let rig = self.owner.take().expect("an owner");
+            self.owner = Some(if self.rng.chance(1, 2) { rig.kill(run_options()) } else { rig.power_fails(run_options()) });
+        }
+        self.follow_back(&leader);
+        for (name, expected) in &tail {
+            let volume = self.owner().volume(&format!("{FORK}-{name}"), VolumeOptions { noatime: true }).expect("a fork");
+            let found = walk(&volume).expect("readable").text;
+            assert!(*expected == found, "fork of {name}: {}", difference(expected, &found));
+        }
+        let engine = self.owner().clone();
+        engine.settle().expect("settled");
+        self.owner.as_ref().expect("an owner").second();
+        let report = engine.fsck().expect("checked");
+        assert!(report.problems.is_empty(), "{:#?}", report.problems);
+    }
+
+    /// What the owner of now does reaches the former one, whatever that had become meanwhile.
+    fn follow_back(&mut self, leader: &Leader) {
+        let (from, to) = (self.replica().clone(), self.owner().clone());
+        for round in 0..3 {
+            let mut mounted = BTreeMap::new();
+            for name in VOLUMES {
+                let volume = from.volume(&format!("{REPLICA}-{name}"), VolumeOptions { noatime: true }).expect("free");
+                users::change(&volume, &mut self.rng);
+                mounted.insert(name.to_owned(), volume);
+            }
+            let point = from.replica_cut(REPLICA).expect("cut");
+            let texts = texts_of(&mounted);
+            let base = to.replica_state(GROUP).expect("told").expect("a replica").lsn;
+            assert!(round > 0 || base == leader.lsn);
+            if base == point.lsn {
+                continue;
+            }
+            let mut delta = from.delta_open(REPLICA, base, point.lsn, &[]).expect("both ends are kept");
+            while let Some(part) = delta.next_part(8000).expect("read") {
+                to.replica_stage(GROUP, &part.chunk, &part.cursor).expect("taken");
+            }
+            to.replica_complete(GROUP, (leader.lineage, point.lsn), point.wall, "").expect("whole");
+            from.follower_has(REPLICA, FORMER, point.lsn).expect("kept");
+            let local = to.replica_state(GROUP).expect("told").expect("a replica").local_lsn;
+            for (name, expected) in &texts {
+                let (volume, _) = to.volume_at(name, &format!("lsn:{local}")).expect("kept");
+                let found = walk(&volume).expect("readable").text;
+                assert!(*expected == found, "{name} at the former owner: {}", difference(expected, &found));
+            }
         }
     }
 }

@@ -192,6 +192,13 @@ fn values() -> Vec<Sample> {
         lineage: 8,
         lsn: Lsn(9),
         staging: Some(staging),
+        branch: None,
+    };
+    let promoted = ReplicaRecord {
+        role: Role::Promoted,
+        staging: None,
+        branch: Some(Origin { lineage: 7, lsn: Lsn(5) }),
+        ..replica.clone()
     };
     let follower = FollowerRecord { lsn: Lsn(0x0102) };
     let retention = RetentionRecord {
@@ -209,6 +216,7 @@ fn values() -> Vec<Sample> {
         sample("point", point.encode(), |bytes| Some(PointRecord::decode(bytes).told()?.encode())),
         sample("point-received", received.encode(), |bytes| Some(PointRecord::decode(bytes).told()?.encode())),
         sample("replica", replica.encode(), |bytes| Some(ReplicaRecord::decode(bytes).told()?.encode())),
+        sample("replica-promoted", promoted.encode(), |bytes| Some(ReplicaRecord::decode(bytes).told()?.encode())),
         sample("follower", follower.encode(), |bytes| Some(FollowerRecord::decode(bytes).told()?.encode())),
         sample("retention", retention.encode(), |bytes| Some(RetentionRecord::decode(bytes).told()?.encode())),
     ]

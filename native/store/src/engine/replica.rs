@@ -1,6 +1,6 @@
 //! Groups between sites, as the daemon drives them: recovery points are cut here and read there. See `replica/`.
 
-use super::{Engine, VolumeEntry, check_name};
+use super::{Engine, VolumeEntry, check_name, control_draft};
 use crate::error::{Error, Kind, Result};
 use crate::group::{FollowerInfo, Group};
 use crate::ledger::Ledger;
@@ -8,8 +8,8 @@ use crate::placement::{Edit, GroupChange};
 use crate::replica::apply::{self, Volumes};
 use crate::replica::{Delta, Staged, revert};
 use holdfast_format::inode::{Time, VolumeRecord, WritePolicy};
-use holdfast_format::op::Effects;
-use holdfast_format::replica::{ReplicaRecord, Role, Staging};
+use holdfast_format::op::{Effects, OpKind};
+use holdfast_format::replica::{Origin, ReplicaRecord, Role, Staging};
 use holdfast_format::wire::{Put, Take};
 use holdfast_format::{BranchId, DecodeError, GROUP_BRANCH, GroupId, Lsn, Uuid, key};
 use std::sync::{Arc, Weak};
@@ -36,10 +36,22 @@ pub struct ReplicaState {
     pub lineage: u64,
     /// The owner's LSN of the newest recovery point that is whole; 0: none.
     pub lsn: u64,
-    /// Of this site, and its time.
+    /// Of what was promoted: the lineage that `lsn` is of, and the same recovery point here.
+    pub branch: Option<Origin>,
+    /// The newest one, by this site's LSN, and its time.
     pub local_lsn: u64,
     pub wall: Time,
     pub staging: Option<Staging>,
+}
+
+/// Whom a former owner follows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Leader {
+    /// Uuid of its group.
+    pub source: Uuid,
+    pub lineage: u64,
+    /// Its LSN of the last recovery point that both have.
+    pub lsn: u64,
 }
 
 /// What another site needs to know to make a replica.
@@ -96,10 +108,9 @@ impl Engine {
     /// What another site needs to make a replica of a group.
     pub fn replica_describe(&self, target: &str) -> Result<Vec<u8>> {
         let group = self.group_of(target)?;
-        let missing = || Error::new(Kind::Internal, format!("group {target} is not in the manifest"));
-        let source = self.pool.group(group.id).ok_or_else(missing)?.uuid;
+        let (source, lineage) = self.replica_identity(target)?;
         let counter = group.get(&key::volume(GROUP_BRANCH))?.ok_or_else(|| Error::corrupt("a group counts no volumes"))?;
-        Ok(Description { source, lineage: group.lineage(), counter, volumes: group.volumes()? }.encode())
+        Ok(Description { source, lineage, counter, volumes: group.volumes()? }.encode())
     }
 
     /// Makes a group that will follow the one described: empty, and closed to everybody until its first recovery point is whole.
@@ -133,6 +144,7 @@ impl Engine {
             lineage: told.lineage,
             lsn: Lsn(0),
             staging: None,
+            branch: None,
         };
         self.make_replica(id, &told.counter, &volumes, record).or_else(|error| {
             self.give_up_group(id)?;
@@ -173,6 +185,13 @@ impl Engine {
         self.adopt_policies(group, &[])
     }
 
+    /// Uuid of a group, and the lineage that its recovery points are of.
+    pub fn replica_identity(&self, target: &str) -> Result<(Uuid, u64)> {
+        let group = self.group_of(target)?;
+        let missing = || Error::new(Kind::Internal, format!("group {target} is not in the manifest"));
+        Ok((self.pool.group(group.id).ok_or_else(missing)?.uuid, group.lineage()))
+    }
+
     /// How far a replica is; `None`: the group never was one.
     pub fn replica_state(&self, target: &str) -> Result<Option<ReplicaState>> {
         let group = self.group_of(target)?;
@@ -186,6 +205,7 @@ impl Engine {
             local_lsn: received.as_ref().map_or(0, |point| point.lsn.0),
             wall: received.map(|point| point.wall).unwrap_or_default(),
             staging: record.staging,
+            branch: record.branch,
         }))
     }
 
@@ -211,11 +231,12 @@ impl Engine {
     }
 
     /// Makes a replica the owner of what it has: it shows its newest recovery point, takes changes, and is of a new lineage.
-    /// What came of a batch that is not whole is taken back. Asked again it does nothing.
+    /// What came of a batch that is not whole is taken back. Asked again it does nothing. `follower` (empty: nobody): the name that
+    /// the former owner will have as one that follows; where the two part is kept for it.
     ///
     /// # Errors
     /// `NotFound`: no recovery point is whole; `Fenced`: it never was a replica.
-    pub fn replica_promote(&self, target: &str) -> Result<()> {
+    pub fn replica_promote(&self, target: &str, follower: &str) -> Result<()> {
         let group = self.group_of(target)?;
         match group.replica() {
             None => return Err(Error::new(Kind::Fenced, format!("{target} is no replica: it takes changes already"))),
@@ -223,7 +244,7 @@ impl Engine {
             Some(_) => {}
         }
         let lineage = self.rng.lock().next_u64();
-        let lsn = revert::promote(&group, lineage)?;
+        let lsn = revert::promote(&group, lineage, follower)?;
         self.flush_group(&group, lsn)?;
         let volumes = group.volumes()?;
         self.adopt_told(&group, &volumes)
@@ -257,5 +278,97 @@ impl Engine {
 
     pub fn follower_forget(&self, target: &str, follower: &str) -> Result<()> {
         self.group_of(target)?.follower_forget(follower)
+    }
+
+    /// A former owner follows the one that was promoted in its place. What it did after `at`, the last of its recovery points
+    /// that the other has, stays as a fork: a group of its own, by another name. `of`: the owner of now, and its LSN of that point.
+    ///
+    /// 1. Everything is durable, and the point is kept as long as the clone is there.
+    /// 2. Group and volumes get the fork's name.
+    /// 3. A clone of the point, under the old names, is a replica from its first op on.
+    ///
+    /// A crash in between: ask again.
+    ///
+    /// # Errors
+    /// `NotFound`: the point is not kept; `Conflict`: a volume is mounted, or the fork's name is in use.
+    pub fn replica_rejoin(self: &Arc<Self>, target: &str, fork: &str, at: u64, of: &Leader) -> Result<()> {
+        self.ensure_open()?;
+        check_name("fork", fork)?;
+        let known = |name: &str| self.groups.read().iter().find(|(_, entry)| entry.name == name).map(|(id, _)| *id);
+        let group = match (known(target), known(fork)) {
+            (Some(id), None) => self.group(id)?,
+            // It was begun before.
+            (None, Some(id)) => self.group(id)?,
+            (Some(_), Some(_)) => return Err(Error::new(Kind::Conflict, format!("a group {fork} exists"))),
+            (None, None) => return Err(Error::new(Kind::NotFound, format!("no group {target}"))),
+        };
+        if let Some(mounted) = self.mounted_of(group.id) {
+            return Err(Error::new(Kind::Conflict, format!("volume {mounted} is mounted: unmount it first")));
+        }
+        let pin = group.pin(Lsn(at));
+        let pin = pin.ok_or_else(|| Error::new(Kind::NotFound, format!("recovery point {at} is not kept any more")))?;
+        self.flush_group(&group, Group::newest(&group))?;
+        let point = group.point(&crate::group::When::Lsn(Lsn(at)));
+        let wall = point.map(|point| point.wall).unwrap_or_default();
+        let volumes = group.volumes_at(Lsn(at))?;
+        let counter = group.get_at(&key::volume(GROUP_BRANCH), Lsn(at))?;
+        let counter = counter.ok_or_else(|| Error::corrupt("a group counts no volumes"))?;
+        self.give_fork_names(&group, fork)?;
+        let id = self.create_group(target, Some((group.id, Lsn(at))))?;
+        drop(pin);
+        let record = ReplicaRecord {
+            role: Role::Replica,
+            source: of.source,
+            lineage: of.lineage,
+            lsn: Lsn(of.lsn),
+            staging: None,
+            branch: None,
+        };
+        let made = self.make_replica(id, &counter, &volumes, record.clone());
+        made.or_else(|error| {
+            self.give_up_group(id)?;
+            Err(error)
+        })?;
+        let clone = self.group(id)?;
+        let kept = clone.receive_point(&record, (wall, ""))?;
+        self.flush_group(&clone, kept)
+    }
+
+    fn mounted_of(&self, group: GroupId) -> Option<String> {
+        let volumes = self.volumes.lock();
+        let mounted = volumes.iter().find(|(_, entry)| entry.group == group && entry.mounted.strong_count() > 0);
+        mounted.map(|(name, _)| name.clone())
+    }
+
+    /// Step 2: the group first. Can be done again.
+    fn give_fork_names(&self, group: &Arc<Group>, fork: &str) -> Result<()> {
+        let rename = GroupChange::Rename { id: group.id, name: fork.to_owned() };
+        self.pool.publish(Edit { groups: vec![rename], ..Edit::default() })?;
+        if let Some(entry) = self.groups.write().get_mut(&group.id) {
+            entry.name = fork.to_owned();
+        }
+        let volumes = group.volumes()?;
+        let alone = volumes.len() == 1;
+        let mut effects = Effects::new();
+        let mut renamed = Vec::new();
+        for (branch, record) in volumes.into_iter().filter(|(_, record)| !record.name.starts_with(fork)) {
+            let name = if alone { fork.to_owned() } else { format!("{fork}-{}", record.name) };
+            check_name("volume", &name)?;
+            let old = record.name.clone();
+            effects.put(&key::volume(branch), &VolumeRecord { name: name.clone(), ..record }.encode());
+            renamed.push((old, name));
+        }
+        if renamed.is_empty() {
+            return Ok(());
+        }
+        let lsn = group.commit(control_draft(GROUP_BRANCH, OpKind::VolumeSet, group.now(), effects))?;
+        self.flush_group(group, lsn)?;
+        let mut entries = self.volumes.lock();
+        for (old, name) in renamed {
+            if let Some(entry) = entries.remove(&old) {
+                entries.insert(name, entry);
+            }
+        }
+        Ok(())
     }
 }

@@ -5,15 +5,15 @@ use super::apply;
 use super::delta::Delta;
 use crate::error::Result;
 use crate::group::Group;
-use holdfast_format::replica::{ReplicaRecord, Role};
+use holdfast_format::replica::{Origin, ReplicaRecord, Role};
 use holdfast_format::Lsn;
 use std::sync::Arc;
 
-/// Returns the LSN that has to be durable before anybody is told. Begun again after a crash it puts back what is left.
+/// `follower` (empty: nobody) is what the former owner will be: the point where the two part is kept for it. Returns the LSN that has to be durable before anybody is told. Begun again after a crash it puts back what is left.
 ///
 /// # Errors
 /// `NotFound`: no recovery point is whole; `Fenced`: it is no replica.
-pub fn promote(group: &Arc<Group>, lineage: u64) -> Result<Lsn> {
+pub fn promote(group: &Arc<Group>, lineage: u64, follower: &str) -> Result<Lsn> {
     group.with_replica(|record| {
         let received = group.newest_received()?;
         if record.staging.is_some() {
@@ -24,7 +24,11 @@ pub fn promote(group: &Arc<Group>, lineage: u64) -> Result<Lsn> {
                 apply::put_back(group, &part.chunk)?;
             }
         }
-        let next = ReplicaRecord { role: Role::Promoted, lineage, staging: None, ..record.clone() };
+        if !follower.is_empty() {
+            group.follower_has(follower, received.lsn)?;
+        }
+        let branch = Some(Origin { lineage: record.lineage, lsn: received.lsn });
+        let next = ReplicaRecord { role: Role::Promoted, lineage, staging: None, branch, ..record.clone() };
         let lsn = group.end_replica(&next)?;
         *record = next;
         Ok(lsn)
