@@ -105,16 +105,11 @@ pub fn mount_start(env: &Env, pool_handle: f64, volume: String, options: MountOp
         let serve = ServeOptions { transport, on_end, ..ServeOptions::default() };
         let what = format!("mounting {volume} at {}", options.dir.display());
         let pool = pool(pool_handle)?;
-        let (volume, file_system): (_, Arc<dyn FileSystem>) = match at {
-            Some(at) => {
-                let (volume, _) = pool.volume_at(&volume, &at)?;
-                (volume.clone(), volume)
-            }
-            None => {
-                let timeline = pool.timeline(&volume, VolumeOptions { noatime: options.noatime })?;
-                (timeline.present().clone(), timeline)
-            }
+        let timeline = match at {
+            Some(at) => pool.timeline_at(&volume, &at)?,
+            None => pool.timeline(&volume, VolumeOptions { noatime: options.noatime })?,
         };
+        let (volume, file_system): (_, Arc<dyn FileSystem>) = (timeline.present().clone(), timeline);
         let mount = Mount::start_with(file_system, options, serve).map_err(|error| system_error(&what, &error))?;
         let mount = Arc::new(Mounted { mount, volume });
         MOUNTS.add(mount.clone()).ok_or_else(|| {

@@ -213,6 +213,13 @@ impl Engine {
         Ok((volume, self.told(&group, point)))
     }
 
+    /// The same, to be mounted.
+    pub fn timeline_at(&self, name: &str, words: &str) -> Result<Arc<Timeline>> {
+        let (then, _) = self.volume_at(name, words)?;
+        let (group, _) = self.find(name)?;
+        Ok(Timeline::of_past(then, self.group(group)?, Zone::system()))
+    }
+
     fn pin(&self, group: &Arc<Group>, point: &PointInfo) -> Result<Pin> {
         let gone = || Error::new(Kind::NotFound, format!("the state of {} is not kept any more", point_name(point.wall)));
         group.pin(point.lsn).ok_or_else(gone)

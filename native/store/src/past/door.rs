@@ -98,7 +98,9 @@ enum Node {
 
 /// A mounted volume and its past.
 pub struct Timeline {
+    /// The volume as it is, or, if `is_past`, as it was.
     present: Arc<Volume>,
+    is_past: bool,
     group: Arc<Group>,
     zone: Zone,
     slots: Mutex<Slots>,
@@ -108,8 +110,17 @@ pub struct Timeline {
 
 impl Timeline {
     pub fn new(present: Arc<Volume>, group: Arc<Group>, zone: Zone) -> Arc<Self> {
+        Self::over(present, group, zone, false)
+    }
+
+    /// Of a volume as it was: there is no door to other states, but it tells who made these changes.
+    pub fn of_past(then: Arc<Volume>, group: Arc<Group>, zone: Zone) -> Arc<Self> {
+        Self::over(then, group, zone, true)
+    }
+
+    fn over(present: Arc<Volume>, group: Arc<Group>, zone: Zone, is_past: bool) -> Arc<Self> {
         let opened = group.now();
-        Arc::new(Self { present, group, zone, slots: Mutex::default(), notes: Mutex::default(), opened })
+        Arc::new(Self { present, is_past, group, zone, slots: Mutex::default(), notes: Mutex::default(), opened })
     }
 
     pub fn present(&self) -> &Arc<Volume> {
@@ -122,7 +133,7 @@ impl Timeline {
     }
 
     fn access(&self) -> PastAccess {
-        self.present.past_access()
+        if self.is_past { PastAccess::Off } else { self.present.past_access() }
     }
 
     fn node(&self, ino: Ino) -> FsResult<Node> {
