@@ -53,8 +53,8 @@ impl Engine {
         self.unprotected.load(Ordering::Acquire) || self.pool.is_unprotected()
     }
 
-    /// 1. A log whose headers have more copies than anybody asks for is given back. What the log holds for volumes that ask for more than its segments give, or in a class that nobody writes any
-    ///    more, becomes egroups.
+    /// 1. A log whose headers have more copies than anybody asks for is given back. What the log holds for volumes that ask for
+    ///    more than its segments give, or in a class that nobody writes any more, becomes egroups.
     /// 2. All tables are walked.
     /// 3. Segments that the walk found to be too weak, though they are still written, are ended and become egroups, too.
     /// 4. The egroups' records are changed.

@@ -2,8 +2,8 @@
 //!
 //! A frame counts when its header and ops verify on some entitled copy, its chain continues, its owner's row had the
 //! right to its LSNs, and — above the floor — every payload page in its own segment verifies, too (what lies in segments of
-//! another RF was durable before the frame was begun). The floor is the highest
-//! `durable_lsn` in any frame, and no less than what clones were made of. The log ends at the first frame that does not count; ending below the floor is
+//! another RF was durable before the frame was begun). The floor is the highest `durable_lsn` in any frame, and no less
+//! than what clones were made of. The log ends at the first frame that does not count; ending below the floor is
 //! corruption and refused, ending above it is the tail of a crash. It never ends before a segment that cannot be read:
 //! the newest frames may lie there, and a start without them would make them void. Payload that cannot be read, on
 //! drives that are away, is no reason to forget the frame that names it.

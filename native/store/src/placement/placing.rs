@@ -89,8 +89,9 @@ impl Pool {
     }
 
     /// Takes a free slot on each of `purpose.rf` drives, or on all that are left when those are fewer: how many
-    /// are enough is the log's to say ([`crate::oplog::log::Log::blocked`]). Nothing durable names the slots yet. Errors: `NoSpace`, `Unavailable` (too few
-    /// drives).
+    /// are enough is the log's to say ([`crate::oplog::log::Log::blocked`]). Nothing durable names the slots yet.
+    ///
+    /// Errors: `NoSpace`, `Unavailable` (too few drives).
     pub(super) fn take_slots(&self, purpose: Purpose) -> Result<Vec<SlotAddress>> {
         self.check_open()?;
         let no_space = |taken: &Result<_>| taken.as_ref().is_err_and(|error| error.kind == Kind::NoSpace);
