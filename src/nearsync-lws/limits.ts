@@ -57,6 +57,8 @@ export const CHUNK_BYTES_MIN = 16 * 1024;
 export const BATCHES_MAX = 2;
 /** While heartbeats are answered and chunks do not arrive for so long, the bulk socket is dead without saying so. */
 export const STALL_MS = 10_000;
+/** Points in a row that went before their turn; after that it is the base that is missing, and no new cut helps. */
+export const TARGETS_MISSED_MAX = 8;
 /** Named points that wait for one follower; of more the oldest lose their names there, not their content. */
 export const NAMED_MAX = 64;
 /** A snapshot's name. */

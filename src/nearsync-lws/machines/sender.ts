@@ -10,7 +10,7 @@
 //   earlier one are let go (a delta closed).
 
 import type { ErrorCode } from "../../io-path/errors.js";
-import { BATCHES_MAX, BULK_BYTES_MAX, NAMED_MAX, OFFER_RETRY_MS } from "../limits.js";
+import { BATCHES_MAX, BULK_BYTES_MAX, NAMED_MAX, OFFER_RETRY_MS, TARGETS_MISSED_MAX } from "../limits.js";
 import type { Bucket } from "./bucket.js";
 import { chunkBytesMax, newBucket, refill, spend, waitMs } from "./bucket.js";
 import type { Point, Staging } from "./door.js";
@@ -38,6 +38,8 @@ export interface Sender {
   sending: Sending | null;
   /** The newest cut. */
   newest: Point | null;
+  /** Targets in a row that were not kept any more when their turn came. */
+  missed: number;
   /** Named points that the follower does not have, oldest first. */
   named: Point[];
   creditMax: number;
@@ -100,6 +102,7 @@ export function newSender(bytesPerSecond: number | null, nowMs: number): Sender 
     sent: [],
     sending: null,
     newest: null,
+    missed: 0,
     named: [],
     creditMax: 0,
     spent: 0,
@@ -210,17 +213,14 @@ function onOpened(
   const mine = event.turn === state.turn && sending !== null && sending.delta === null;
   if (event.type === "opened") {
     if (!mine) return [state, [{ type: "close", delta: event.delta }]];
-    const begun = { ...state, sending: { ...sending, delta: event.delta } };
+    const begun = { ...state, missed: 0, sending: { ...sending, delta: event.delta } };
     const [next, effects] = go(begun, event.nowMs);
     return [next, [{ type: "begin", base: sending.base, target: event.target }, ...effects]];
   }
   if (!mine) return [state, []];
-  // The pinned target of an earlier session may have gone with the pin: a newer one does as well.
-  const gone = event.code === "NotFound";
-  if (gone && state.staging !== null) return go({ ...state, sending: null, staging: null }, event.nowMs);
-  // A snapshot may be deleted before its turn comes.
-  const named = state.named.filter(({ lsn }) => lsn !== sending.target);
-  if (gone && named.length < state.named.length) return go({ ...state, sending: null, named }, event.nowMs);
+  if (event.code === "NotFound" && state.missed < TARGETS_MISSED_MAX) {
+    return go(without(state, sending.target), event.nowMs);
+  }
   const retry = event.code === "Unavailable" || event.code === "Internal";
   return stopped(state, { code: event.code, message: event.message, retry, nowMs: event.nowMs });
 }
@@ -312,6 +312,16 @@ function targetAfter({ named, newest }: Sender, base: number | null): number | n
   const from = base ?? 0;
   const lsn = named.find((point) => point.lsn > from)?.lsn ?? newest?.lsn ?? 0;
   return lsn > from ? lsn : null;
+}
+
+/** A point may go before its turn comes: a snapshot is deleted, a cut thinned. Then the next one has to do. */
+function without(state: Sender, target: number): Sender {
+  const missed = state.missed + 1;
+  // What was staged of it may be of no use, and the point still be there.
+  if (state.staging !== null) return { ...state, missed, sending: null, staging: null };
+  const named = state.named.filter(({ lsn }) => lsn !== target);
+  const newest = state.newest?.lsn === target ? null : state.newest;
+  return { ...state, missed, sending: null, named, newest };
 }
 
 function withPoint(state: Sender, point: Point): Sender {
