@@ -24,7 +24,7 @@ export interface Making {
 
 export class Daemon {
   readonly mount: string;
-  readonly #client: Client;
+  readonly client: Client;
 
   private constructor(
     readonly root: string,
@@ -32,7 +32,7 @@ export class Daemon {
     readonly child: ChildProcess,
   ) {
     this.mount = join(folder, "mnt");
-    this.#client = new Client(join(folder, "state"));
+    this.client = new Client(join(folder, "state"));
   }
 
   /**
@@ -75,7 +75,7 @@ export class Daemon {
   }
 
   status(): Promise<StatusAnswer> {
-    return this.#client.get<StatusAnswer>("/v1/status");
+    return this.client.get<StatusAnswer>("/v1/status");
   }
 
   async transport(): Promise<string> {
@@ -90,21 +90,29 @@ export class Daemon {
   }
 
   /** Another volume, mounted; its directory. */
-  async addVolume(name: string, rf: number): Promise<string> {
-    const path = join(this.folder, `mnt-${name}`);
+  async addVolume(name: string, rf: number, options: readonly string[] = []): Promise<string> {
+    await this.client.post("/v1/volumes", { name, pool: "pool", rf });
+    return this.mountAt(join(this.folder, `mnt-${name}`), name, options);
+  }
+
+  /** Mounts a volume that is there; its directory. */
+  async mountAt(path: string, volume: string, options: readonly string[] = []): Promise<string> {
     mkdirSync(path, { recursive: true });
-    await this.#client.post("/v1/volumes", { name, pool: "pool", rf });
-    await this.#client.post("/v1/mounts", { volume: name, path, options: [] });
+    await this.client.post("/v1/mounts", { volume, path, options });
     return path;
   }
 
+  async umount(path: string): Promise<void> {
+    await this.client.post("/v1/umount", { path, detach: false });
+  }
+
   async addDrive(path: string, size: string): Promise<void> {
-    await this.#client.post("/v1/pools/pool/drives", { path, size });
+    await this.client.post("/v1/pools/pool/drives", { path, size });
   }
 
   /** Empties the drive in the background. */
   async removeDrive(path: string): Promise<void> {
-    await this.#client.delete(`/v1/pools/pool/drives/${encodeURIComponent(path)}`);
+    await this.client.delete(`/v1/pools/pool/drives/${encodeURIComponent(path)}`);
   }
 
   async hasDrive(path: string): Promise<boolean> {
@@ -123,11 +131,11 @@ export class Daemon {
   }
 
   scrub(): Promise<ScrubReport> {
-    return this.#client.post<ScrubReport>("/v1/pools/pool/scrub", {});
+    return this.client.post<ScrubReport>("/v1/pools/pool/scrub", {});
   }
 
   async quiet(): Promise<void> {
-    await this.#client.post("/v1/flush", {});
+    await this.client.post("/v1/flush", {});
     let before = (await this.counters()).drive_bytes_written ?? 0;
     for (let calm = 0, left = QUIET_MS_MAX; calm < QUIET_LOOKS && left > 0; left -= QUIET_LOOK_MS) {
       await delay(QUIET_LOOK_MS);

@@ -5,6 +5,7 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { runMicro } from "./micro.js";
 import { runMounts } from "./mounts.js";
+import { runPast } from "./past.js";
 import { PAIRS, SYSTEMS } from "./plan.js";
 import type { Mode, SystemName } from "./plan.js";
 import { writeReadme } from "./readme.js";
@@ -17,6 +18,7 @@ const USAGE = `npm run bench -- [options]
   --bars         what the bars need, at least ${PAIRS.bars} pairs; exit status 1 when a bar is missed
   --micro        micro benches of the engine's parts
   --sustained    random overwrites of a nearly full pool for minutes; options: --sustained --help
+  --past         snapshots, clones, reading then and now, and what the past costs; options: --past --help
   --scale        many files, names and overwrites, and what they cost afterwards; options: --scale --help
   --readme       writes the README's tables and the plots from the kept results
   --keep         writes the results where they are committed (bench/results/) instead of bench/results/local/
@@ -54,6 +56,7 @@ try {
 async function main(args: readonly string[]): Promise<number> {
   if (args[0] === "--sustained") return runSustained(ROOT, args.slice(1));
   if (args[0] === "--scale") return runScale(ROOT, args.slice(1));
+  if (args[0] === "--past") return runPast(ROOT, args.slice(1));
   const text = { type: "string" } as const;
   const flag = { type: "boolean", default: false } as const;
   const { values } = parseArgs({

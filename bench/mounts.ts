@@ -10,6 +10,9 @@ import {
   BACKGROUND,
   DRIVE_BYTES,
   EXTRA,
+  PAST_CHAIN,
+  PAST_POINTS,
+  PAST_READING,
   REBUILD,
   REBUILD_BESIDE,
   SCRUB_BESIDE,
@@ -20,6 +23,9 @@ import {
   systemsOf,
 } from "./plan.js";
 import type { Task } from "./plan.js";
+import { measureChain } from "./past/chain.js";
+import { measurePoints } from "./past/points.js";
+import { measureReading } from "./past/reading.js";
 import { repositoryOf, runTree } from "./programs.js";
 import { Progress } from "./progress.js";
 import { allMet, latencyTable, rowsOf, tableOf, verdictText, verdictsOf } from "./report.js";
@@ -38,6 +44,9 @@ const MEASURES: Readonly<Record<string, (place: Place) => Promise<Figure[]>>> = 
   [REBUILD]: measureRebuild,
   [REBUILD_BESIDE]: measureRebuildBeside,
   [SCRUB_BESIDE]: measureScrubBeside,
+  [PAST_POINTS]: measurePoints,
+  [PAST_CHAIN]: measureChain,
+  [PAST_READING]: measureReading,
 };
 /** Reads that must come from the drives: what a daemon keeps in its memory must go, too. */
 const COLD: readonly string[] = ["random-read", "sequential-read"];
@@ -142,7 +151,7 @@ async function measureSpecial(run: Run, plan: readonly Task[]): Promise<Figure[]
     const take = MEASURES[work.id];
     if (take !== undefined)
       figures.push(...(await take({ root: run.root, folder, program: run.program, pairs, say })));
-    rmSync(folder, { recursive: true });
+    rmSync(folder, { recursive: true, force: true });
   }
   return figures;
 }

@@ -5,6 +5,7 @@
 
 import { BARS, libfuse } from "./bars.js";
 import type { Bar } from "./bars.js";
+import { SHORT_BARS } from "./past/bars.js";
 
 /** Names in results. */
 export const SYSTEMS = [
@@ -78,8 +79,20 @@ export const BACKGROUND = "background";
 export const REBUILD = "rebuild";
 export const REBUILD_BESIDE = "rebuild-beside";
 export const SCRUB_BESIDE = "scrub-beside";
+export const PAST_POINTS = "past-points";
+export const PAST_CHAIN = "past-chain";
+export const PAST_READING = "past-reading";
 /** Works that need a Holdfast of their own. */
-export const SPECIAL: readonly string[] = [DRIVE_BYTES, BACKGROUND, REBUILD, REBUILD_BESIDE, SCRUB_BESIDE];
+export const SPECIAL: readonly string[] = [
+  DRIVE_BYTES,
+  BACKGROUND,
+  REBUILD,
+  REBUILD_BESIDE,
+  SCRUB_BESIDE,
+  PAST_POINTS,
+  PAST_CHAIN,
+  PAST_READING,
+];
 
 /** Every work there is, sized for a mode. */
 export function worksOf(mode: Mode): Work[] {
@@ -141,13 +154,19 @@ export function worksOf(mode: Mode): Work[] {
     alone(REBUILD, "rebuild-time"),
     alone(REBUILD_BESIDE, "rebuild-p99"),
     alone(SCRUB_BESIDE, "scrub-p99"),
+    alone(PAST_POINTS, ...pastMeasures("points-")),
+    alone(PAST_CHAIN, ...pastMeasures("chain-")),
+    alone(PAST_READING, ...pastMeasures("past-")),
   ];
 }
 
 /** A work that needs nothing but a Holdfast of its own. */
-function alone(id: string, gives: string): Work {
-  return { id, name: id, jobs: 1, args: [], gives: [gives] };
+function alone(id: string, ...gives: readonly string[]): Work {
+  return { id, name: id, jobs: 1, args: [], gives };
 }
+
+const pastMeasures = (beginning: string): string[] =>
+  SHORT_BARS.map(({ measure }) => measure).filter((measure) => measure.startsWith(beginning));
 
 /** What `--quick` runs: one row of each kind. */
 const QUICK: readonly string[] = [

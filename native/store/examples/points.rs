@@ -1,8 +1,10 @@
-//! A hundred thousand recovery points of one volume on real drives: what they cost. Prints one JSON object.
+//! A hundred thousand recovery points of one volume on real drives: what they cost. Prints a JSON object for each tenth
+//! of them that is made, then one with everything (`bench/past/points.ts` reads both).
 //!
 //! ```text
 //! points DIR [COUNT]     makes a pool in DIR/{d1,d2} (RF 2); COUNT: 100,000
 //! ```
+//! Rings lie in DIR/run, which may be a link to a tmpfs.
 
 use holdfast_device::{Clock, RealClock, Rng};
 use holdfast_format::ROOT_INO;
@@ -12,6 +14,7 @@ use holdfast_store::volume::VolumeOptions;
 use std::path::{Path, PathBuf};
 
 const ROOT: Caller = Caller { uid: 0, gid: 0, pid: 1, umask: 0o022, writer: None };
+/// Of a listing.
 const PAGE: usize = 1000;
 const DELETIONS: usize = 400;
 const DRIVE_BYTES: u64 = 2 << 30;
@@ -24,6 +27,10 @@ fn milliseconds(from_ns: u64) -> f64 {
     (RealClock.boottime_ns() - from_ns) as f64 / 1e6
 }
 
+fn joined(values: &[f64]) -> String {
+    values.iter().map(|value| format!("{value:.3}")).collect::<Vec<_>>().join(",")
+}
+
 /// Resident bytes of this process.
 #[allow(clippy::disallowed_methods)]
 fn resident() -> Outcome<u64> {
@@ -33,9 +40,10 @@ fn resident() -> Outcome<u64> {
 }
 
 fn run(dir: &Path, count: u64) -> Outcome<()> {
-    let options = EngineOptions { runtime_dir: dir.to_owned(), retention_s: 0, ..EngineOptions::default() };
+    let runtime_dir = dir.join("run");
+    let options = EngineOptions { runtime_dir: runtime_dir.clone(), retention_s: 0, ..EngineOptions::default() };
     let paths: Vec<PathBuf> = ["d1", "d2"].iter().map(|name| dir.join(name)).collect();
-    for path in &paths {
+    for path in paths.iter().chain([&runtime_dir]).filter(|path| !Path::exists(path)) {
         #[allow(clippy::disallowed_methods)]
         std::fs::create_dir(path)?;
     }
@@ -57,18 +65,25 @@ fn run(dir: &Path, count: u64) -> Outcome<()> {
             volume.write(&ROOT, ino, block, &[at as u8; 4096], WriteFlags::default()).map_err(|error| format!("{error:?}"))?;
         }
         group.snapshot_create(&format!("s{at}"))?;
+        if (at + 1) % (count / 10).max(1) == 0 {
+            println!("{{\"made\":{}}}", at + 1);
+        }
     }
     let create_us = milliseconds(began) * 1e3 / count as f64;
     engine.settle()?;
     let resident_bytes = resident()?.saturating_sub(before);
 
-    let (mut pages, mut after, began) = (0, 0, RealClock.boottime_ns());
+    let (mut pages, mut listed, mut after) = (Vec::new(), 0, 0);
     loop {
+        let began = RealClock.boottime_ns();
         let page = engine.snapshots("v", after, PAGE)?;
         let Some(last) = page.last() else { break };
-        (pages, after) = (pages + 1, last.lsn);
+        pages.push(milliseconds(began));
+        (listed, after) = (listed + page.len() as u64, last.lsn);
     }
-    let page_ms = milliseconds(began) / f64::from(pages);
+    if listed != count {
+        return Err(format!("{listed} snapshots are listed").into());
+    }
     let (mut rng, mut taken) = (Rng::from_seed(1), Vec::new());
     let mut deleted = std::collections::BTreeSet::new();
     while deleted.len() < DELETIONS {
@@ -79,7 +94,6 @@ fn run(dir: &Path, count: u64) -> Outcome<()> {
             taken.push(milliseconds(began));
         }
     }
-    taken.sort_by(f64::total_cmp);
     let began = RealClock.boottime_ns();
     let one = engine.snapshot_create("v", "one-more", None)?;
     let create_one_ms = milliseconds(began);
@@ -98,10 +112,10 @@ fn run(dir: &Path, count: u64) -> Outcome<()> {
     }
     engine.close()?;
     println!(
-        "{{\"points\":{count},\"create_us\":{create_us:.1},\"create_one_durable_ms\":{create_one_ms:.2},\"page_of_{PAGE}_ms\":{page_ms:.3},\
-         \"delete_ms\":{{\"median\":{:.2},\"max\":{:.2}}},\"find_ms\":{find_ms:.3},\"resident_mib\":{:.1},\"open_ms\":{open_ms:.0}}}",
-        taken[taken.len() / 2],
-        taken[taken.len() - 1],
+        "{{\"points\":{count},\"create_us\":{create_us:.1},\"create_one_durable_ms\":{create_one_ms:.2},\"pages_ms\":[{}],\
+         \"deletes_ms\":[{}],\"find_ms\":{find_ms:.3},\"resident_mib\":{:.1},\"open_ms\":{open_ms:.0}}}",
+        joined(&pages),
+        joined(&taken),
         resident_bytes as f64 / f64::from(1 << 20),
     );
     Ok(())
