@@ -1,6 +1,7 @@
 // Reading at a past time against reading now, by turns: files and trees in which nothing changed since, and such that
 // were written anew, all of them, in the same order.
 
+import { execFileSync } from "node:child_process";
 import {
   closeSync,
   fsyncSync,
@@ -15,6 +16,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import type { SnapshotAnswer } from "../../src/daemon/protocol.js";
+import type { Daemon } from "../daemon.js";
 import { dropCaches } from "../load.js";
 import type { Figure } from "../report.js";
 import type { Place } from "../special.js";
@@ -28,6 +30,7 @@ const FILES_A_DIRECTORY = 100;
 /** The daemon keeps no pages of data in its memory: `drop_caches` does not reach them. */
 const CONFIG = "log: {level: warn}\nmemory: {data_cache: 0}\nhistory: {window: 1h, limit: 40%}\n";
 
+const COUNTED = ["drive_bytes_read", "keys_stepped", "metadata_cache_misses"] as const;
 const KINDS = ["same", "changed"] as const;
 type Kind = (typeof KINDS)[number];
 const SIDES = ["now", "past"] as const;
@@ -54,12 +57,19 @@ export async function measureReading(place: Place, wishes: Wishes = FULL): Promi
     },
     async (daemon, time) => {
       await daemon.quiet();
-      return compare(place, wishes, { now: daemon.mount, past: join(daemon.mount, ".holdfast", "at", time) });
+      const past = join(daemon.mount, ".holdfast", "at", time);
+      return compare(place, wishes, daemon, { now: daemon.mount, past });
     },
   );
 }
 
-function compare(place: Place, wishes: Wishes, roots: Record<Side, string>): Figure[] {
+/** Beside the times stands what came from drives, which no other work of the machine changes. */
+async function compare(
+  place: Place,
+  wishes: Wishes,
+  daemon: Daemon,
+  roots: Record<Side, string>,
+): Promise<Figure[]> {
   const figures = new Figures();
   const ways = waysOf(wishes);
   for (let pair = 0; pair < place.pairs; pair += 1) {
@@ -67,13 +77,18 @@ function compare(place: Place, wishes: Wishes, roots: Record<Side, string>): Fig
       for (const kind of KINDS) {
         place.say(`pair ${pair + 1}/${place.pairs}  ${how}, ${kind}`);
         const ms: Record<Side, number> = { now: NaN, past: NaN };
+        const notes: Record<string, number> = {};
         for (const side of pair % 2 === 0 ? SIDES : [...SIDES].reverse()) {
           dropCaches();
+          const before = await daemon.counters();
           const begun = performance.now();
           read(roots[side], kind, kind === "changed" && side === "now" ? 2 : 1);
           ms[side] = performance.now() - begun;
+          const after = await daemon.counters();
+          notes[`${side}_ms`] = ms[side];
+          for (const name of COUNTED) notes[`${side}_${name}`] = (after[name] ?? NaN) - (before[name] ?? NaN);
         }
-        figures.note(`past-${how}-${kind}`, pair, ms.past / ms.now, { past_ms: ms.past, now_ms: ms.now });
+        figures.note(`past-${how}-${kind}`, pair, ms.past / ms.now, notes);
       }
     }
   }
@@ -110,6 +125,7 @@ function waysOf({ readMib, treeFiles }: Wishes): Way[] {
     };
   const all = Array.from({ length: readMib }, (_, mib) => mib);
   const some = shuffled((readMib * MIB) / BLOCK_BYTES, 1).slice(0, RANDOM_READS);
+  // Whole paths: every name in each is looked up again where the kernel may not keep it.
   const walk = (root: string, kind: Kind, mark: number): void => {
     let files = 0;
     for (const path of readdirSync(join(root, `${kind}-tree`), { recursive: true, encoding: "utf8" })) {
@@ -120,9 +136,16 @@ function waysOf({ readMib, treeFiles }: Wishes): Way[] {
     }
     if (files !== treeFiles) throw new Error(`${files} files in a tree of ${treeFiles}`);
   };
+  // Into a pipe: tar reads nothing when its output is /dev/null.
+  const tar = (root: string, kind: Kind): void => {
+    const words = ["-c", 'tar -cf - -C "$0" . | wc -c', join(root, `${kind}-tree`)];
+    const bytes = Number(execFileSync("sh", words, { encoding: "utf8" }));
+    if (bytes < treeFiles * BLOCK_BYTES) throw new Error(`tar made ${bytes} bytes of ${treeFiles} files`);
+  };
   return [
     { how: "sequential", read: fileReads(MIB, all) },
     { how: "random", read: fileReads(BLOCK_BYTES, some) },
-    { how: "tree", read: walk },
+    { how: "tree", read: tar },
+    { how: "paths", read: walk },
   ];
 }
