@@ -4,10 +4,13 @@ import { spawn } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
 import { mkdirSync, readFileSync, statfsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { setTimeout as delay } from "node:timers/promises";
+import { setTimeout as delay, setImmediate } from "node:timers/promises";
 import { Client } from "../src/cli/client.js";
+import type { Answer } from "../src/cli/client.js";
 import type { ScrubReport, StatusAnswer } from "../src/daemon/protocol.js";
 
+/** A connection's end arrives, is answered, and is taken note of. */
+const LOOP_TURNS = 3;
 const READY_MS = 15 * 60_000;
 const STOP_MS = 120_000;
 /** Quiet is: less than this written to drives in a look's time, several times in a row. */
@@ -22,6 +25,17 @@ export interface Making {
   size?: string;
 }
 
+/**
+ * A client of a program that blocks for seconds while it reads and writes files: turns of the event loop before each request
+ * let it learn which of its kept connections the daemon has closed meanwhile.
+ */
+class BlockedClient extends Client {
+  override async send<T>(method: string, path: string, body?: object): Promise<Answer<T>> {
+    for (let turn = 0; turn < LOOP_TURNS; turn += 1) await setImmediate();
+    return super.send<T>(method, path, body);
+  }
+}
+
 export class Daemon {
   readonly mount: string;
   readonly client: Client;
@@ -32,7 +46,7 @@ export class Daemon {
     readonly child: ChildProcess,
   ) {
     this.mount = join(folder, "mnt");
-    this.client = new Client(join(folder, "state"));
+    this.client = new BlockedClient(join(folder, "state"));
   }
 
   /**
