@@ -100,7 +100,9 @@ export class Staging {
    *
    * 1. Where one rename does it (nothing there, or a file for a file, or an empty directory for a directory), one does.
    * 2. Else the target is moved to `old`, then `new` to the target: in between the name is free. Killed there, the next
-   *    restore of this target puts `old` back.
+   *    restore of this target puts `old` back. One exchange would do (renameat2, RENAME_EXCHANGE), but Node has no call
+   *    for it, `mv --exchange` came with coreutils 9.5, and the addon is the daemon's: this runs for users who may not
+   *    be able to load it.
    */
   place(): void {
     if (!readFileSync(inside(this.directory, OWNER), "utf8").startsWith(this.#mark)) {
