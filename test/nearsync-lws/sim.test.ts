@@ -12,6 +12,8 @@ import { play } from "./sim/run.js";
 
 const SEEDS = Number(process.env.HOLDFAST_SIM_SEEDS ?? 2000);
 const FIRST = 1;
+/** Seeds that failed once: a first sync whose commit was on its way while the next one began. */
+const FAILED_ONCE = [23_681];
 /** Seeds until a seeded bug has to be found. */
 const MUTANT_SEEDS = 150;
 
@@ -52,6 +54,7 @@ describe("replication in virtual time", () => {
   it(`keeps its promises in ${SEEDS} seeds`, () => {
     const counts = new Map<string, number>();
     let virtualMs = 0;
+    for (const seed of FAILED_ONCE) play(seed);
     for (let seed = FIRST; seed < FIRST + SEEDS; seed += 1) {
       const outcome = play(seed);
       virtualMs += outcome.virtualMs;

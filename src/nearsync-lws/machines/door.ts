@@ -9,10 +9,11 @@
 //              cursor that its last chunk told, where everything is staged already: one empty last chunk follows
 //   deltaNext  the next chunk, at most `bytesMax`, and where to go on after it; `done`: it was the last
 //   follow     what a difference from `lsn` on needs is kept for the follower, and `lsn` itself; what only it needed
-//              before may go; an older LSN than the last one changes nothing. Null: it follows no more
+//              before may go; an older LSN than the last one changes nothing; `ifNone`: neither does any, where there is one.
+//              Null: it follows no more
 //
 // Replica's side:
-//   replicaCreate  makes the replica of a group from the owner's description; there already: nothing
+//   replicaCreate  makes the replica of a group of this peer from the owner's description; there already: nothing
 //   replicaState   what is there, durably
 //   stage      keeps a chunk beside what readers see, with the cursor after it; a chunk of another batch first drops
 //              what was staged; an empty one changes nothing. It may be durable later only: `replicaState` tells
@@ -45,8 +46,8 @@ export type DoorCall =
   | { call: "deltaOpen"; group: string; base: number | null; target: number; cursor: string | null }
   | { call: "deltaNext"; group: string; delta: number; bytesMax: number }
   | { call: "deltaClose"; group: string; delta: number }
-  | { call: "follow"; group: string; follower: string; lsn: number | null }
-  | { call: "replicaCreate"; group: string; description: Uint8Array }
+  | { call: "follow"; group: string; follower: string; lsn: number | null; ifNone: boolean }
+  | { call: "replicaCreate"; group: string; peer: string; description: Uint8Array }
   | { call: "replicaState"; group: string }
   | {
       call: "stage";

@@ -87,8 +87,8 @@ export type SenderEffect =
   | { type: "begin"; base: number | null; target: Point }
   | { type: "chunk"; ref: number; base: number | null; target: number; sequence: number; last: boolean }
   | { type: "drop"; ref: number }
-  /** History is kept for the follower from there on. */
-  | { type: "follow"; lsn: number }
+  /** History is kept for the follower from there on; `ifNone`: unless it is from somewhere already. */
+  | { type: "follow"; lsn: number; ifNone: boolean }
   /** The other side broke the rules: the session has to end. */
   | { type: "violation"; reason: string }
   | { type: "wake"; atMs: number };
@@ -202,7 +202,7 @@ function onState(
   const usable = staging !== null && staging.base === last ? staging : null;
   const up: Sender = { ...state, link: "up", has: last, staging: usable, creditMax: creditBytes, spent: 0 };
   const [next, effects] = go(up, nowMs);
-  return [next, last === null ? effects : [{ type: "follow", lsn: last }, ...effects]];
+  return [next, last === null ? effects : [{ type: "follow", lsn: last, ifNone: false }, ...effects]];
 }
 
 function onOpened(
@@ -266,7 +266,7 @@ function onAck(
   }
   const sent = state.sent.filter(({ target }) => target > flushed);
   const [next, effects] = go({ ...state, has: flushed, sent }, nowMs);
-  return [next, [{ type: "follow", lsn: flushed }, ...effects]];
+  return [next, [{ type: "follow", lsn: flushed, ifNone: false }, ...effects]];
 }
 
 /** Does the next thing, if there is one and nothing has to be waited for. */
@@ -290,8 +290,9 @@ function open(
   cursor: string | null,
 ): [Sender, SenderEffect[]] {
   const sending: Sending = { base, target, delta: null, sequence: 0, reading: false };
-  // A first sync needs its target now, and the differences from there on later.
-  const follow: SenderEffect[] = base === null ? [{ type: "follow", lsn: target }] : [];
+  // A first sync needs its target now, and the differences from there on later. Of an earlier one the commit may be on
+  // its way still: what that needs stays.
+  const follow: SenderEffect[] = base === null ? [{ type: "follow", lsn: target, ifNone: true }] : [];
   return [{ ...state, sending }, [...follow, { type: "open", turn: state.turn, base, target, cursor }]];
 }
 

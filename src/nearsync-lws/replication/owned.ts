@@ -19,11 +19,17 @@ export interface OwnedOptions {
   /** Of the owner's present epoch, 16 hexadecimal digits. */
   epochId: string;
   rpoMs: number;
-  /** What a replica is made from, opaque here. */
+}
+
+export interface FollowerOptions {
+  /** Null: no limit. */
+  bytesPerSecond: number | null;
+  /** What its replica is made from, opaque here. */
   description: Uint8Array;
 }
 
 export interface Follower {
+  description: Uint8Array;
   sender: Sender;
   lag: Lag;
   pipe: Pipe | undefined;
@@ -75,9 +81,15 @@ export class Owned {
     return this.#schedule.newest;
   }
 
-  add(peer: string, bytesPerSecond: number | null, pipe: Pipe | undefined): void {
+  /** `turn`: of the offers that were made to the peer before, while it followed an earlier time. */
+  add(
+    peer: string,
+    { bytesPerSecond, description, turn }: FollowerOptions & { turn: number },
+    pipe: Pipe | undefined,
+  ): void {
     const follower: Follower = {
-      sender: newSender(bytesPerSecond, nowOf(this.#clock)),
+      description,
+      sender: { ...newSender(bytesPerSecond, nowOf(this.#clock)), turn },
       lag: newLag(this.#schedule.everyMs),
       pipe: undefined,
       cancelWake: () => undefined,
@@ -86,13 +98,14 @@ export class Owned {
     if (pipe !== undefined) this.up(peer, pipe);
   }
 
-  /** Its pins go; a session goes on without the group. */
-  remove(peer: string): void {
-    if (!this.#followers.has(peer)) return;
+  /** Its pins go; a session goes on without the group. Answers with the turn of its last offer. */
+  remove(peer: string): number {
     this.down(peer);
-    this.#followers.delete(peer);
+    const turn = this.#followers.get(peer)?.sender.turn ?? 0;
+    if (!this.#followers.delete(peer)) return turn;
     const { group } = this.options;
-    this.#door({ call: "follow", group, follower: peer, lsn: null }, () => undefined);
+    this.#door({ call: "follow", group, follower: peer, lsn: null, ifNone: false }, () => undefined);
+    return turn;
   }
 
   close(): void {
@@ -203,10 +216,12 @@ export class Owned {
   }
 
   #carryOut(peer: string, follower: Follower, effect: SenderEffect): void {
-    const { group, epochId, rpoMs, description } = this.options;
+    const { group, epochId, rpoMs } = this.options;
     switch (effect.type) {
-      case "offer":
+      case "offer": {
+        const { description } = follower;
         return follower.pipe?.send("offer", { group, stream: effect.stream, epochId, rpoMs, description });
+      }
       case "open":
         return this.#open(peer, effect);
       case "next":
@@ -241,7 +256,7 @@ export class Owned {
       case "drop":
         return void this.#parcels.take(effect.ref);
       case "follow":
-        return this.#door({ call: "follow", group, follower: peer, lsn: effect.lsn }, () => undefined);
+        return this.#follow(peer, effect.lsn, effect.ifNone);
       case "violation":
         throw new HoldfastError("Invalid", effect.reason);
       case "wake": {
@@ -252,6 +267,11 @@ export class Owned {
         );
       }
     }
+  }
+
+  #follow(peer: string, lsn: number, ifNone: boolean): void {
+    const { group } = this.options;
+    this.#door({ call: "follow", group, follower: peer, lsn, ifNone }, () => undefined);
   }
 
   #open(peer: string, { turn, base, target, cursor }: Opened): void {

@@ -18,6 +18,8 @@ export class Replica {
   #state: Receiver = newReceiver();
   #pipe: Pipe | undefined;
   #epochId = "";
+  /** Who sends it. */
+  #peer = "";
 
   constructor(group: string, door: DoorPort) {
     this.#group = group;
@@ -33,8 +35,9 @@ export class Replica {
     return this.#state;
   }
 
-  offer(pipe: Pipe, { stream, epochId, description }: Body<"offer">): void {
+  offer(peer: string, pipe: Pipe, { stream, epochId, description }: Body<"offer">): void {
     this.#pipe = pipe;
+    this.#peer = peer;
     this.#epochId = epochId;
     this.#feed({ type: "offer", stream, ref: this.#parcels.put({ bytes: description, cursor: "" }) });
   }
@@ -137,7 +140,9 @@ export class Replica {
     if (work.work === "query") return undefined;
     const parcel = this.#parcels.take(work.ref);
     if (parcel === undefined) return undefined;
-    if (work.work === "create") return { call: "replicaCreate", group, description: parcel.bytes };
+    if (work.work === "create") {
+      return { call: "replicaCreate", group, peer: this.#peer, description: parcel.bytes };
+    }
     const { epochId, base, target } = work;
     return { call: "stage", group, epochId, base, target, chunk: parcel.bytes, cursor: parcel.cursor };
   }

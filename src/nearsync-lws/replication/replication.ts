@@ -11,7 +11,7 @@ import type { Work } from "../transport/alive.js";
 import type { Chunk } from "../wire/chunk.js";
 import type { Body, Message } from "../wire/control.js";
 import { Owned, nowOf } from "./owned.js";
-import type { FollowerStatus, OwnedOptions } from "./owned.js";
+import type { FollowerOptions, FollowerStatus, OwnedOptions } from "./owned.js";
 import type { Pipe } from "./pipe.js";
 import { Replica } from "./replica.js";
 
@@ -22,11 +22,9 @@ export interface ReplicationOptions {
   authorize: (peer: string, role: Role, group: string) => void;
 }
 
-export interface Protection extends OwnedOptions {
+export interface Protection extends OwnedOptions, FollowerOptions {
   /** The peer's fingerprint. */
   peer: string;
-  /** Null: no limit. */
-  bytesPerSecond: number | null;
 }
 
 export class Replication {
@@ -34,13 +32,15 @@ export class Replication {
   readonly #owned = new Map<string, Owned>();
   readonly #replicas = new Map<string, Replica>();
   readonly #pipes = new Map<string, Pipe>();
+  /** Of followers that follow no more: an answer to an offer of then must not pass for one to a new offer. */
+  readonly #turns = new Map<string, number>();
 
   constructor(options: ReplicationOptions) {
     this.#options = options;
   }
 
   /** From now on, over this session and every later one. `Conflict`: it is done already, or in the other direction. */
-  protect({ peer, bytesPerSecond, ...group }: Protection): void {
+  protect({ peer, bytesPerSecond, description, ...group }: Protection): void {
     if (this.#replicas.get(group.group)?.pipe !== undefined) {
       throw new HoldfastError(
         "Conflict",
@@ -53,14 +53,16 @@ export class Replication {
       throw new HoldfastError("Conflict", `group ${group.group} is replicated to this peer already`);
     }
     this.#owned.set(group.group, owned);
-    owned.add(peer, bytesPerSecond, this.#pipes.get(peer));
+    const turn = this.#turns.get(`${group.group} ${peer}`) ?? 0;
+    owned.add(peer, { bytesPerSecond, description, turn }, this.#pipes.get(peer));
   }
 
   /** The replica stays as it is at the peer. */
   unprotect(group: string, peer: string): void {
     const owned = this.#owned.get(group);
-    owned?.remove(peer);
-    if (owned?.followers.size !== 0) return;
+    if (owned?.followers.has(peer) !== true) return;
+    this.#turns.set(`${group} ${peer}`, owned.remove(peer));
+    if (owned.followers.size !== 0) return;
     owned.close();
     this.#owned.delete(group);
   }
@@ -77,6 +79,16 @@ export class Replication {
 
   status(group: string, peer: string): FollowerStatus | undefined {
     return this.#owned.get(group)?.status(peer);
+  }
+
+  /** Everything that is protected, and how it fares. */
+  reports(): ({ group: string; peer: string } & FollowerStatus)[] {
+    return [...this.#owned].flatMap(([group, owned]) =>
+      [...owned.followers.keys()].flatMap((peer) => {
+        const status = owned.status(peer);
+        return status === undefined ? [] : [{ group, peer, ...status }];
+      }),
+    );
   }
 
   /** The newest recovery point that a replica shows. */
@@ -185,7 +197,8 @@ export class Replication {
     try {
       this.#options.authorize(peer, "replica-write", group);
     } catch (error) {
-      return refuse("Denied", (error as Error).message.slice(0, 500));
+      const { message, hint } = error as HoldfastError;
+      return refuse("Denied", `${message}; ${hint}`.slice(0, 500));
     }
     if (this.#owned.has(group)) return refuse("Conflict", "this site owns the group itself");
     const replica = this.#replicas.get(group) ?? new Replica(group, this.#options.door);
@@ -196,7 +209,7 @@ export class Replication {
       return refuse("Unavailable", `this site has ${GROUPS_MAX} replicas already`);
     }
     this.#replicas.set(group, replica);
-    replica.offer(pipe, body);
+    replica.offer(peer, pipe, body);
   }
 }
 
@@ -209,8 +222,10 @@ export function portOf(door: Door): DoorPort {
     door(call).then(
       (value) => done({ ok: true, value }),
       (error: unknown) => {
-        const code = error instanceof HoldfastError ? error.code : "Internal";
-        done({ ok: false, code, message: error instanceof Error ? error.message : String(error) });
+        const { code, hint } =
+          error instanceof HoldfastError ? error : { code: "Internal" as const, hint: "" };
+        const message = error instanceof Error ? error.message : String(error);
+        done({ ok: false, code, message: hint === "" ? message : `${message}; ${hint}` });
       },
     );
   };

@@ -141,7 +141,7 @@ export class Engine {
         this.#deltas.delete(call.delta);
         return null;
       case "follow":
-        return this.#follow(call.group, call.follower, call.lsn);
+        return this.#follow(call);
       case "replicaCreate":
         return this.#create(call.group);
       case "replicaState": {
@@ -248,9 +248,10 @@ export class Engine {
     return { chunk, cursor: delta.next.toString(16).padStart(4, "0"), done };
   }
 
-  #follow(group: string, follower: string, lsn: number | null): null {
+  #follow({ group, follower, lsn, ifNone }: Extract<DoorCall, { call: "follow" }>): null {
     const { marks } = this.#owner(group);
     if (lsn === null) marks.delete(follower);
+    else if (ifNone && marks.has(follower)) return null;
     else marks.set(follower, Math.max(lsn, marks.get(follower) ?? 0));
     return null;
   }

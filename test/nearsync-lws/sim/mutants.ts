@@ -60,7 +60,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: "never let go of history",
     file: "machines/sender",
-    find: '[{ type: "follow", lsn: flushed }, ...effects]',
+    find: '[{ type: "follow", lsn: flushed, ifNone: false }, ...effects]',
     replace: "effects",
     killedBy: /keeps history from/,
   },
