@@ -8,11 +8,13 @@ import { addCp } from "./verbs/cp.js";
 import { addDaemon } from "./verbs/daemon.js";
 import { addDiff } from "./verbs/diff.js";
 import { addDoctor } from "./verbs/doctor.js";
+import { addFailover } from "./verbs/failover.js";
 import { addFeed } from "./verbs/feed.js";
 import { addMount } from "./verbs/mount.js";
 import { addPeer } from "./verbs/peer.js";
 import { addPolicy } from "./verbs/policy.js";
 import { addPool } from "./verbs/pool.js";
+import { addProtect, addUnprotect } from "./verbs/protect.js";
 import { addRestore, addUndelete } from "./verbs/restore.js";
 import { addStatus } from "./verbs/status.js";
 import { addScrub } from "./verbs/scrub.js";
@@ -41,6 +43,9 @@ export function createProgram(): Command {
     addClone,
     addPolicy,
     addPeer,
+    addProtect,
+    addUnprotect,
+    addFailover,
     addDiff,
     addFeed,
     addVersions,

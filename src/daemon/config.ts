@@ -42,6 +42,8 @@ export interface Config {
     advertise: string | undefined;
     /** What this site calls itself when it pairs. */
     site: string;
+    /** Where replicas of other sites' groups are made; undefined: in the only pool there is. */
+    pool: string | undefined;
   };
   /** Folder for the rings; `undefined`: chosen by the daemon, on a tmpfs where there is one. */
   runtimeDir: string | undefined;
@@ -133,6 +135,7 @@ const schema = z.strictObject({
         .string()
         .regex(NAME, "a name has 1 to 63 letters, digits, dots, underscores or hyphens")
         .default(() => nameFrom(hostname())),
+      pool: z.string().regex(NAME, "is not a name").optional(),
     })
     .prefault({}),
   runtime_dir: z.string().startsWith("/", "must be an absolute path").optional(),
@@ -184,6 +187,7 @@ export function parseConfig(text: string, file: string): Config {
       listen: replication.listen,
       advertise: replication.advertise,
       site: replication.site,
+      pool: replication.pool,
     },
     runtimeDir: runtime_dir,
   });

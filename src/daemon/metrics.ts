@@ -76,6 +76,7 @@ export function renderMetrics(status: StatusAnswer): Promise<string> {
     mounted.set({ volume, transport }, state === "mounted" ? 1 : 0);
   }
   policyMetrics(status, gauge);
+  protectionMetrics(status, gauge);
   return registry.metrics();
 }
 
@@ -109,6 +110,34 @@ function volumeMetrics(
     points.set({ group, kind: "seconds" }, retention.ticks);
     points.set({ group, kind: "snapshots" }, retention.snapshots);
     short.set({ group }, retention.isShort ? 1 : 0);
+  }
+}
+
+function protectionMetrics(
+  status: StatusAnswer,
+  gauge: (name: string, help: string, labelNames: string[]) => Gauge,
+): void {
+  const labels = ["group", "peer"];
+  const link = gauge("protection_up", "1 while the peer takes what is sent", labels);
+  const promised = gauge("protection_rpo_promised_seconds", "How far a peer may be behind", labels);
+  const lag = gauge(
+    "protection_rpo_seconds",
+    "How far a peer is behind, measured; absent: it has nothing yet",
+    labels,
+  );
+  const parts = gauge("protection_lag_seconds", "Parts of how far a peer is behind", [...labels, "part"]);
+  const ops = gauge("protection_backlog_ops", "Operations that the peer does not have", labels);
+  const sent = gauge("protection_sent_bytes", "Bytes of batches sent since the daemon began to", labels);
+  for (const { group, peer, rpoMs, lag: behind, ...rest } of status.protections) {
+    link.set({ group, peer }, rest.link === "up" ? 1 : 0);
+    promised.set({ group, peer }, rpoMs / 1000);
+    if (behind.rpoMs !== null) lag.set({ group, peer }, behind.rpoMs / 1000);
+    parts.set({ group, peer, part: "cut" }, behind.cutMs / 1000);
+    parts.set({ group, peer, part: "ship" }, behind.shipMs / 1000);
+    parts.set({ group, peer, part: "apply" }, behind.applyMs / 1000);
+    parts.set({ group, peer, part: "flush" }, behind.flushMs / 1000);
+    ops.set({ group, peer }, rest.backlog.ops);
+    sent.set({ group, peer }, rest.bytesSent);
   }
 }
 

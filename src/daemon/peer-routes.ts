@@ -2,10 +2,11 @@
 
 import { HoldfastError } from "../io-path/errors.js";
 import type { Peers } from "./peers.js";
+import type { Protections } from "./protections.js";
 import * as requests from "./requests.js";
 import type { Route } from "./route.js";
 
-export function peerRoutes(peers: Peers): Route[] {
+export function peerRoutes(peers: Peers, protections: Protections): Route[] {
   return [
     { method: "GET", path: "/v1/peers", run: async () => ({ json: peers.answers() }) },
     {
@@ -19,6 +20,7 @@ export function peerRoutes(peers: Peers): Route[] {
       method: "DELETE",
       path: "/v1/peers/:name",
       run: async ({ params: [name = ""] }) => {
+        protections.requireUnused(name);
         await peers.remove(name);
         return { json: {} };
       },

@@ -13,7 +13,7 @@ import type { LinkState } from "../nearsync-lws/transport/sessions.js";
 import type { Site } from "../nearsync-lws/pairing/messages.js";
 import { ROLES_DEFAULT, requirePeer, withChanged, withPaired } from "../nearsync-lws/peers.js";
 import type { Peer } from "../nearsync-lws/peers.js";
-import type { DaemonCalls } from "../nearsync-lws/worker-api.js";
+import type { DaemonCalls, WorkerCalls } from "../nearsync-lws/worker-api.js";
 import { PeerWorker } from "../nearsync-lws/worker-host.js";
 import type { Config } from "./config.js";
 import { toErrorBody } from "./failure.js";
@@ -35,6 +35,8 @@ export interface PeersOptions {
   folder: StateFolder;
   config: Config["replication"];
   log: Log;
+  /** Where the replica of a peer's group is. */
+  place: DaemonCalls["place"];
 }
 
 /** A pairing that is under way or was, lately. */
@@ -90,6 +92,30 @@ export class Peers {
     const worker = this.#worker;
     this.#worker = undefined;
     await worker?.close();
+  }
+
+  /** `NotFound`: there is no such peer. */
+  require(name: string): Peer {
+    return requirePeer(this.#peers, name);
+  }
+
+  /** `NotFound`: it is no peer any more. */
+  requireKey(fingerprint: string): void {
+    if (this.#peers.some((peer) => peer.fingerprint === fingerprint)) return;
+    throw new HoldfastError("NotFound", "the peer was removed", "pair it again, or unprotect the group");
+  }
+
+  /** What this site calls it; of one that was removed, its key. */
+  nameOf(fingerprint: string): string {
+    return this.#peers.find((peer) => peer.fingerprint === fingerprint)?.name ?? fingerprint;
+  }
+
+  /** Asks the worker. */
+  call<K extends keyof WorkerCalls>(
+    method: K,
+    argument: Parameters<WorkerCalls[K]>[0],
+  ): Promise<Awaited<ReturnType<WorkerCalls[K]>>> {
+    return this.#workerNow().call(method, argument);
   }
 
   answers(): PeerAnswer[] {
@@ -227,6 +253,7 @@ export class Peers {
       },
       audit: (line) => this.#audit(line),
       link: (state) => this.#link(state),
+      place: (wanted) => this.#options.place(wanted),
     };
   }
 

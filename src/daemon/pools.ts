@@ -260,6 +260,15 @@ export class Pools {
     );
   }
 
+  /** Groups of all open pools that can be used. */
+  async groups(): Promise<{ pool: Pool; name: string }[]> {
+    const volumes = (await this.volumes()).filter(({ volume }) => volume.problem === "");
+    const found = new Map(
+      volumes.map(({ pool, volume }) => [`${pool} ${volume.group}`, [pool, volume.group] as const]),
+    );
+    return [...found.values()].map(([pool, name]) => ({ pool: this.get(pool), name }));
+  }
+
   /** The pool that has a volume or a group of this name. */
   async findTarget(name: string): Promise<Pool> {
     const found = (await this.volumes()).find(({ volume }) => volume.name === name || volume.group === name);

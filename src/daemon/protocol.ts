@@ -44,6 +44,10 @@
 //   GET    /v1/peers/invite/ID[?wait=S]    PeerInviteStatus ; waits up to S seconds for its end
 //   DELETE /v1/peers/invite/ID             {}
 //   POST   /v1/peers/join                  PeerJoinRequest → PeerAnswer
+//   GET    /v1/protections                 ProtectionAnswer[]
+//   POST   /v1/protections                 ProtectRequest → ProtectionAnswer
+//   DELETE /v1/protections/TARGET/PEER     {} ; the replica stays as it is
+//   POST   /v1/failovers                   FailoverRequest → FailoverAnswer
 //   POST   /v1/flush                       {} ; everything acknowledged is durable
 //   GET    /metrics                        Prometheus text
 //
@@ -62,6 +66,7 @@ import type { CloneBase, CloneSpace } from "../io-path/clones.js";
 import type { PathJson } from "../io-path/paths.js";
 import type { InviteState } from "../nearsync-lws/pairing/host.js";
 import type { Role } from "../nearsync-lws/peers.js";
+import type { ProtectionAnswer, ReplicaAnswer } from "./protocol-sites.js";
 import type {
   DomainLevel,
   DriveStatus,
@@ -83,6 +88,20 @@ export type {
   ScrubReport,
   VolumeStatus,
 };
+export type {
+  FailoverAnswer,
+  FailoverRequest,
+  PeerAnswer,
+  PeerInviteAnswer,
+  PeerInviteRequest,
+  PeerInviteStatus,
+  PeerJoinRequest,
+  PeerPairRequest,
+  PeerSetRequest,
+  ProtectRequest,
+  ProtectionAnswer,
+  ReplicaAnswer,
+} from "./protocol-sites.js";
 
 export const ADMIN_SOCKET = "admin.sock";
 
@@ -265,6 +284,8 @@ export interface PoolAnswer {
 
 export interface VolumeAnswer extends VolumeStatus {
   pool: string;
+  /** Another site's group that it is a replica of; null: it is none. */
+  replicaOf: ReplicaAnswer | null;
   mount: MountAnswer | null;
 }
 
@@ -357,63 +378,6 @@ export interface PolicyForecast {
   kept: { name: string; wallSeconds: number; exists: boolean; because: string[] }[];
 }
 
-/** Another daemon, as this one knows it. */
-export interface PeerAnswer {
-  name: string;
-  /** SHA-256 of its public key, hexadecimal. */
-  fingerprint: string;
-  /** Where it is looked for, the first choice in front. */
-  addresses: string[];
-  /** What it may do here. */
-  roles: Role[];
-  /** Groups in which it may do something else. */
-  groupRoles: Record<string, Role[]>;
-  pairedSeconds: number;
-  connected: boolean;
-  /** Why it is not; empty: it is, or was not called yet. */
-  problem: string;
-}
-
-/** What pairing stores of the other site. */
-export interface PeerPairRequest {
-  /** What this site calls it; default: what it calls itself. */
-  name?: string | undefined;
-  /** What it may do here; default: replica-write, read, may-own. */
-  roles?: Role[] | undefined;
-}
-
-export interface PeerInviteRequest extends PeerPairRequest {
-  /** Where to listen while the invite is open; default: the host of `replication.listen`, any port. */
-  listen?: string | undefined;
-  /** What the invite names instead, behind a forwarded port. */
-  address?: string | undefined;
-}
-
-export interface PeerInviteAnswer {
-  id: number;
-  invite: string;
-  address: string;
-  fingerprint: string;
-  expiresSeconds: number;
-}
-
-export interface PeerInviteStatus {
-  id: number;
-  state: InviteState;
-  peer: PeerAnswer | null;
-}
-
-export interface PeerJoinRequest extends PeerPairRequest {
-  invite: string;
-}
-
-/** At least one field. */
-export interface PeerSetRequest {
-  name?: string | undefined;
-  roles?: Role[] | undefined;
-  addresses?: string[] | undefined;
-}
-
 export interface StatusAnswer {
   /** Replay and remounts are done. */
   ready: boolean;
@@ -426,6 +390,7 @@ export interface StatusAnswer {
   volumes: VolumeAnswer[];
   mounts: MountAnswer[];
   policies: PolicyStatus[];
+  protections: ProtectionAnswer[];
   /** Sentences for the administrator. */
   warnings: string[];
 }

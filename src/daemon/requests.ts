@@ -145,6 +145,20 @@ export const peerSet = z
   .refine((set) => Object.values(set).some((value) => value !== undefined), "nothing to set");
 export const inviteWait = z.strictObject({ wait: z.coerce.number().min(0).max(FEED_WAIT_S_MAX).default(0) });
 
+export const protect = z.strictObject({
+  target: name,
+  peer: name,
+  rpo: z.string().max(32).optional(),
+  bandwidth: size.optional(),
+  rf: copies.min(1).optional(),
+  name: name.optional(),
+});
+export const failover = z.strictObject({
+  target: name,
+  mode: z.enum(["unplanned"]),
+  yes: z.boolean().default(false),
+});
+
 /** Checks a body; the message names the field. */
 export function parse<T>(schema: z.ZodType<T>, body: unknown): T {
   const parsed = schema.safeParse(body);

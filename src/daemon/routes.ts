@@ -10,6 +10,9 @@ import type { Route } from "./route.js";
 import { parseDuration, parseLimit, parseSize, parseThin } from "./units.js";
 import { peerRoutes } from "./peer-routes.js";
 import type { Peers } from "./peers.js";
+import { protectionRoutes } from "./protection-routes.js";
+import type { Protections } from "./protections.js";
+import type { Replicas } from "./replicas.js";
 import * as requests from "./requests.js";
 import type { Supervisor } from "./supervisor.js";
 import { renderMetrics } from "./metrics.js";
@@ -17,9 +20,16 @@ import { renderMetrics } from "./metrics.js";
 /** Tables that are read to tell what something holds; the quick ones within about a second. */
 const TABLE_BYTES = { none: 0, quick: 128 * 2 ** 20, whole: Number.MAX_SAFE_INTEGER };
 
-export function createRoutes(supervisor: Supervisor, peers: Peers): Route[] {
+export interface Served {
+  supervisor: Supervisor;
+  peers: Peers;
+  protections: Protections;
+  replicas: Replicas;
+}
+
+export function createRoutes({ supervisor, peers, protections, replicas }: Served): Route[] {
   return [
-    ...statusRoutes(supervisor),
+    ...statusRoutes(supervisor, protections),
     ...poolRoutes(supervisor),
     ...driveRoutes(supervisor),
     ...volumeRoutes(supervisor),
@@ -27,24 +37,29 @@ export function createRoutes(supervisor: Supervisor, peers: Peers): Route[] {
     ...momentRoutes(supervisor),
     ...mountRoutes(supervisor),
     ...policyRoutes(supervisor),
-    ...peerRoutes(peers),
+    ...peerRoutes(peers, protections),
+    ...protectionRoutes(protections, replicas),
   ];
 }
 
-function statusRoutes(supervisor: Supervisor): Route[] {
+function statusRoutes(supervisor: Supervisor, protections: Protections): Route[] {
+  const status = async () => {
+    const told = await supervisor.status();
+    return told.phase === "running" ? { ...told, protections: await protections.answers() } : told;
+  };
   return [
     {
       method: "GET",
       path: "/v1/status",
       run: async () => {
-        const status = await supervisor.status();
-        return { status: status.ready ? 200 : 503, json: status };
+        const told = await status();
+        return { status: told.ready ? 200 : 503, json: told };
       },
     },
     {
       method: "GET",
       path: "/metrics",
-      run: async () => ({ text: await renderMetrics(await supervisor.status()) }),
+      run: async () => ({ text: await renderMetrics(await status()) }),
     },
     {
       method: "POST",

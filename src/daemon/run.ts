@@ -6,6 +6,8 @@ import { loadConfig } from "./config.js";
 import { createLog } from "./log.js";
 import type { Log } from "./log.js";
 import { Peers } from "./peers.js";
+import { Protections } from "./protections.js";
+import { Replicas } from "./replicas.js";
 import { createRoutes } from "./routes.js";
 import { forgetRuntimeFolder, openRuntimeFolder } from "./runtime-folder.js";
 import { startAdminServer } from "./server.js";
@@ -28,18 +30,26 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
     const runtime = openRuntimeFolder(folder, config.runtimeDir);
     log.info({ state: folder.path, runtime: runtime.path, tmpfs: runtime.tmpfs }, "starting");
     const supervisor = new Supervisor({ folder, runtime, config, log });
-    const peers = new Peers({ folder, config: config.replication, log });
+    const { pool, site } = config.replication;
+    const replicas = new Replicas({ folder, supervisor, pool });
+    const place: Replicas["place"] = (wanted) => replicas.place(wanted);
+    const peers = new Peers({ folder, config: config.replication, log, place });
+    const protections = new Protections({ folder, supervisor, peers, site, log });
     const stop = nextSignal(log);
-    const server = await startAdminServer({ folder, routes: createRoutes(supervisor, peers), log });
+    const routes = createRoutes({ supervisor, peers, protections, replicas });
+    const server = await startAdminServer({ folder, routes, log });
     try {
       await supervisor.start();
+      replicas.start();
       await peers.start();
+      await protections.start();
       const problems = [...supervisor.pools.problems(), ...supervisor.mounts.problems()];
       log.info({ problems }, problems.length === 0 ? "ready" : "started with problems");
       notifySystemd(log);
       await stop;
     } finally {
       try {
+        await protections.stop();
         await peers.stop();
         await supervisor.stop();
         forgetRuntimeFolder(folder);

@@ -5,6 +5,8 @@ import type { CloneSpace } from "../io-path/clones.js";
 import type { History, RetentionChange } from "../io-path/history.js";
 import { onMountEnded } from "../io-path/mount.js";
 import { pathToJson, pathToText } from "../io-path/paths.js";
+import { isoTime } from "../io-path/history.js";
+import type { Pool } from "../io-path/pool.js";
 import type { DriveRequest, VolumeChange, VolumeRequest, VolumeStatus } from "../io-path/pool.js";
 import { addonVersion } from "../io-path/system.js";
 import type { Config } from "./config.js";
@@ -22,6 +24,7 @@ import type {
   PolicyAnswer,
   PoolAnswer,
   PromoteAnswer,
+  ReplicaAnswer,
   StatusAnswer,
   UmountResult,
   VolumeAnswer,
@@ -128,6 +131,18 @@ export class Supervisor {
     });
   }
 
+  /** In its turn, like every other change of what there is. */
+  exclusively<T>(run: () => Promise<T>): Promise<T> {
+    return this.#change(run);
+  }
+
+  /** The group that a name stands for: its own, or that of a volume alone in it. */
+  async resolve(target: string): Promise<{ group: string; pool: Pool }> {
+    this.#requireRunning();
+    const { group } = await new PoolSnapshots(this.pools).resolve(target);
+    return { group, pool: await this.pools.findTarget(group) };
+  }
+
   #requireRunning(): void {
     if (this.#phase === "running") return;
     throw new HoldfastError("Unavailable", `the daemon is ${this.#phase}`, "see: holdfast status");
@@ -203,7 +218,7 @@ export class Supervisor {
         throw new HoldfastError("Conflict", `volume ${request.name} exists already, in pool ${there.pool}`);
       }
       const target = this.pools.get(pool);
-      return this.#volumeAnswer(pool, await target.createVolume(request));
+      return await this.#volumeAnswer(pool, await target.createVolume(request));
     });
   }
 
@@ -288,7 +303,7 @@ export class Supervisor {
         throw new HoldfastError("Conflict", `volume ${name} exists already, in pool ${there.pool}`);
       }
       const made = await pool.clone(source, name, at);
-      return made.map((volume) => this.#volumeAnswer(pool.identity.name, volume));
+      return await Promise.all(made.map((volume) => this.#volumeAnswer(pool.identity.name, volume)));
     });
   }
 
@@ -362,17 +377,33 @@ export class Supervisor {
   }
 
   async volumes(pool?: string): Promise<VolumeAnswer[]> {
-    const all = (await this.pools.volumes()).map((found) => this.#volumeAnswer(found.pool, found.volume));
+    const found = await this.pools.volumes();
+    const all = await Promise.all(found.map((one) => this.#volumeAnswer(one.pool, one.volume)));
     return pool === undefined ? all : all.filter((volume) => volume.pool === pool);
   }
 
   async volume(name: string): Promise<VolumeAnswer> {
     const { pool, volume } = await this.pools.findVolume(name);
-    return this.#volumeAnswer(pool, volume);
+    return await this.#volumeAnswer(pool, volume);
   }
 
-  #volumeAnswer(pool: string, volume: VolumeStatus): VolumeAnswer {
-    return { ...volume, pool, mount: this.mounts.of(volume.name) ?? null };
+  async #volumeAnswer(pool: string, volume: VolumeStatus): Promise<VolumeAnswer> {
+    const replicaOf = volume.problem === "" ? await this.#replicaOf(pool, volume.group) : null;
+    return { ...volume, pool, replicaOf, mount: this.mounts.of(volume.name) ?? null };
+  }
+
+  async #replicaOf(pool: string, group: string): Promise<ReplicaAnswer | null> {
+    try {
+      const state = await this.pools.get(pool).replication.state(group);
+      if (state?.isReplica !== true) return null;
+      const { source, lsn, localLsn, wallSeconds, wallNanoseconds } = state;
+      const time = lsn === 0n ? null : isoTime(wallSeconds, wallNanoseconds);
+      return { group: source, lsn: Number(lsn), localLsn: Number(localLsn), time };
+    } catch (error) {
+      // It was destroyed just now.
+      if (error instanceof HoldfastError && error.code === "NotFound") return null;
+      throw error;
+    }
   }
 
   async status(): Promise<StatusAnswer> {
@@ -392,6 +423,7 @@ export class Supervisor {
       volumes: serving ? await this.volumes() : [],
       mounts: this.mounts.answers(),
       policies: this.policies.answers(),
+      protections: [],
       warnings: [
         ...problems,
         ...pools.flatMap(poolWarnings),

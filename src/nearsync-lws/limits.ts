@@ -31,6 +31,10 @@ export const GROUPS_MAX = 128;
 /** A piece of a batch: what is re-sent at most of one after a break, apart from what is in flight. */
 export const CHUNK_BYTES_MAX = 256 * 1024;
 export const CURSOR_BYTES_MAX = 256;
+/** What the engine is asked for, of a chunk before compression: its header and its last entry come on top. */
+export const CHUNK_RAW_BYTES_MAX = 240_000;
+/** Cuts of a group whose moment is remembered, so that nobody has to look it up. */
+export const POINTS_REMEMBERED_MAX = 64;
 export const CHUNK_HEADER_BYTES = 64;
 export const BULK_BYTES_MAX = CHUNK_HEADER_BYTES + CURSOR_BYTES_MAX + CHUNK_BYTES_MAX;
 /** Bytes of chunks that a receiver takes before it has staged them, for each group. */
@@ -53,6 +57,8 @@ export const BEAT_LOST_MS = 3000;
 export const CUT_MS_MIN = 200;
 /** Of a bandwidth limit that is low: smaller chunks would be headers mostly. */
 export const CHUNK_BYTES_MIN = 16 * 1024;
+/** Of a bandwidth limit: with less, a chunk would take longer than heartbeats are waited for. */
+export const BANDWIDTH_MIN = 16 * 1024;
 /** Batches under way to one follower that are not applied there. */
 export const BATCHES_MAX = 2;
 /** While heartbeats are answered and chunks do not arrive for so long, the bulk socket is dead without saying so. */
@@ -76,6 +82,8 @@ function assertRelations(): void {
     BULK_BYTES_MAX <= CREDIT_BYTES / 8 &&
     CONTROL_BYTES_MAX * HANDSHAKE_MESSAGES_MAX < CONTROL_BACKLOG_MAX &&
     CHUNK_BYTES_MIN <= CHUNK_BYTES_MAX &&
+    CHUNK_RAW_BYTES_MAX < CHUNK_BYTES_MAX &&
+    BATCHES_MAX < POINTS_REMEMBERED_MAX &&
     CUT_MS_MIN < BEAT_LOST_MS &&
     BEAT_MS * 4 <= BEAT_LOST_MS &&
     BEAT_LOST_MS < STALL_MS;

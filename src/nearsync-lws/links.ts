@@ -26,16 +26,16 @@ import { OURS } from "./wire/handshake.js";
 import type { Abilities } from "./wire/handshake.js";
 import type {
   Configuration,
-  DaemonCalls,
   InviteRequest,
   JoinRequest,
+  LinkCalls,
+  LinkEvents,
   OpenInvite,
-  WorkerCalls,
 } from "./worker-api.js";
 
 /** The daemon's side, however it is reached; nothing is awaited but `pair`. */
 export type Daemon = {
-  [K in keyof DaemonCalls]: (argument: Parameters<DaemonCalls[K]>[0]) => unknown;
+  [K in keyof LinkEvents]: (argument: Parameters<LinkEvents[K]>[0]) => unknown;
 };
 
 export interface LinksOptions {
@@ -51,7 +51,7 @@ export interface LinksOptions {
   abilities?: Abilities;
 }
 
-export class Links implements WorkerCalls {
+export class Links implements LinkCalls {
   readonly #identity: Identity;
   readonly #daemon: Daemon;
   readonly #admission: Admission;

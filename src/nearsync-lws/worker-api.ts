@@ -1,9 +1,12 @@
 // What the daemon's thread asks of the worker that owns the sockets, and the worker of it. Plain data both ways.
 
 import type { AuditLine } from "./audit.js";
+import type { Place } from "./engine-door.js";
 import type { Identity } from "./identity.js";
 import type { InviteState, Paired } from "./pairing/host.js";
 import type { Peer } from "./peers.js";
+import type { FollowerStatus } from "./replication/owned.js";
+import type { Protection } from "./replication/replication.js";
 import type { LinkState } from "./transport/sessions.js";
 import type { Site } from "./pairing/messages.js";
 
@@ -37,7 +40,20 @@ export interface Configuration {
   site: string;
 }
 
-export interface WorkerCalls {
+/** A group that is protected, and where it lies here. */
+export interface ProtectRequest extends Protection {
+  place: Place;
+}
+
+/** How a protection fares. */
+export interface ProtectionReport extends FollowerStatus {
+  group: string;
+  /** The peer's fingerprint. */
+  peer: string;
+}
+
+/** What has to do with connections alone. */
+export interface LinkCalls {
   /** What holds from now on. Sessions of those that are no peers any more have ended when it fulfils. */
   configure(configuration: Configuration): Promise<{ listening: string | null }>;
   /** An invite that is open still is closed first. */
@@ -47,13 +63,27 @@ export interface WorkerCalls {
   join(request: JoinRequest): Promise<void>;
 }
 
-export interface DaemonCalls {
+export interface WorkerCalls extends LinkCalls {
+  /** `Conflict`: it is done already, or the group is a replica here. */
+  protect(request: ProtectRequest): void;
+  unprotect(request: { group: string; peer: string }): void;
+  reports(request: null): ProtectionReport[];
+  /** Ends everything; nothing of it runs in the engine when it fulfils. */
+  close(request: null): Promise<void>;
+}
+
+export interface LinkEvents {
   /** Stores a peer, durably; a failure is what the other side is told. */
   pair(request: { ticket: number; paired: Paired }): Promise<void>;
   inviteEnded(ended: { ticket: number; state: InviteState }): void;
   audit(line: AuditLine): void;
   /** A session with a peer began or ended, or a call to it failed. */
   link(state: LinkState): void;
+}
+
+export interface DaemonCalls extends LinkEvents {
+  /** Where the replica of a group is; it is made where there is none. `peer`: the owner's fingerprint. */
+  place(wanted: { group: string; peer: string; description: Uint8Array }): Promise<Place>;
 }
 
 export interface WorkerSetup {

@@ -5,6 +5,9 @@ import { HoldfastError } from "../io-path/errors.js";
 import { Rpc } from "./rpc.js";
 import type { DaemonCalls, WorkerCalls, WorkerSetup } from "./worker-api.js";
 
+/** Sessions and calls to the engine end within this. */
+const CLOSE_MS = 5000;
+
 export class PeerWorker {
   readonly #worker: Worker;
   readonly #rpc: Rpc<WorkerCalls, DaemonCalls>;
@@ -34,8 +37,11 @@ export class PeerWorker {
     return this.#rpc.call(method, argument);
   }
 
-  /** Every socket of it is closed by the kernel when it is gone. */
+  /** In order, so that nothing of it runs in the engine any more; after a while in any case. */
   async close(): Promise<void> {
+    const late = new Promise<void>((resolve) => setTimeout(resolve, CLOSE_MS).unref());
+    // A worker that has failed cannot end in order.
+    await Promise.race([this.#rpc.call("close", null).catch(() => undefined), late]);
     await this.#worker.terminate();
     await this.#ended;
   }

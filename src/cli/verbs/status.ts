@@ -8,6 +8,7 @@ import type { Client } from "../client.js";
 import { duration, print, table } from "../output.js";
 import { policyTable } from "./policy.js";
 import { poolTable } from "./pool.js";
+import { protectionTable } from "./protect.js";
 import { volumeTable } from "./volume.js";
 
 export function addStatus(program: Command): void {
@@ -40,6 +41,7 @@ export function describe(status: StatusAnswer): string {
     "",
     mountTable(status.mounts),
     ...(status.policies.length === 0 ? [] : ["", policyTable(status.policies)]),
+    ...(status.protections.length === 0 ? [] : ["", protectionTable(status.protections)]),
     ...status.warnings.map((warning) => `warning: ${warning}`),
   ].join("\n");
 }

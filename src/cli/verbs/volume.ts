@@ -198,11 +198,18 @@ export function volumeTable(volumes: readonly VolumeAnswer[]): string {
     bytes(volume.usage.liveBytes),
     bytes(volume.usage.historyBytes),
     bytes(volume.usage.snapshotBytes),
-    volume.problem !== "" ? "damaged" : volume.mount === null ? "not mounted" : showPath(volume.mount),
+    whereOf(volume),
   ]);
   const space = ["available", "live", "history", "snapshots"];
   const head = ["volume", "pool", "group", "rf", "ack", "quota", ...space, "mounted at"];
   return table(head, rows, "no volumes; make one: holdfast volume create NAME --pool POOL");
+}
+
+function whereOf({ problem, mount, replicaOf }: VolumeAnswer): string {
+  if (problem !== "") return "damaged";
+  if (mount !== null) return showPath(mount);
+  if (replicaOf === null) return "not mounted";
+  return `replica, ${replicaOf.time === null ? "first sync" : `as of ${replicaOf.time.replace(/\.\d+Z$/, "Z")}`}`;
 }
 
 function quotaOf(volume: VolumeAnswer): string {

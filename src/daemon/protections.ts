@@ -1,0 +1,293 @@
+// Which groups of this site go to which peers. Kept in protections.json, carried out by the worker.
+//
+// - The file is written before the worker is told, and before anybody is answered; taken back where the peer refuses.
+// - Whatever the worker does not have that should be there (a start, a pool that opens late, a worker that failed) it is
+//   told again, once a second.
+
+import { HoldfastError } from "../io-path/errors.js";
+import type { ErrorCode } from "../io-path/errors.js";
+import type { Pool } from "../io-path/pool.js";
+import { encodeDescription } from "../nearsync-lws/description.js";
+import { epochIdOf, groupIdOf } from "../nearsync-lws/engine-door.js";
+import { BANDWIDTH_MIN, CUT_MS_MIN } from "../nearsync-lws/limits.js";
+import type { ProtectionReport } from "../nearsync-lws/worker-api.js";
+import { toErrorBody } from "./failure.js";
+import type { Log } from "./log.js";
+import { checkName } from "./names.js";
+import type { Peers } from "./peers.js";
+import { EXIT_CODES } from "./protocol.js";
+import type { ProtectRequest, ProtectionAnswer } from "./protocol.js";
+import { PROTECTIONS_MAX, readProtections, writeProtections } from "./protections-file.js";
+import type { StoredProtection } from "./protections-file.js";
+import type { StateFolder } from "./state-folder.js";
+import type { Supervisor } from "./supervisor.js";
+import { parseDuration, parseSize } from "./units.js";
+
+export interface ProtectionsOptions {
+  folder: StateFolder;
+  supervisor: Supervisor;
+  peers: Peers;
+  /** What this site calls itself. */
+  site: string;
+  log: Log;
+}
+
+const WATCH_MS = 1000;
+/** A peer that is connected says within this whether it takes a group, or the answer does not wait for it. */
+const VERDICT_MS = 5000;
+const LOOK_MS = 50;
+const RPO_MS_DEFAULT = 1000;
+const RPO_MS_MAX = 86_400_000;
+/** What a peer refuses with, and nothing but a change helps. */
+const FINAL: readonly string[] = ["Conflict", "Denied", "Invalid", "Fenced"];
+const NO_LAG = { rpoMs: null, cutMs: 0, shipMs: 0, applyMs: 0, flushMs: 0 };
+
+interface Local {
+  pool: Pool;
+  /** Of the group. */
+  name: string;
+}
+
+export class Protections {
+  readonly #options: ProtectionsOptions;
+  /** Why one could not be begun, by group and peer. */
+  readonly #problems = new Map<string, string>();
+  #stored: StoredProtection[] = [];
+  #watch: NodeJS.Timeout | undefined;
+  #running = false;
+  #round: Promise<void> = Promise.resolve();
+
+  constructor(options: ProtectionsOptions) {
+    this.#options = options;
+  }
+
+  async start(): Promise<void> {
+    this.#stored = readProtections(this.#options.folder);
+    this.#running = true;
+    await this.#look();
+  }
+
+  async stop(): Promise<void> {
+    this.#running = false;
+    clearTimeout(this.#watch);
+    await this.#round;
+  }
+
+  /** Begins what should be there and is not. */
+  #look(): Promise<void> {
+    clearTimeout(this.#watch);
+    this.#round = this.#reconcile()
+      .catch((error: unknown) => this.#options.log.error(error, "looking after protections failed"))
+      .finally(() => {
+        if (!this.#running) return;
+        this.#watch = setTimeout(() => void this.#look(), WATCH_MS);
+      });
+    return this.#round;
+  }
+
+  async #reconcile(): Promise<void> {
+    if (this.#stored.length === 0) return;
+    const reports = await this.#reports();
+    for (const protection of this.#stored) {
+      if (!this.#running) return;
+      if (reports.has(keyOf(protection)) || !this.#stored.includes(protection)) continue;
+      await this.#begin(protection).catch((error: unknown) => {
+        this.#problems.set(keyOf(protection), toErrorBody(error).message);
+      });
+    }
+  }
+
+  async #reports(): Promise<Map<string, ProtectionReport>> {
+    const reports = this.#stored.length === 0 ? [] : await this.#options.peers.call("reports", null);
+    return new Map(reports.map((report) => [`${report.group} ${report.peer}`, report]));
+  }
+
+  async #begin(protection: StoredProtection): Promise<void> {
+    const { peers, site } = this.#options;
+    const { group, peer, rpoMs, bytesPerSecond, rf, name } = protection;
+    peers.requireKey(peer);
+    const local = await this.#local(group);
+    const { replication } = local.pool;
+    const state = await replication.state(local.name);
+    if (state?.isReplica === true) throw isReplica(local.name);
+    const { lineage } = await replication.identity(local.name);
+    const description = encodeDescription({
+      name: name ?? local.name,
+      isNameChosen: name !== null,
+      rf,
+      site,
+      engine: await replication.describe(local.name),
+    });
+    await peers.call("protect", {
+      group: groupIdOf(group),
+      epochId: epochIdOf(lineage),
+      ...{ rpoMs, peer, bytesPerSecond, description },
+      place: { pool: replication.pool, name: local.name },
+    });
+    this.#problems.delete(keyOf(protection));
+  }
+
+  /** The group of this uuid. */
+  async #local(uuid: string): Promise<Local> {
+    for (const { pool, name } of await this.#options.supervisor.pools.groups()) {
+      if ((await pool.replication.identity(name)).uuid === uuid) return { pool, name };
+    }
+    throw new HoldfastError("NotFound", `no open pool has the group ${uuid}`, "unprotect it if it is gone");
+  }
+
+  /** Fulfils when the peer has taken it, or is not there to be asked. */
+  async protect(request: ProtectRequest): Promise<ProtectionAnswer> {
+    const { supervisor, peers, folder } = this.#options;
+    const { name: peerName, fingerprint: peer } = peers.require(request.peer);
+    const { group: name, pool } = await supervisor.resolve(request.target);
+    const state = await pool.replication.state(name);
+    if (state?.isReplica === true) throw isReplica(name);
+    const { uuid } = await pool.replication.identity(name);
+    const stored: StoredProtection = { group: uuid, peer, ...filled(request) };
+    this.#requireNew(stored, { name, peerName });
+    writeProtections(folder, [...this.#stored, stored]);
+    this.#stored = [...this.#stored, stored];
+    try {
+      await this.#begin(stored);
+      await this.#verdict(stored, peerName);
+    } catch (error) {
+      await this.#drop(stored);
+      throw error;
+    }
+    const answer = (await this.answers()).find((one) => one.group === name && one.peer === peerName);
+    if (answer === undefined) throw new HoldfastError("Conflict", `${name} was unprotected meanwhile`);
+    return answer;
+  }
+
+  #requireNew(wanted: StoredProtection, { name, peerName }: { name: string; peerName: string }): void {
+    const same = this.#stored.filter(({ group }) => group === wanted.group);
+    if (same.some(({ peer }) => peer === wanted.peer)) {
+      throw new HoldfastError(
+        "Conflict",
+        `${name} is protected to ${peerName} already`,
+        `to change how, first: holdfast unprotect ${name} --to ${peerName}`,
+      );
+    }
+    const other = same.find(({ rpoMs }) => rpoMs !== wanted.rpoMs);
+    if (other !== undefined) {
+      throw new HoldfastError(
+        "Conflict",
+        `${name} is protected with an RPO of ${other.rpoMs} ms already, and a group is cut for all peers at once`,
+        `take the same: --rpo ${other.rpoMs}ms`,
+      );
+    }
+    if (this.#stored.length >= PROTECTIONS_MAX) {
+      throw new HoldfastError("Conflict", `a daemon has at most ${PROTECTIONS_MAX} protections`);
+    }
+  }
+
+  /** Fails with what a peer refuses it with; a peer that is not there refuses nothing. */
+  async #verdict(stored: StoredProtection, peerName: string): Promise<void> {
+    const end = performance.now() + VERDICT_MS;
+    while (performance.now() < end) {
+      const report = (await this.#reports()).get(keyOf(stored));
+      if (report === undefined || report.link === "up" || report.link === "down") return;
+      const { link, problem } = report;
+      if (link === "stopped" && problem !== null && FINAL.includes(problem.code)) {
+        const code = problem.code in EXIT_CODES ? (problem.code as ErrorCode) : "Conflict";
+        throw new HoldfastError(code, `${peerName} does not take it: ${problem.message}`);
+      }
+      if (link === "stopped") return;
+      await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+    }
+  }
+
+  /** Nothing is kept for the peer any more; its replica stays as it is. */
+  async unprotect(target: string, peerName: string): Promise<void> {
+    const { supervisor, peers } = this.#options;
+    const { fingerprint: peer, name: known } = peers.require(peerName);
+    const { group: name, pool } = await supervisor.resolve(target);
+    const { uuid } = await pool.replication.identity(name);
+    const stored = this.#stored.find((one) => one.group === uuid && one.peer === peer);
+    if (stored === undefined) {
+      const to = (await this.answers()).filter(({ group }) => group === name).map((one) => one.peer);
+      throw new HoldfastError(
+        "NotFound",
+        `${name} is not protected to ${known}`,
+        to.length === 0 ? "it is protected to nobody" : `it is protected to: ${to.join(", ")}`,
+      );
+    }
+    await this.#drop(stored);
+    await pool.replication.forgetFollower(name, peer);
+  }
+
+  /** The file first: a start must not bring it back. */
+  async #drop(stored: StoredProtection): Promise<void> {
+    const others = this.#stored.filter((one) => one !== stored);
+    writeProtections(this.#options.folder, others);
+    this.#stored = others;
+    this.#problems.delete(keyOf(stored));
+    await this.#options.peers.call("unprotect", { group: groupIdOf(stored.group), peer: stored.peer });
+  }
+
+  /** `Conflict` while something is sent to the peer. */
+  requireUnused(peerName: string): void {
+    const { fingerprint } = this.#options.peers.require(peerName);
+    const count = this.#stored.filter(({ peer }) => peer === fingerprint).length;
+    if (count === 0) return;
+    throw new HoldfastError(
+      "Conflict",
+      `${count} groups are protected to ${peerName}`,
+      `see: holdfast protect list; then: holdfast unprotect GROUP --to ${peerName}`,
+    );
+  }
+
+  async answers(): Promise<ProtectionAnswer[]> {
+    if (this.#stored.length === 0) return [];
+    const { supervisor, peers } = this.#options;
+    const reports = await this.#reports();
+    const newest = new Map(
+      (await supervisor.pools.volumes()).map(({ volume }) => [volume.group, volume.newestLsn]),
+    );
+    const answers = this.#stored.map(async (stored): Promise<ProtectionAnswer> => {
+      const local = await this.#local(stored.group).catch(() => undefined);
+      const group = local?.name ?? stored.group;
+      const { rpoMs, bytesPerSecond } = stored;
+      const told = { group, peer: peers.nameOf(stored.peer), rpoMs, bytesPerSecond };
+      const report = reports.get(keyOf(stored));
+      if (report === undefined) {
+        const problem = this.#problems.get(keyOf(stored)) ?? "it is about to begin";
+        const backlog = { ops: newest.get(group) ?? 0, batches: 0 };
+        return { ...told, link: "waiting", lag: NO_LAG, has: null, backlog, bytesSent: 0, problem };
+      }
+      const { link, has, batches, bytesSent, problem, ...rest } = report;
+      const { cutMs, shipMs, applyMs, flushMs } = rest;
+      const lag = { rpoMs: rest.rpoMs, cutMs, shipMs, applyMs, flushMs };
+      // The record that keeps the peer's point is the one after it, and nothing to send.
+      const backlog = { ops: Math.max(0, (newest.get(group) ?? 0) - (has ?? 0) - 1), batches };
+      return { ...told, link, lag, has, backlog, bytesSent, problem: problem?.message ?? "" };
+    });
+    return await Promise.all(answers);
+  }
+}
+
+function keyOf({ group, peer }: StoredProtection): string {
+  return `${groupIdOf(group)} ${peer}`;
+}
+
+function isReplica(name: string): HoldfastError {
+  return new HoldfastError(
+    "Fenced",
+    `${name} is a replica here`,
+    "protect it at the site that owns it, or fail over to it first",
+  );
+}
+
+/** Defaults filled, everything checked. */
+function filled({ rpo, bandwidth, rf, name }: ProtectRequest): Omit<StoredProtection, "group" | "peer"> {
+  const rpoMs = rpo === undefined ? RPO_MS_DEFAULT : Math.round(parseDuration(rpo, "rpo") * 1000);
+  if (rpoMs < CUT_MS_MIN || rpoMs > RPO_MS_MAX) {
+    throw new HoldfastError("Invalid", `rpo: ${rpo} is not from ${CUT_MS_MIN} ms to 1 day`);
+  }
+  const bytesPerSecond = bandwidth === undefined ? null : parseSize(bandwidth, "bandwidth");
+  if (bytesPerSecond !== null && bytesPerSecond < BANDWIDTH_MIN) {
+    throw new HoldfastError("Invalid", `bandwidth: at least ${BANDWIDTH_MIN} bytes a second`);
+  }
+  if (name !== undefined) checkName("replica", name);
+  return { rpoMs, bytesPerSecond, rf: rf ?? 0, name: name ?? null };
+}

@@ -1,0 +1,124 @@
+// The part of the API that has to do with other sites: peers, protections, failovers. See protocol.ts, which has all of it
+// for the command line.
+
+import type { LagReport } from "../nearsync-lws/machines/lag.js";
+import type { InviteState } from "../nearsync-lws/pairing/host.js";
+import type { Role } from "../nearsync-lws/peers.js";
+
+/** Another daemon, as this one knows it. */
+export interface PeerAnswer {
+  name: string;
+  /** SHA-256 of its public key, hexadecimal. */
+  fingerprint: string;
+  /** Where it is looked for, the first choice in front. */
+  addresses: string[];
+  /** What it may do here. */
+  roles: Role[];
+  /** Groups in which it may do something else. */
+  groupRoles: Record<string, Role[]>;
+  pairedSeconds: number;
+  connected: boolean;
+  /** Why it is not; empty: it is, or was not called yet. */
+  problem: string;
+}
+
+/** What pairing stores of the other site. */
+export interface PeerPairRequest {
+  /** What this site calls it; default: what it calls itself. */
+  name?: string | undefined;
+  /** What it may do here; default: replica-write, read, may-own. */
+  roles?: Role[] | undefined;
+}
+
+export interface PeerInviteRequest extends PeerPairRequest {
+  /** Where to listen while the invite is open; default: the host of `replication.listen`, any port. */
+  listen?: string | undefined;
+  /** What the invite names instead, behind a forwarded port. */
+  address?: string | undefined;
+}
+
+export interface PeerInviteAnswer {
+  id: number;
+  invite: string;
+  address: string;
+  fingerprint: string;
+  expiresSeconds: number;
+}
+
+export interface PeerInviteStatus {
+  id: number;
+  state: InviteState;
+  peer: PeerAnswer | null;
+}
+
+export interface PeerJoinRequest extends PeerPairRequest {
+  invite: string;
+}
+
+/** At least one field. */
+export interface PeerSetRequest {
+  name?: string | undefined;
+  roles?: Role[] | undefined;
+  addresses?: string[] | undefined;
+}
+
+/** What is not given: an RPO of 1 s, no limit, as many copies as here, the group's name or one like it. */
+export interface ProtectRequest {
+  /** A group, or a volume that is alone in its group. */
+  target: string;
+  peer: string;
+  /** `1s`. */
+  rpo?: string | undefined;
+  /** A second: bytes, or text with a unit. */
+  bandwidth?: number | string | undefined;
+  /** Copies at the peer. */
+  rf?: number | undefined;
+  /** What the replica is to be called. */
+  name?: string | undefined;
+}
+
+/** A group that a peer gets, and how far that is. */
+export interface ProtectionAnswer {
+  group: string;
+  peer: string;
+  /** What was promised. */
+  rpoMs: number;
+  bytesPerSecond: number | null;
+  /** `waiting`: not begun, see `problem`; `down`: no session; `offered`: the peer was asked; `stopped`: see `problem`. */
+  link: "waiting" | "down" | "offered" | "up" | "stopped";
+  /** How far it is behind, measured, and where that comes from; `rpoMs` null: it has no recovery point yet. */
+  lag: LagReport;
+  /** The peer's newest recovery point. */
+  has: number | null;
+  backlog: { ops: number; batches: number };
+  bytesSent: number;
+  /** Empty: none. */
+  problem: string;
+}
+
+export interface ReplicaAnswer {
+  /** The owner's uuid of it. */
+  group: string;
+  /** The owner's LSN of the newest recovery point here; 0: none yet. */
+  lsn: number;
+  /** The same of this site, for `--at lsn:N`. */
+  localLsn: number;
+  /** When that was cut. */
+  time: string | null;
+}
+
+export interface FailoverRequest {
+  target: string;
+  mode: "unplanned";
+  yes: boolean;
+}
+
+export interface FailoverAnswer {
+  group: string;
+  /** It was done before. */
+  already: boolean;
+  /** Everything up to this LSN of the former owner is here. */
+  recovered: { lsn: number; time: string | null };
+  /** What the former owner did after that. */
+  later: "unknown";
+}

@@ -1,0 +1,164 @@
+// Replicas of other sites' groups here: found or made when an owner calls, promoted when it is gone.
+//
+// - Which group is whose replica is the engine's to know; replicas.json has the owner's key beside it, because the point
+//   where a promoted group leaves its owner's history is kept under that name.
+
+import { HoldfastError } from "../io-path/errors.js";
+import { isoTime } from "../io-path/history.js";
+import type { Pool } from "../io-path/pool.js";
+import type { Replication } from "../io-path/replica.js";
+import { decodeDescription } from "../nearsync-lws/description.js";
+import type { Description } from "../nearsync-lws/description.js";
+import { groupIdOf } from "../nearsync-lws/engine-door.js";
+import type { Place } from "../nearsync-lws/engine-door.js";
+import { checkName } from "./names.js";
+import type { Pools } from "./pools.js";
+import type { FailoverAnswer, FailoverRequest } from "./protocol.js";
+import { readReplicas, writeReplicas } from "./protections-file.js";
+import type { StoredReplica } from "./protections-file.js";
+import type { StateFolder } from "./state-folder.js";
+import type { Supervisor } from "./supervisor.js";
+
+export interface ReplicasOptions {
+  folder: StateFolder;
+  supervisor: Supervisor;
+  /** Where new replicas are made; undefined: in the only pool there is. */
+  pool: string | undefined;
+}
+
+export interface Wanted {
+  /** The group as the wire has it. */
+  group: string;
+  /** The owner's fingerprint. */
+  peer: string;
+  description: Uint8Array;
+}
+
+interface Found {
+  replication: Replication;
+  /** Of the group. */
+  name: string;
+  source: string;
+}
+
+export class Replicas {
+  readonly #options: ReplicasOptions;
+  #owners: StoredReplica[] = [];
+
+  constructor(options: ReplicasOptions) {
+    this.#options = options;
+  }
+
+  start(): void {
+    this.#owners = readReplicas(this.#options.folder);
+  }
+
+  /** Where the replica of a group is; it is made where there is none. */
+  async place({ group, peer, description }: Wanted): Promise<Place> {
+    const told = decodeDescription(description);
+    return await this.#options.supervisor.exclusively(async () => {
+      const there = await this.#find(group);
+      const found = there ?? (await this.#create(group, told));
+      this.#note({ group: found.source, peer });
+      return { pool: found.replication.pool, name: found.name };
+    });
+  }
+
+  async #find(group: string): Promise<Found | undefined> {
+    for (const { pool, name } of await this.#options.supervisor.pools.groups()) {
+      const { replication } = pool;
+      const source = (await replication.state(name))?.source;
+      if (source !== undefined && groupIdOf(source) === group) return { replication, name, source };
+    }
+    return undefined;
+  }
+
+  async #create(group: string, told: Description): Promise<Found> {
+    const { pools } = this.#options.supervisor;
+    const name = await freeName(pools, told);
+    const { replication } = pools.get(this.#poolName());
+    await replication.create(told.engine, name, told.rf);
+    const state = await replication.state(name);
+    if (state !== null && groupIdOf(state.source) === group)
+      return { replication, name, source: state.source };
+    throw new HoldfastError("Invalid", `the description is of another group than ${group}`);
+  }
+
+  #poolName(): string {
+    const { pool, supervisor } = this.#options;
+    const names = supervisor.pools.known().map((known) => known.name);
+    const [only, ...more] = names;
+    if (pool !== undefined) return pool;
+    if (only !== undefined && more.length === 0) return only;
+    const why =
+      only === undefined ? "this site has no pool" : `this site has several pools: ${names.join(", ")}`;
+    const way =
+      only === undefined ? "create one there" : "name one there: replication.pool in its configuration";
+    throw new HoldfastError("Unavailable", why, way);
+  }
+
+  #note({ group, peer }: StoredReplica): void {
+    if (this.#owners.some((one) => one.group === group && one.peer === peer)) return;
+    const others = this.#owners.filter((one) => one.group !== group);
+    writeReplicas(this.#options.folder, [...others, { group, peer }]);
+    this.#owners = [...others, { group, peer }];
+  }
+
+  /** Makes a replica the owner of what it has received. Done before: the same answer. */
+  async failover({ target, yes }: FailoverRequest): Promise<FailoverAnswer> {
+    return await this.#options.supervisor.exclusively(async () => {
+      const { group, pool } = await this.#options.supervisor.resolve(target);
+      const state = await pool.replication.state(group);
+      if (state === null) {
+        throw new HoldfastError(
+          "Fenced",
+          `${group} is no replica: this site owns it`,
+          "fail over at the site that has its replica",
+        );
+      }
+      const recovered = { lsn: Number(state.lsn), time: await timeOf(pool, group, state) };
+      if (recovered.lsn === 0) {
+        throw new HoldfastError("NotFound", `${group} has not received a whole recovery point yet`);
+      }
+      if (state.isReplica && !yes) {
+        const cut = recovered.time === null ? "" : `, cut at ${recovered.time}`;
+        throw new HoldfastError(
+          "NeedsYes",
+          `${group} goes on from LSN ${recovered.lsn}${cut}; what came later at its owner is unknown here`,
+          "stop the owner if it runs still, then add --yes",
+        );
+      }
+      const owner = this.#owners.find((one) => one.group === state.source)?.peer ?? "";
+      await pool.replication.promote(group, owner);
+      return { group, already: !state.isReplica, recovered, later: "unknown" };
+    });
+  }
+}
+
+type State = NonNullable<Awaited<ReturnType<Replication["state"]>>>;
+
+/** When the newest recovery point was cut; of what was promoted, the one where it left its owner; null: not known. */
+async function timeOf(pool: Pool, group: string, state: State): Promise<string | null> {
+  if (state.wallSeconds !== 0) return isoTime(state.wallSeconds, state.wallNanoseconds);
+  if (state.branch === null) return null;
+  const lsn = Number(state.branch.lsn);
+  try {
+    const point = await pool.history.find(group, `lsn:${lsn}`);
+    return point.lsn === lsn ? point.time : null;
+  } catch (error) {
+    if (error instanceof HoldfastError && error.code === "NotFound") return null;
+    throw error;
+  }
+}
+
+/** The replica's name: what was asked for, else like that, with the owner's site behind it. */
+async function freeName(pools: Pools, { name, isNameChosen, site }: Description): Promise<string> {
+  checkName("replica", name);
+  const volumes = (await pools.volumes()).map(({ volume }) => volume);
+  const taken = (wanted: string) =>
+    volumes.some((one) => [one.name, one.group].some((used) => used === wanted));
+  if (!taken(name)) return name;
+  const other = `${name}-${site}`.slice(0, 63);
+  if (!isNameChosen && !taken(checkName("replica", other))) return other;
+  throw new HoldfastError("Conflict", `the name ${name} is in use there`, "choose another one with --name");
+}

@@ -1,0 +1,80 @@
+// One site: its links, what it replicates over them, and the engine behind that. It runs in the worker.
+
+import { EngineDoor } from "./engine-door.js";
+import { HoldfastError } from "../io-path/errors.js";
+import { Links } from "./links.js";
+import type { Daemon } from "./links.js";
+import { authorize } from "./peers.js";
+import type { Peer } from "./peers.js";
+import { Replication, portOf } from "./replication/replication.js";
+import { systemClock } from "./seams.js";
+import type {
+  Configuration,
+  DaemonCalls,
+  InviteRequest,
+  JoinRequest,
+  OpenInvite,
+  ProtectRequest,
+  ProtectionReport,
+  WorkerCalls,
+  WorkerSetup,
+} from "./worker-api.js";
+
+export class Site implements WorkerCalls {
+  readonly #door: EngineDoor;
+  readonly #replication: Replication;
+  readonly #links: Links;
+  #peers: readonly Peer[] = [];
+
+  constructor({ identity }: WorkerSetup, daemon: Daemon & Pick<DaemonCalls, "place">) {
+    this.#door = new EngineDoor({ clock: systemClock, place: daemon.place });
+    this.#replication = new Replication({
+      door: portOf(this.#door.call),
+      clock: systemClock,
+      authorize: (fingerprint, role, group) => {
+        const peer = this.#peers.find((one) => one.fingerprint === fingerprint);
+        if (peer === undefined) throw new HoldfastError("Denied", "the peer was removed");
+        authorize(peer, role, group);
+      },
+    });
+    const begin = (session: Parameters<Replication["begin"]>[1] & { peer: Peer }) =>
+      this.#replication.begin(session.peer.fingerprint, session);
+    this.#links = new Links({ identity, daemon, begin });
+  }
+
+  configure(configuration: Configuration): Promise<{ listening: string | null }> {
+    this.#peers = configuration.peers;
+    return this.#links.configure(configuration);
+  }
+
+  invite(request: InviteRequest): Promise<OpenInvite> {
+    return this.#links.invite(request);
+  }
+
+  closeInvite(request: { ticket: number }): void {
+    this.#links.closeInvite(request);
+  }
+
+  join(request: JoinRequest): Promise<void> {
+    return this.#links.join(request);
+  }
+
+  protect({ place, ...protection }: ProtectRequest): void {
+    this.#door.set(protection.group, place);
+    this.#replication.protect(protection);
+  }
+
+  unprotect({ group, peer }: { group: string; peer: string }): void {
+    this.#replication.unprotect(group, peer);
+  }
+
+  reports(): ProtectionReport[] {
+    return this.#replication.reports();
+  }
+
+  async close(): Promise<void> {
+    this.#replication.close();
+    await this.#links.close();
+    await this.#door.close();
+  }
+}

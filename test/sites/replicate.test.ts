@@ -1,0 +1,200 @@
+// Two real daemons over loopback: what is written at one site is at the other, through kills of both, and goes on there.
+
+import assert from "node:assert/strict";
+import { mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { after, before, describe, it } from "node:test";
+import type {
+  FailoverAnswer,
+  PeerAnswer,
+  PeerInviteAnswer,
+  ProtectionAnswer,
+  VolumeAnswer,
+} from "../../src/daemon/protocol.js";
+import { Place, metricsOf, run, until } from "../daemon-fixture.js";
+
+const FILES = 40;
+const BIG_BYTES = 24 * 2 ** 20;
+const CATCH_UP_MS = 60_000;
+
+/** Bytes that no compressor makes small, the same for the same seed. */
+function noise(bytes: number, seed: number): Buffer {
+  const words = new Uint32Array(Math.ceil(bytes / 4));
+  let state = seed >>> 0 || 1;
+  for (let index = 0; index < words.length; index += 1) {
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    words[index] = state;
+  }
+  return Buffer.from(words.buffer).subarray(0, bytes);
+}
+
+describe("a group that is protected to a peer", () => {
+  const [a, b] = [new Place(), new Place()];
+  let [mount, seen] = ["", ""];
+  const configOf = (place: Place) => join(place.folder, "config.yaml");
+
+  const protection = (): ProtectionAnswer => {
+    const [only] = a.json<ProtectionAnswer[]>("protect", "list");
+    assert.ok(only !== undefined);
+    return only;
+  };
+  const replica = (): VolumeAnswer | undefined =>
+    b.json<VolumeAnswer[]>("volume", "list").find(({ name }) => name === "v");
+  /** What the peer has was cut after now: everything that is written is there. */
+  const caughtUp = async (): Promise<void> => {
+    const written = performance.now();
+    let told = "";
+    const later = () => {
+      const asked = performance.now();
+      const status = protection();
+      told = JSON.stringify(status);
+      return status.link === "up" && status.lag.rpoMs !== null && asked - status.lag.rpoMs > written;
+    };
+    await until("the peer has everything", later, CATCH_UP_MS).catch((error: unknown) => {
+      throw new Error(`${String(error)}\n${told}\n${a.log}\n${b.log}`, { cause: error });
+    });
+  };
+  /** The replica's newest recovery point holds what the owner's mount shows. */
+  const equal = (): void => {
+    const { localLsn = 0 } = replica()?.replicaOf ?? {};
+    b.json("mount", "v", seen, "--at", `lsn:${localLsn}`);
+    try {
+      run("diff", ["-r", mount, seen]);
+    } finally {
+      b.json("umount", seen);
+    }
+  };
+
+  before(async () => {
+    for (const [place, site] of [
+      [a, "north"],
+      [b, "south"],
+    ] as const) {
+      writeFileSync(configOf(place), `replication: {site: ${site}, listen: "127.0.0.1:0"}\n`);
+      await place.start({ config: configOf(place) });
+    }
+    const made = a.json<PeerInviteAnswer>("peer", "pair", "--invite", "--listen", "127.0.0.1:0");
+    b.json("peer", "pair", made.invite);
+    await until("they are connected", () => a.json<PeerAnswer[]>("peer", "list")[0]?.connected === true);
+    // From now on each listens where the other looks for it.
+    for (const [place, other, site] of [
+      [a, b, "north"],
+      [b, a, "south"],
+    ] as const) {
+      const [listen] = other.json<PeerAnswer[]>("peer", "list")[0]?.addresses ?? [];
+      writeFileSync(configOf(place), `replication: {site: ${site}, listen: "${listen}"}\n`);
+    }
+    mount = await a.provision({ drives: 2, rf: 2 });
+    const drives = b.folders("e1");
+    b.json("pool", "create", "q", "--size", "512MiB", ...drives.flatMap((path) => ["--drive", path]));
+    [seen = ""] = b.folders("seen");
+  });
+  after(async () => {
+    await a.remove();
+    await b.remove();
+  });
+
+  it("says what is wrong with a request", () => {
+    const bad: [number, string, ...string[]][] = [
+      [2, "--to", "protect", "v"],
+      [4, "no peer x", "protect", "v", "--to", "x"],
+      [4, "no volume w", "protect", "w", "--to", "south"],
+      [2, "rpo", "protect", "v", "--to", "south", "--rpo", "10ms"],
+      [2, "bandwidth", "protect", "v", "--to", "south", "--bandwidth", "1"],
+      [2, "RF 2 needs 2 drives", "protect", "v", "--to", "south"],
+      [4, "not protected", "unprotect", "v", "--to", "south"],
+      [2, "--unplanned", "failover", "v"],
+      [8, "owns it", "failover", "v", "--unplanned", "--yes"],
+    ];
+    for (const [code, words, ...args] of bad) {
+      const error = a.fails(code, ...args);
+      assert.ok(`${error.message} ${error.hint}`.includes(words), `${args.join(" ")}: ${error.message}`);
+    }
+    assert.deepEqual(a.json("protect", "list"), []);
+    b.json("peer", "set", "north", "--role", "read");
+    assert.match(a.fails(9, "protect", "v", "--to", "south", "--rf", "1").message, /role replica-write/);
+    b.json("peer", "set", "north", "--role", "replica-write");
+    assert.deepEqual(a.json("protect", "list"), []);
+  });
+
+  it("is there, as it is here", async () => {
+    mkdirSync(join(mount, "dir"));
+    for (let index = 0; index < FILES; index += 1) {
+      writeFileSync(join(mount, "dir", `f${index}`), noise(index * 700, index + 1));
+    }
+    const made = a.json<ProtectionAnswer>("protect", "v", "--to", "south", "--rf", "1", "--rpo", "500ms");
+    assert.deepEqual([made.group, made.peer, made.link, made.rpoMs], ["v", "south", "up", 500]);
+    assert.equal(a.fails(5, "protect", "v", "--to", "south", "--rf", "1").code, "Conflict");
+    assert.equal(a.fails(5, "peer", "remove", "south", "--yes").code, "Conflict");
+    await caughtUp();
+    equal();
+    assert.equal(replica()?.rf, 1);
+    const { lag } = await until("the lag is known", () => {
+      const told = protection();
+      return told.lag.rpoMs !== null && told;
+    });
+    const parts = lag.cutMs + lag.shipMs + lag.applyMs + lag.flushMs;
+    assert.ok(Math.abs(parts - (lag.rpoMs ?? 0)) < 1, JSON.stringify(lag));
+    assert.match(await metricsOf(a.state), /holdfast_protection_rpo_seconds\{group="v",peer="south"\} \d/);
+    assert.match(a.cli("status").stdout, /v +south +up/);
+  });
+
+  it("is a replica there: nobody writes to it, nobody sends it on", () => {
+    assert.match(b.cli("volume", "list").stdout, /replica, as of/);
+    const [at = ""] = b.folders("refused");
+    assert.equal(b.fails(8, "mount", "v", at).code, "Fenced");
+    assert.equal(b.fails(8, "protect", "v", "--to", "north").code, "Fenced");
+  });
+
+  it("follows what is changed, renamed and removed", async () => {
+    writeFileSync(join(mount, "dir", "f3"), noise(9000, 99));
+    run("mv", [join(mount, "dir", "f4"), join(mount, "renamed")]);
+    run("rm", [join(mount, "dir", "f5")]);
+    run("truncate", ["-s", "100", join(mount, "dir", "f6")]);
+    await caughtUp();
+    equal();
+  });
+
+  it("catches up after a kill of the owner in the middle of a stream", async () => {
+    writeFileSync(join(mount, "big"), noise(BIG_BYTES, 5));
+    const before = protection().bytesSent;
+    await until("some of it is on its way", () => protection().bytesSent > before);
+    await a.stop("SIGKILL");
+    await a.start({ config: configOf(a) });
+    await caughtUp();
+    equal();
+  });
+
+  it("catches up after a kill of the peer in the middle of a batch", async () => {
+    writeFileSync(join(mount, "big"), noise(BIG_BYTES, 6));
+    const before = protection().bytesSent;
+    await until("some of it is on its way", () => protection().bytesSent > before);
+    await b.stop("SIGKILL");
+    await until("the owner notices", () => protection().link === "down");
+    await b.start({ config: configOf(b) });
+    await caughtUp();
+    equal();
+  });
+
+  it("goes on at the peer when the owner is gone", async () => {
+    await caughtUp();
+    const names = readdirSync(join(mount, "dir")).sort();
+    const big = readFileSync(join(mount, "big"));
+    await a.stop("SIGKILL");
+    const asked = b.fails(10, "failover", "v", "--unplanned");
+    assert.match(asked.message, /goes on from LSN \d+, cut at .* unknown/);
+    const done = b.json<FailoverAnswer>("failover", "v", "--unplanned", "--yes");
+    assert.deepEqual([done.already, done.later], [false, "unknown"]);
+    const again = b.json<FailoverAnswer>("failover", "v", "--unplanned", "--yes");
+    assert.deepEqual([again.already, again.recovered], [true, done.recovered]);
+    assert.equal(replica()?.replicaOf, null);
+    const [here = ""] = b.folders("here");
+    b.json("mount", "v", here);
+    assert.deepEqual(readdirSync(join(here, "dir")).sort(), names);
+    assert.ok(readFileSync(join(here, "big")).equals(big));
+    writeFileSync(join(here, "new"), "of the new owner");
+    assert.equal(readFileSync(join(here, "new"), "utf8"), "of the new owner");
+  });
+});
