@@ -1,4 +1,4 @@
-// What the daemon keeps of replication: protections.json (its groups that it sends, and to whom) and replicas.json (whose
+// What the daemon keeps of replication: protections.json (groups that it sends, and to whom) and replicas.json (whose
 // groups it has replicas of). How far they are is the engine's to know.
 
 import { z } from "zod";

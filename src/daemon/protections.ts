@@ -1,8 +1,8 @@
 // Which groups of this site go to which peers. Kept in protections.json, carried out by the worker.
 //
 // - The file is written before the worker is told, and before anybody is answered; taken back where the peer refuses.
-// - Whatever the worker does not have that should be there (a start, a pool that opens late, a worker that failed) it is
-//   told again, once a second.
+// - Whatever the worker does not have that should be there (a start, a pool that opens late, a worker that failed) it
+//   is told again, once a second.
 
 import { HoldfastError } from "../io-path/errors.js";
 import type { ErrorCode } from "../io-path/errors.js";
@@ -40,6 +40,8 @@ const RPO_MS_DEFAULT = 1000;
 const RPO_MS_MAX = 86_400_000;
 /** What a peer refuses with, and nothing but a change helps. */
 const FINAL: readonly string[] = ["Conflict", "Denied", "Invalid", "Fenced"];
+/** So much above what was promised somebody should know; below that it may be one slow batch. */
+const LATE_FACTOR = 3;
 const NO_LAG = { rpoMs: null, cutMs: 0, shipMs: 0, applyMs: 0, flushMs: 0 };
 
 interface Local {
@@ -197,15 +199,17 @@ export class Protections {
     }
   }
 
-  /** Nothing is kept for the peer any more; its replica stays as it is. */
+  /** Nothing is kept for the peer any more; its replica stays as it is. A group that is gone is named by its uuid. */
   async unprotect(target: string, peerName: string): Promise<void> {
     const { supervisor, peers } = this.#options;
     const { fingerprint: peer, name: known } = peers.require(peerName);
+    const gone = this.#stored.find((one) => one.group === target && one.peer === peer);
+    if (gone !== undefined) return await this.#drop(gone);
     const { group: name, pool } = await supervisor.resolve(target);
     const { uuid } = await pool.replication.identity(name);
     const stored = this.#stored.find((one) => one.group === uuid && one.peer === peer);
     if (stored === undefined) {
-      const to = (await this.answers()).filter(({ group }) => group === name).map((one) => one.peer);
+      const to = this.#stored.filter(({ group }) => group === uuid).map((one) => peers.nameOf(one.peer));
       throw new HoldfastError(
         "NotFound",
         `${name} is not protected to ${known}`,
@@ -234,6 +238,19 @@ export class Protections {
       "Conflict",
       `${count} groups are protected to ${peerName}`,
       `see: holdfast protect list; then: holdfast unprotect GROUP --to ${peerName}`,
+    );
+  }
+
+  /** `Conflict` while one of these groups is sent to anybody: it is about to be destroyed. */
+  async requireUnprotected(groups: readonly string[]): Promise<void> {
+    if (this.#stored.length === 0) return;
+    const found = (await this.answers()).find(({ group }) => groups.includes(group));
+    if (found === undefined) return;
+    const { group, peer } = found;
+    throw new HoldfastError(
+      "Conflict",
+      `${group} is protected to ${peer}`,
+      `its replica stays; first: holdfast unprotect ${group} --to ${peer}`,
     );
   }
 
@@ -290,4 +307,16 @@ function filled({ rpo, bandwidth, rf, name }: ProtectRequest): Omit<StoredProtec
   }
   if (name !== undefined) checkName("replica", name);
   return { rpoMs, bytesPerSecond, rf: rf ?? 0, name: name ?? null };
+}
+
+/** Sentences for the administrator. */
+export function protectionWarnings(protections: readonly ProtectionAnswer[]): string[] {
+  return protections.flatMap(({ group, peer, rpoMs, lag, problem }) => {
+    const late = lag.rpoMs !== null && lag.rpoMs > LATE_FACTOR * rpoMs;
+    const behind = `${((lag.rpoMs ?? 0) / 1000).toFixed(1)} s behind, ${rpoMs / 1000} s are promised`;
+    return [
+      ...(problem === "" ? [] : [`group ${group} is not replicated to ${peer}: ${problem}`]),
+      ...(late ? [`group ${group} at ${peer} is ${behind}`] : []),
+    ];
+  });
 }

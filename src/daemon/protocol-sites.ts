@@ -1,5 +1,5 @@
-// The part of the API that has to do with other sites: peers, protections, failovers. See protocol.ts, which has all of it
-// for the command line.
+// The part of the API that has to do with other sites: peers, protections, failovers. See protocol.ts, which has all
+// of it for the command line.
 
 import type { LagReport } from "../nearsync-lws/machines/lag.js";
 import type { InviteState } from "../nearsync-lws/pairing/host.js";
@@ -84,7 +84,7 @@ export interface ProtectionAnswer {
   /** What was promised. */
   rpoMs: number;
   bytesPerSecond: number | null;
-  /** `waiting`: not begun, see `problem`; `down`: no session; `offered`: the peer was asked; `stopped`: see `problem`. */
+  /** `waiting`: not begun, see `problem`; `down`: no session; `offered`: the peer was asked; `stopped`: see it. */
   link: "waiting" | "down" | "offered" | "up" | "stopped";
   /** How far it is behind, measured, and where that comes from; `rpoMs` null: it has no recovery point yet. */
   lag: LagReport;

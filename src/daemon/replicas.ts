@@ -1,7 +1,7 @@
 // Replicas of other sites' groups here: found or made when an owner calls, promoted when it is gone.
 //
-// - Which group is whose replica is the engine's to know; replicas.json has the owner's key beside it, because the point
-//   where a promoted group leaves its owner's history is kept under that name.
+// - Which group is whose replica is the engine's to know; replicas.json has the owner's key beside it, because the
+//   point where a promoted group leaves its owner's history is kept under that name.
 
 import { HoldfastError } from "../io-path/errors.js";
 import { isoTime } from "../io-path/history.js";

@@ -11,6 +11,7 @@ import { parseDuration, parseLimit, parseSize, parseThin } from "./units.js";
 import { peerRoutes } from "./peer-routes.js";
 import type { Peers } from "./peers.js";
 import { protectionRoutes } from "./protection-routes.js";
+import { protectionWarnings } from "./protections.js";
 import type { Protections } from "./protections.js";
 import type { Replicas } from "./replicas.js";
 import * as requests from "./requests.js";
@@ -29,10 +30,10 @@ export interface Served {
 
 export function createRoutes({ supervisor, peers, protections, replicas }: Served): Route[] {
   return [
-    ...statusRoutes(supervisor, protections),
-    ...poolRoutes(supervisor),
+    ...statusRoutes({ supervisor, peers, protections }),
+    ...poolRoutes(supervisor, protections),
     ...driveRoutes(supervisor),
-    ...volumeRoutes(supervisor),
+    ...volumeRoutes(supervisor, protections),
     ...snapshotRoutes(supervisor),
     ...momentRoutes(supervisor),
     ...mountRoutes(supervisor),
@@ -42,10 +43,13 @@ export function createRoutes({ supervisor, peers, protections, replicas }: Serve
   ];
 }
 
-function statusRoutes(supervisor: Supervisor, protections: Protections): Route[] {
+function statusRoutes({ supervisor, peers, protections }: Omit<Served, "replicas">): Route[] {
   const status = async () => {
     const told = await supervisor.status();
-    return told.phase === "running" ? { ...told, protections: await protections.answers() } : told;
+    if (told.phase !== "running") return told;
+    const sent = await protections.answers();
+    const warnings = [...told.warnings, ...peers.warnings(), ...protectionWarnings(sent)];
+    return { ...told, protections: sent, warnings };
   };
   return [
     {
@@ -72,7 +76,7 @@ function statusRoutes(supervisor: Supervisor, protections: Protections): Route[]
   ];
 }
 
-function poolRoutes(supervisor: Supervisor): Route[] {
+function poolRoutes(supervisor: Supervisor, protections: Protections): Route[] {
   return [
     { method: "GET", path: "/v1/pools", run: async () => ({ json: await supervisor.pools.answers() }) },
     {
@@ -106,6 +110,8 @@ function poolRoutes(supervisor: Supervisor): Route[] {
       method: "DELETE",
       path: "/v1/pools/:name",
       run: async ({ params: [name = ""] }) => {
+        const volumes = await supervisor.volumes(name);
+        await protections.requireUnprotected(volumes.map(({ group }) => group));
         await supervisor.destroyPool(name);
         return { json: {} };
       },
@@ -157,7 +163,7 @@ function driveOf(drive: z.infer<typeof requests.driveAdd>): DriveRequest {
   };
 }
 
-function volumeRoutes(supervisor: Supervisor): Route[] {
+function volumeRoutes(supervisor: Supervisor, protections: Protections): Route[] {
   return [
     {
       method: "GET",
@@ -221,11 +227,21 @@ function volumeRoutes(supervisor: Supervisor): Route[] {
       method: "DELETE",
       path: "/v1/volumes/:name",
       run: async ({ params: [name = ""] }) => {
-        await supervisor.destroyVolume(name);
+        await destroyVolume(supervisor, protections, name);
         return { json: {} };
       },
     },
   ];
+}
+
+async function destroyVolume(
+  supervisor: Supervisor,
+  protections: Protections,
+  volume: string,
+): Promise<void> {
+  const named = (await supervisor.volumes()).filter(({ name }) => name === volume);
+  await protections.requireUnprotected(named.map(({ group }) => group));
+  await supervisor.destroyVolume(volume);
 }
 
 function snapshotRoutes(supervisor: Supervisor): Route[] {

@@ -129,11 +129,15 @@ export class EngineDoor {
     return { lsn, name, timeNs, bootNs };
   }
 
-  /** `NotFound` where it is not kept any more. */
+  /** `NotFound` where it is not kept any more, `Conflict` where it never was. */
   async #point({ points, history, place }: Local, lsn: number): Promise<Point> {
     const known = points.get(lsn);
     if (known !== undefined) return known;
-    const found = await history.find(place.name, `lsn:${lsn}`);
+    const found = await history.find(place.name, `lsn:${lsn}`).catch((error: unknown) => {
+      if (!(error instanceof HoldfastError) || error.code !== "Invalid") throw error;
+      // It lies in the future: somebody has what this owner never did, or lost.
+      throw new HoldfastError("Conflict", `LSN ${lsn} is not in this history: ${error.message}`);
+    });
     if (found.lsn !== lsn) throw new HoldfastError("NotFound", `recovery point ${lsn} is not kept any more`);
     const { clock } = this.#options;
     const fraction = /\.(\d{9})Z$/.exec(found.time)?.[1] ?? "0";

@@ -1,4 +1,5 @@
-// Two real daemons over loopback: what is written at one site is at the other, through kills of both, and goes on there.
+// Two real daemons over loopback: what is written at one site is at the other, through kills of both, and goes
+// on there.
 
 import assert from "node:assert/strict";
 import { mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
@@ -128,6 +129,7 @@ describe("a group that is protected to a peer", () => {
     assert.deepEqual([made.group, made.peer, made.link, made.rpoMs], ["v", "south", "up", 500]);
     assert.equal(a.fails(5, "protect", "v", "--to", "south", "--rf", "1").code, "Conflict");
     assert.equal(a.fails(5, "peer", "remove", "south", "--yes").code, "Conflict");
+    assert.match(a.fails(5, "volume", "destroy", "v", "--yes").hint, /unprotect v --to south/);
     await caughtUp();
     equal();
     assert.equal(replica()?.rf, 1);

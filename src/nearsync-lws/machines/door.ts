@@ -9,7 +9,7 @@
 //              cursor that its last chunk told, where everything is staged already: one empty last chunk follows
 //   deltaNext  the next chunk, at most `bytesMax`, and where to go on after it; `done`: it was the last
 //   follow     what a difference from `lsn` on needs is kept for the follower, and `lsn` itself; what only it needed
-//              before may go; an older LSN than the last one changes nothing; `ifNone`: neither does any, where there is one.
+//              before may go; an older LSN than the last one changes nothing; `ifNone`: nor does any other.
 //              Null: it follows no more
 //
 // Replica's side:
