@@ -1,11 +1,18 @@
 // The snapshots of all open pools, as policies see them.
 
 import { HoldfastError } from "../io-path/errors.js";
+import type { Snapshot } from "../io-path/history.js";
 import type { PolicySnapshot, SnapshotStore, Target } from "./policy/store.js";
 import type { Pools } from "./pools.js";
 
+export type TakeSnapshot = (create: () => Promise<Snapshot>) => Promise<Snapshot>;
+
 export class PoolSnapshots implements SnapshotStore {
-  constructor(readonly pools: Pools) {}
+  /** `take`: runs what takes a snapshot of now, and tells whoever replicates the group. */
+  constructor(
+    readonly pools: Pools,
+    readonly take: TakeSnapshot,
+  ) {}
 
   async resolve(target: string): Promise<Target> {
     const volumes = (await this.pools.volumes()).map(({ volume }) => volume);
@@ -24,7 +31,8 @@ export class PoolSnapshots implements SnapshotStore {
   }
 
   async create(target: string, name: string): Promise<PolicySnapshot> {
-    return await (await this.#history(target)).create(target, name);
+    const history = await this.#history(target);
+    return await this.take(() => history.create(target, name));
   }
 
   async list(target: string, after: number, limit: number): Promise<PolicySnapshot[]> {

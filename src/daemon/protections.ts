@@ -6,10 +6,12 @@
 
 import { HoldfastError } from "../io-path/errors.js";
 import type { ErrorCode } from "../io-path/errors.js";
+import type { Snapshot } from "../io-path/history.js";
 import type { Pool } from "../io-path/pool.js";
 import { encodeDescription } from "../nearsync-lws/description.js";
 import { epochIdOf, groupIdOf } from "../nearsync-lws/engine-door.js";
 import { BANDWIDTH_MIN, CUT_MS_MIN } from "../nearsync-lws/limits.js";
+import { systemClock } from "../nearsync-lws/seams.js";
 import type { ProtectionReport } from "../nearsync-lws/worker-api.js";
 import { toErrorBody } from "./failure.js";
 import type { Log } from "./log.js";
@@ -54,19 +56,34 @@ export class Protections {
   readonly #options: ProtectionsOptions;
   /** Why one could not be begun, by group and peer. */
   readonly #problems = new Map<string, string>();
-  #stored: StoredProtection[] = [];
+  #stored: StoredProtection[];
   #watch: NodeJS.Timeout | undefined;
   #running = false;
   #round: Promise<void> = Promise.resolve();
 
   constructor(options: ProtectionsOptions) {
     this.#options = options;
+    // Before anybody can ask.
+    this.#stored = readProtections(options.folder);
   }
 
   async start(): Promise<void> {
-    this.#stored = readProtections(this.#options.folder);
     this.#running = true;
+    this.#options.supervisor.takeSnapshot = (create) => this.#takeSnapshot(create);
     await this.#look();
+  }
+
+  /** Peers get a snapshot under its name: no batch leads past it. */
+  async #takeSnapshot(create: () => Promise<Snapshot>): Promise<Snapshot> {
+    const bootNs = systemClock.bootNs();
+    const snapshot = await create();
+    if (this.#stored.length === 0) return snapshot;
+    const { lsn, name, group, wallSeconds } = snapshot;
+    const { pool } = await this.#options.supervisor.resolve(group);
+    const { uuid } = await pool.replication.identity(group);
+    const point = { lsn, name, timeNs: BigInt(wallSeconds) * 1_000_000_000n, bootNs };
+    await this.#options.peers.call("announce", { group: groupIdOf(uuid), point });
+    return snapshot;
   }
 
   async stop(): Promise<void> {

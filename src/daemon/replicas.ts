@@ -43,14 +43,11 @@ interface Found {
 
 export class Replicas {
   readonly #options: ReplicasOptions;
-  #owners: StoredReplica[] = [];
+  #owners: StoredReplica[];
 
   constructor(options: ReplicasOptions) {
     this.#options = options;
-  }
-
-  start(): void {
-    this.#owners = readReplicas(this.#options.folder);
+    this.#owners = readReplicas(options.folder);
   }
 
   /** Where the replica of a group is; it is made where there is none. */

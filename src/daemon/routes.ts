@@ -251,7 +251,11 @@ function snapshotRoutes(supervisor: Supervisor): Route[] {
       path: "/v1/snapshots",
       run: async ({ body }) => {
         const { target, name, at } = requests.parse(requests.snapshotCreate, body);
-        return { status: 201, json: await (await supervisor.history(target)).create(target, name, at) };
+        const history = await supervisor.history(target);
+        const create = () => history.create(target, name, at);
+        // One of an earlier moment is behind what peers have already.
+        const made = at === undefined ? await supervisor.takeSnapshot(create) : await create();
+        return { status: 201, json: made };
       },
     },
     {

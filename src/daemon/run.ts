@@ -40,7 +40,6 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
     const server = await startAdminServer({ folder, routes, log });
     try {
       await supervisor.start();
-      replicas.start();
       await peers.start();
       await protections.start();
       const problems = [...supervisor.pools.problems(), ...supervisor.mounts.problems()];

@@ -17,6 +17,7 @@ import { systemClock } from "./policy/clock.js";
 import { PolicyRunner } from "./policy/runner.js";
 import { policyStateFile } from "./policy/state.js";
 import { PoolSnapshots } from "./pool-snapshots.js";
+import type { TakeSnapshot } from "./pool-snapshots.js";
 import { Pools } from "./pools.js";
 import type {
   CloneAnswer,
@@ -49,6 +50,9 @@ export class Supervisor {
   readonly mounts: Mounts;
   readonly policies: PolicyRunner;
   readonly #options: SupervisorOptions;
+  readonly #snapshots: PoolSnapshots;
+  /** Runs what takes a snapshot of now; whoever has to know of it puts itself here. */
+  takeSnapshot: TakeSnapshot = (create) => create();
   readonly #startedAt = performance.now();
   #phase: StatusAnswer["phase"] = "starting";
   #queue: Promise<unknown> = Promise.resolve();
@@ -75,8 +79,9 @@ export class Supervisor {
       async (volume) => this.pools.get((await this.pools.findVolume(volume)).pool),
       log,
     );
+    this.#snapshots = new PoolSnapshots(this.pools, (create) => this.takeSnapshot(create));
     this.policies = new PolicyRunner({
-      store: new PoolSnapshots(this.pools),
+      store: this.#snapshots,
       file: policyStateFile(options.folder),
       clock: systemClock,
       log,
@@ -139,7 +144,7 @@ export class Supervisor {
   /** The group that a name stands for: its own, or that of a volume alone in it. */
   async resolve(target: string): Promise<{ group: string; pool: Pool }> {
     this.#requireRunning();
-    const { group } = await new PoolSnapshots(this.pools).resolve(target);
+    const { group } = await this.#snapshots.resolve(target);
     return { group, pool: await this.pools.findTarget(group) };
   }
 

@@ -4,6 +4,7 @@ import { EngineDoor } from "./engine-door.js";
 import { HoldfastError } from "../io-path/errors.js";
 import { Links } from "./links.js";
 import type { Daemon } from "./links.js";
+import type { Point } from "./machines/door.js";
 import { authorize } from "./peers.js";
 import type { Peer } from "./peers.js";
 import { Replication, portOf } from "./replication/replication.js";
@@ -66,6 +67,10 @@ export class Site implements WorkerCalls {
 
   unprotect({ group, peer }: { group: string; peer: string }): void {
     this.#replication.unprotect(group, peer);
+  }
+
+  announce({ group, point }: { group: string; point: Point }): void {
+    this.#replication.announce(group, point);
   }
 
   reports(): ProtectionReport[] {

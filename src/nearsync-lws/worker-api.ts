@@ -4,6 +4,7 @@ import type { AuditLine } from "./audit.js";
 import type { Place } from "./engine-door.js";
 import type { Identity } from "./identity.js";
 import type { InviteState, Paired } from "./pairing/host.js";
+import type { Point } from "./machines/door.js";
 import type { Peer } from "./peers.js";
 import type { FollowerStatus } from "./replication/owned.js";
 import type { Protection } from "./replication/replication.js";
@@ -67,6 +68,8 @@ export interface WorkerCalls extends LinkCalls {
   /** `Conflict`: it is done already, or the group is a replica here. */
   protect(request: ProtectRequest): void;
   unprotect(request: { group: string; peer: string }): void;
+  /** A snapshot was taken, and is durable. */
+  announce(request: { group: string; point: Point }): void;
   reports(request: null): ProtectionReport[];
   /** Ends everything; nothing of it runs in the engine when it fulfils. */
   close(request: null): Promise<void>;

@@ -10,6 +10,7 @@ import type {
   PeerAnswer,
   PeerInviteAnswer,
   ProtectionAnswer,
+  SnapshotAnswer,
   VolumeAnswer,
 } from "../../src/daemon/protocol.js";
 import { Place, metricsOf, run, until } from "../daemon-fixture.js";
@@ -157,6 +158,21 @@ describe("a group that is protected to a peer", () => {
     run("truncate", ["-s", "100", join(mount, "dir", "f6")]);
     await caughtUp();
     equal();
+  });
+
+  it("gets snapshots under their names, each with what it was", async () => {
+    for (const name of ["one", "two"]) {
+      writeFileSync(join(mount, "named"), name);
+      a.json("snapshot", "create", "v", name);
+    }
+    await caughtUp();
+    const names = () => b.json<SnapshotAnswer[]>("snapshot", "list", "v").map((one) => one.name);
+    assert.deepEqual(names(), ["one", "two"]);
+    for (const name of names()) {
+      b.json("mount", "v", seen, "--at", name);
+      assert.equal(readFileSync(join(seen, "named"), "utf8"), name);
+      b.json("umount", seen);
+    }
   });
 
   it("catches up after a kill of the owner in the middle of a stream", async () => {
