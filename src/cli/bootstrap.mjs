@@ -1,4 +1,4 @@
-// npm's scripts: start, build, test, lint, bench, sim, test:long. Plain JavaScript, because nothing is installed or compiled yet when it runs.
+// npm's scripts, see VERBS. Plain JavaScript, because nothing is installed or compiled yet when it runs.
 // It installs and builds what changed since the last time (a fingerprint of the sources says so), and nothing else.
 
 import { spawn, spawnSync } from "node:child_process";
@@ -21,7 +21,7 @@ const LONG_SEEDS_REPLICATION = 50_000;
 
 class Missing extends Error {}
 
-const VERBS = { start, build, test, lint, bench, sim, "test:long": testLong };
+const VERBS = { start, build, test, lint, bench, sim, "test:long": testLong, "demo:nearsync": demoNearsync };
 
 try {
   process.chdir(ROOT);
@@ -40,6 +40,13 @@ async function start(args) {
   await prepare();
   const { runDemo } = await import(pathToFileURL(join(ROOT, "dist/src/cli/demo.js")).href);
   return runDemo(args);
+}
+
+async function demoNearsync() {
+  needFuse();
+  await prepare();
+  const { runNearsyncDemo } = await import(pathToFileURL(join(ROOT, "dist/src/cli/demo-nearsync.js")).href);
+  return runNearsyncDemo();
 }
 
 async function build() {
