@@ -70,6 +70,7 @@ describe("life of a volume", () => {
           "problem",
           "promotion",
           "quotaBytes",
+          "replicaOf",
           "retention",
           "rf",
           "space",
