@@ -1,5 +1,5 @@
-// What `npm run demo:nearsync` plays: two daemons on this machine, a writer at the first, a kill of that, and how the second
-// goes on. Everything lies in a folder that is removed at the end.
+// What `npm run demo:nearsync` plays: two daemons on this machine, a writer at the first, a kill of that, and how the
+// second goes on. Everything lies in a folder that is removed at the end.
 
 import { spawn, spawnSync } from "node:child_process";
 import type { ChildProcess } from "node:child_process";

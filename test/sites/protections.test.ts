@@ -1,0 +1,119 @@
+// Protections as they are made and ended, through the command line: both directions at once, names that are in use, a
+// peer that is away, files that somebody damaged.
+
+import assert from "node:assert/strict";
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { after, before, describe, it } from "node:test";
+import type {
+  PeerAnswer,
+  PeerInviteAnswer,
+  ProtectionAnswer,
+  StatusAnswer,
+  VolumeAnswer,
+} from "../../src/daemon/protocol.js";
+import { Place, until } from "../daemon-fixture.js";
+
+describe("protections", () => {
+  const [a, b] = [new Place(), new Place()];
+  let [mountA, mountB] = ["", ""];
+  const configOf = (place: Place) => join(place.folder, "config.yaml");
+  const names = (place: Place) => place.json<VolumeAnswer[]>("volume", "list").map(({ name }) => name);
+  const list = (place: Place) => place.json<ProtectionAnswer[]>("protect", "list");
+  /** What the peer has of this group was cut after now. */
+  const caughtUp = async (place: Place): Promise<void> => {
+    const since = performance.now();
+    await until("the peer has everything", () => {
+      const asked = performance.now();
+      const [told] = list(place);
+      assert.ok(told !== undefined);
+      return told.link === "up" && told.lag.rpoMs !== null && asked - told.lag.rpoMs > since;
+    });
+  };
+  /** A file of the newest point of a replica. */
+  const readAt = (place: Place, volume: string, file: string): string => {
+    const [dir = ""] = place.folders("seen");
+    const { localLsn = 0 } = place.json<VolumeAnswer>("volume", "show", volume).replicaOf ?? {};
+    place.json("mount", volume, dir, "--at", `lsn:${localLsn}`);
+    try {
+      return readFileSync(join(dir, file), "utf8");
+    } finally {
+      place.json("umount", dir);
+    }
+  };
+
+  before(async () => {
+    for (const [place, site] of [
+      [a, "north"],
+      [b, "south"],
+    ] as const) {
+      writeFileSync(configOf(place), `replication: {site: ${site}, listen: "127.0.0.1:0"}\n`);
+      await place.start({ config: configOf(place) });
+    }
+    const { invite } = a.json<PeerInviteAnswer>("peer", "pair", "--invite", "--listen", "127.0.0.1:0");
+    b.json("peer", "pair", invite);
+    await until("they are connected", () => a.json<PeerAnswer[]>("peer", "list")[0]?.connected === true);
+    [mountA, mountB] = [await a.provision({ drives: 1, rf: 1 }), await b.provision({ drives: 1, rf: 1 })];
+  });
+  after(async () => {
+    await a.remove();
+    await b.remove();
+  });
+
+  it("refuses a name that is in use at the peer, and takes another one unless it was asked for", () => {
+    const refused = a.fails(5, "protect", "v", "--to", "south", "--name", "v");
+    assert.match(refused.message, /name v is in use there; choose another one with --name/);
+    assert.deepEqual([list(a), names(b)], [[], ["v"]]);
+    assert.equal(a.json<ProtectionAnswer>("protect", "v", "--to", "south", "--bandwidth", "8MiB").link, "up");
+    assert.deepEqual(names(b), ["v", "v-north"]);
+  });
+
+  it("goes in both directions at once", async () => {
+    writeFileSync(join(mountA, "who"), "north");
+    writeFileSync(join(mountB, "who"), "south");
+    b.json("protect", "v", "--to", "north", "--name", "copy", "--rpo", "400ms");
+    await caughtUp(a);
+    await caughtUp(b);
+    assert.equal(readAt(b, "v-north", "who"), "north");
+    assert.equal(readAt(a, "copy", "who"), "south");
+  });
+
+  it("lets go, and takes up again what is there", async () => {
+    const { bytesSent } = list(a)[0] ?? { bytesSent: 0 };
+    assert.ok(bytesSent > 0);
+    a.json("unprotect", "v", "--to", "south");
+    assert.equal(a.fails(4, "unprotect", "v", "--to", "south").code, "NotFound");
+    assert.deepEqual([list(a), names(b)], [[], ["v", "v-north"]]);
+    writeFileSync(join(mountA, "who"), "north again");
+    a.json("protect", "v", "--to", "south");
+    await caughtUp(a);
+    assert.equal(readAt(b, "v-north", "who"), "north again");
+    assert.deepEqual(names(b), ["v", "v-north"]);
+  });
+
+  it("waits for a peer that is away, and says so", async () => {
+    assert.equal(await b.stop(), 0);
+    await until("the owner notices", () => list(a)[0]?.link === "down");
+    a.json("volume", "create", "w", "--pool", "p", "--rf", "1");
+    assert.equal(a.json<ProtectionAnswer>("protect", "w", "--to", "south").link, "down");
+    const { warnings } = a.json<StatusAnswer>("status");
+    assert.match(warnings.join("\n"), /peer south is not connected/);
+    a.json("unprotect", "w", "--to", "south");
+  });
+
+  it("says what is wrong with its file, and starts when that is mended", async () => {
+    assert.equal(await a.stop(), 0);
+    const file = join(a.state, "protections.json");
+    const text = readFileSync(file, "utf8");
+    for (const bad of ["{", text.replace('"rpoMs": 1000', '"rpoMs": -1')]) {
+      writeFileSync(file, bad);
+      await assert.rejects(a.start({ config: configOf(a) }), /protections\.json/);
+    }
+    writeFileSync(file, text);
+    await a.start({ config: configOf(a) });
+    assert.deepEqual(
+      list(a).map(({ group, peer }) => [group, peer]),
+      [["v", "south"]],
+    );
+  });
+});
