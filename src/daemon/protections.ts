@@ -146,11 +146,24 @@ export class Protections {
     this.#problems.delete(keyOf(protection));
   }
 
-  /** The group of this uuid. */
+  /** Every group of open pools, by uuid. */
+  async #locals(): Promise<Map<string, Local>> {
+    const groups = await this.#options.supervisor.pools.groups();
+    const found = groups.map(async (local) => {
+      try {
+        return [[(await local.pool.replication.identity(local.name)).uuid, local] as const];
+      } catch (error) {
+        // It was destroyed just now.
+        if (error instanceof HoldfastError && error.code === "NotFound") return [];
+        throw error;
+      }
+    });
+    return new Map((await Promise.all(found)).flat());
+  }
+
   async #local(uuid: string): Promise<Local> {
-    for (const { pool, name } of await this.#options.supervisor.pools.groups()) {
-      if ((await pool.replication.identity(name)).uuid === uuid) return { pool, name };
-    }
+    const local = (await this.#locals()).get(uuid);
+    if (local !== undefined) return local;
     throw new HoldfastError("NotFound", `no open pool has the group ${uuid}`, "unprotect it if it is gone");
   }
 
@@ -273,30 +286,38 @@ export class Protections {
 
   async answers(): Promise<ProtectionAnswer[]> {
     if (this.#stored.length === 0) return [];
-    const { supervisor, peers } = this.#options;
-    const reports = await this.#reports();
-    const newest = new Map(
-      (await supervisor.pools.volumes()).map(({ volume }) => [volume.group, volume.newestLsn]),
-    );
-    const answers = this.#stored.map(async (stored): Promise<ProtectionAnswer> => {
-      const local = await this.#local(stored.group).catch(() => undefined);
-      const group = local?.name ?? stored.group;
-      const { rpoMs, bytesPerSecond } = stored;
-      const told = { group, peer: peers.nameOf(stored.peer), rpoMs, bytesPerSecond };
-      const report = reports.get(keyOf(stored));
-      if (report === undefined) {
-        const problem = this.#problems.get(keyOf(stored)) ?? "it is about to begin";
-        const backlog = { ops: newest.get(group) ?? 0, batches: 0 };
-        return { ...told, link: "waiting", lag: NO_LAG, has: null, backlog, bytesSent: 0, problem };
-      }
-      const { link, has, batches, bytesSent, problem, ...rest } = report;
-      const { cutMs, shipMs, applyMs, flushMs } = rest;
-      const lag = { rpoMs: rest.rpoMs, cutMs, shipMs, applyMs, flushMs };
-      // The record that keeps the peer's point is the one after it, and nothing to send.
-      const backlog = { ops: Math.max(0, (newest.get(group) ?? 0) - (has ?? 0) - 1), batches };
-      return { ...told, link, lag, has, backlog, bytesSent, problem: problem?.message ?? "" };
+    const [reports, locals] = [await this.#reports(), await this.#locals()];
+    const volumes = await this.#options.supervisor.pools.volumes();
+    const newest = new Map(volumes.map(({ volume }) => [volume.group, volume.newestLsn]));
+    return this.#stored.map((stored) => {
+      const group = locals.get(stored.group)?.name;
+      const newestLsn = (group === undefined ? undefined : newest.get(group)) ?? 0;
+      return this.#answer(stored, { group, newestLsn, report: reports.get(keyOf(stored)) });
     });
-    return await Promise.all(answers);
+  }
+
+  #answer(
+    stored: StoredProtection,
+    {
+      group,
+      newestLsn,
+      report,
+    }: { group?: string | undefined; newestLsn: number; report?: ProtectionReport | undefined },
+  ): ProtectionAnswer {
+    const { rpoMs, bytesPerSecond } = stored;
+    const peer = this.#options.peers.nameOf(stored.peer);
+    const told = { group: group ?? stored.group, peer, rpoMs, bytesPerSecond };
+    if (report === undefined) {
+      const problem = this.#problems.get(keyOf(stored)) ?? "it is about to begin";
+      const backlog = { ops: newestLsn, batches: 0 };
+      return { ...told, link: "waiting", lag: NO_LAG, has: null, backlog, bytesSent: 0, problem };
+    }
+    const { link, has, batches, bytesSent, cutMs, shipMs, applyMs, flushMs } = report;
+    const lag = { rpoMs: report.rpoMs, cutMs, shipMs, applyMs, flushMs };
+    // The record that keeps the peer's point is the one after it, and nothing to send.
+    const backlog = { ops: Math.max(0, newestLsn - (has ?? 0) - 1), batches };
+    const gone = group === undefined ? "no open pool has the group" : "";
+    return { ...told, link, lag, has, backlog, bytesSent, problem: report.problem?.message ?? gone };
   }
 }
 

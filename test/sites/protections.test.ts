@@ -6,6 +6,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import type {
+  FailoverAnswer,
   PeerAnswer,
   PeerInviteAnswer,
   ProtectionAnswer,
@@ -21,11 +22,11 @@ describe("protections", () => {
   const names = (place: Place) => place.json<VolumeAnswer[]>("volume", "list").map(({ name }) => name);
   const list = (place: Place) => place.json<ProtectionAnswer[]>("protect", "list");
   /** What the peer has of this group was cut after now. */
-  const caughtUp = async (place: Place): Promise<void> => {
+  const caughtUp = async (place: Place, group = "v"): Promise<void> => {
     const since = performance.now();
     await until("the peer has everything", () => {
       const asked = performance.now();
-      const [told] = list(place);
+      const told = list(place).find((one) => one.group === group);
       assert.ok(told !== undefined);
       return told.link === "up" && told.lag.rpoMs !== null && asked - told.lag.rpoMs > since;
     });
@@ -89,6 +90,25 @@ describe("protections", () => {
     await caughtUp(a);
     assert.equal(readAt(b, "v-north", "who"), "north again");
     assert.deepEqual(names(b), ["v", "v-north"]);
+  });
+
+  it("is fenced at a peer that took over while the owner lives; the new owner protects it the other way", async () => {
+    const done = b.json<FailoverAnswer>("failover", "v-north", "--unplanned", "--yes");
+    assert.equal(done.already, false);
+    writeFileSync(join(mountA, "who"), "north, too late");
+    const told = await until("the former owner is told", () =>
+      list(a).find(({ link }) => link === "stopped"),
+    );
+    assert.match(told.problem, /no replica/);
+    const [mounted = ""] = b.folders("taken");
+    b.json("mount", "v-north", mounted);
+    assert.equal(readFileSync(join(mounted, "who"), "utf8"), "north again");
+    writeFileSync(join(mounted, "who"), "south goes on");
+    b.json("protect", "v-north", "--to", "north", "--rpo", "400ms", "--name", "back");
+    await caughtUp(b, "v-north");
+    assert.equal(readAt(a, "back", "who"), "south goes on");
+    assert.equal(readFileSync(join(mountA, "who"), "utf8"), "north, too late");
+    b.json("umount", mounted);
   });
 
   it("waits for a peer that is away, and says so", async () => {
