@@ -60,6 +60,7 @@ export class Peers {
   #peers: Peer[] = [];
   #worker: PeerWorker | undefined;
   #newest = 0;
+  #started = false;
 
   constructor(options: PeersOptions) {
     this.#options = options;
@@ -69,6 +70,7 @@ export class Peers {
   async start(): Promise<void> {
     const { folder, config, log } = this.#options;
     this.#peers = readPeers(folder);
+    this.#started = true;
     if (this.#peers.length === 0 && config.listen === undefined) return;
     await this.#configure().catch((error: unknown) => {
       this.#problem = toErrorBody(error).message;
@@ -110,12 +112,13 @@ export class Peers {
     return this.#peers.find((peer) => peer.fingerprint === fingerprint)?.name ?? fingerprint;
   }
 
-  /** Asks the worker. */
-  call<K extends keyof WorkerCalls>(
+  /** Asks the worker; one that took the place of a failed one is told first what holds. */
+  async call<K extends keyof WorkerCalls>(
     method: K,
     argument: Parameters<WorkerCalls[K]>[0],
   ): Promise<Awaited<ReturnType<WorkerCalls[K]>>> {
-    return this.#workerNow().call(method, argument);
+    if (this.#worker === undefined && this.#started) await this.#configure();
+    return await this.#workerNow().call(method, argument);
   }
 
   answers(): PeerAnswer[] {

@@ -60,6 +60,7 @@ export class Protections {
   #watch: NodeJS.Timeout | undefined;
   #running = false;
   #round: Promise<void> = Promise.resolve();
+  #turn: Promise<unknown> = Promise.resolve();
 
   constructor(options: ProtectionsOptions) {
     this.#options = options;
@@ -92,10 +93,17 @@ export class Protections {
     await this.#round;
   }
 
+  /** What is stored and what the worker is told change together, one after the other. */
+  #inTurn<T>(run: () => Promise<T>): Promise<T> {
+    const result = this.#turn.then(run);
+    this.#turn = result.catch(() => undefined);
+    return result;
+  }
+
   /** Begins what should be there and is not. */
   #look(): Promise<void> {
     clearTimeout(this.#watch);
-    this.#round = this.#reconcile()
+    this.#round = this.#inTurn(() => this.#reconcile())
       .catch((error: unknown) => this.#options.log.error(error, "looking after protections failed"))
       .finally(() => {
         if (!this.#running) return;
@@ -176,11 +184,16 @@ export class Protections {
     if (state?.isReplica === true) throw isReplica(name);
     const { uuid } = await pool.replication.identity(name);
     const stored: StoredProtection = { group: uuid, peer, ...filled(request) };
-    this.#requireNew(stored, { name, peerName });
-    writeProtections(folder, [...this.#stored, stored]);
-    this.#stored = [...this.#stored, stored];
+    await this.#inTurn(async () => {
+      this.#requireNew(stored, { name, peerName });
+      writeProtections(folder, [...this.#stored, stored]);
+      this.#stored = [...this.#stored, stored];
+      await this.#begin(stored).catch(async (error: unknown) => {
+        await this.#forget(stored);
+        throw error;
+      });
+    });
     try {
-      await this.#begin(stored);
       await this.#verdict(stored, peerName);
     } catch (error) {
       await this.#drop(stored);
@@ -250,8 +263,12 @@ export class Protections {
     await pool.replication.forgetFollower(name, peer);
   }
 
+  #drop(stored: StoredProtection): Promise<void> {
+    return this.#inTurn(() => this.#forget(stored));
+  }
+
   /** The file first: a start must not bring it back. */
-  async #drop(stored: StoredProtection): Promise<void> {
+  async #forget(stored: StoredProtection): Promise<void> {
     const others = this.#stored.filter((one) => one !== stored);
     writeProtections(this.#options.folder, others);
     this.#stored = others;
