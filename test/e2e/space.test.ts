@@ -131,7 +131,7 @@ describe("space of the past", () => {
     }
   });
 
-  it("stays within a quota, which df shows, and out of which deletions lead", () => {
+  it("stays within a quota, which df shows, and out of which deletions lead", async () => {
     place.json("volume", "set", "v", "--quota", "16MiB");
     const { blocks, bsize } = statfsSync(mount);
     assert.equal(blocks * bsize, 16 * MIB);
@@ -140,6 +140,8 @@ describe("space of the past", () => {
       EDQUOT,
     );
     unlinkSync(join(mount, "much"));
+    // The kernel says later that nobody has the file open any more.
+    await until("the file has gone", () => statfsSync(mount).bavail * bsize >= 8 * MIB);
     assert.equal(write(join(mount, "fits"), 8), 8 * MIB);
     assert.equal(place.json<VolumeAnswer>("volume", "set", "v", "--quota", "0").quotaBytes, 0);
   });
