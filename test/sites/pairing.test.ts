@@ -2,11 +2,12 @@
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { chmodSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { chmodSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import type { PeerAnswer, PeerInviteAnswer } from "../../src/daemon/protocol.js";
 import { MAIN, Place, until } from "../daemon-fixture.js";
+import { startSites } from "./pair.js";
 
 /** A verb that runs until it ends by itself; its lines of JSON so far. */
 function background(place: Place, ...args: string[]) {
@@ -25,14 +26,7 @@ function background(place: Place, ...args: string[]) {
 describe("pairing of two daemons", () => {
   const [a, b] = [new Place(), new Place()];
   before(async () => {
-    for (const [place, site] of [
-      [a, "north"],
-      [b, "south"],
-    ] as const) {
-      const config = join(place.folder, "config.yaml");
-      writeFileSync(config, `replication: {site: ${site}, listen: "127.0.0.1:0"}\n`);
-      await place.start({ config });
-    }
+    await startSites(a, b);
   });
   after(async () => {
     await a.remove();

@@ -7,18 +7,16 @@ import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import type {
   FailoverAnswer,
-  PeerAnswer,
-  PeerInviteAnswer,
   ProtectionAnswer,
   StatusAnswer,
   VolumeAnswer,
 } from "../../src/daemon/protocol.js";
 import { Place, until } from "../daemon-fixture.js";
+import { configOf, startPeers } from "./pair.js";
 
 describe("protections", () => {
   const [a, b] = [new Place(), new Place()];
   let [mountA, mountB] = ["", ""];
-  const configOf = (place: Place) => join(place.folder, "config.yaml");
   const names = (place: Place) => place.json<VolumeAnswer[]>("volume", "list").map(({ name }) => name);
   const list = (place: Place) => place.json<ProtectionAnswer[]>("protect", "list");
   /** What the peer has of this group was cut after now. */
@@ -44,16 +42,7 @@ describe("protections", () => {
   };
 
   before(async () => {
-    for (const [place, site] of [
-      [a, "north"],
-      [b, "south"],
-    ] as const) {
-      writeFileSync(configOf(place), `replication: {site: ${site}, listen: "127.0.0.1:0"}\n`);
-      await place.start({ config: configOf(place) });
-    }
-    const { invite } = a.json<PeerInviteAnswer>("peer", "pair", "--invite", "--listen", "127.0.0.1:0");
-    b.json("peer", "pair", invite);
-    await until("they are connected", () => a.json<PeerAnswer[]>("peer", "list")[0]?.connected === true);
+    await startPeers(a, b);
     [mountA, mountB] = [await a.provision({ drives: 1, rf: 1 }), await b.provision({ drives: 1, rf: 1 })];
   });
   after(async () => {

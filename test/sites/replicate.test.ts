@@ -8,13 +8,13 @@ import { after, before, describe, it } from "node:test";
 import type {
   FailoverAnswer,
   PeerAnswer,
-  PeerInviteAnswer,
   ProtectionAnswer,
   SnapshotAnswer,
   VolumeAnswer,
 } from "../../src/daemon/protocol.js";
 import { CREDIT_BYTES } from "../../src/nearsync-lws/limits.js";
 import { Place, metricsOf, run, until } from "../daemon-fixture.js";
+import { configOf, startPeers } from "./pair.js";
 
 const FILES = 40;
 const BIG_BYTES = 24 * 2 ** 20;
@@ -40,7 +40,6 @@ function noise(bytes: number, seed: number): Buffer {
 describe("a group that is protected to a peer", () => {
   const [a, b] = [new Place(), new Place()];
   let [mount, seen] = ["", ""];
-  const configOf = (place: Place) => join(place.folder, "config.yaml");
 
   const protection = (): ProtectionAnswer => {
     const [only] = a.json<ProtectionAnswer[]>("protect", "list");
@@ -82,16 +81,7 @@ describe("a group that is protected to a peer", () => {
   };
 
   before(async () => {
-    for (const [place, site] of [
-      [a, "north"],
-      [b, "south"],
-    ] as const) {
-      writeFileSync(configOf(place), `replication: {site: ${site}, listen: "127.0.0.1:0"}\n`);
-      await place.start({ config: configOf(place) });
-    }
-    const made = a.json<PeerInviteAnswer>("peer", "pair", "--invite", "--listen", "127.0.0.1:0");
-    b.json("peer", "pair", made.invite);
-    await until("they are connected", () => a.json<PeerAnswer[]>("peer", "list")[0]?.connected === true);
+    await startPeers(a, b);
     // From now on each listens where the other looks for it.
     for (const [place, other, site] of [
       [a, b, "north"],
