@@ -6,6 +6,8 @@ import { createIdentity, fingerprintOf } from "../../src/nearsync-lws/identity.j
 import type { Identity } from "../../src/nearsync-lws/identity.js";
 import { Links } from "../../src/nearsync-lws/links.js";
 import type { Daemon, LinksOptions } from "../../src/nearsync-lws/links.js";
+import { ROLES_DEFAULT } from "../../src/nearsync-lws/peers.js";
+import type { Peer } from "../../src/nearsync-lws/peers.js";
 import type { LinkState } from "../../src/nearsync-lws/transport/sessions.js";
 import type { InviteState, Paired } from "../../src/nearsync-lws/pairing/host.js";
 import { HoldfastError } from "../../src/io-path/errors.js";
@@ -49,6 +51,20 @@ export class TestSite {
   async join(invite: string): Promise<void> {
     await this.links.join({ ticket: 2, invite, site: this.site });
   }
+}
+
+/** A site as the other one knows it. */
+export function peerOf({ name, fingerprint, identity }: TestSite, addresses: string[] = []): Peer {
+  const { certificate } = identity;
+  return {
+    name,
+    fingerprint,
+    certificate,
+    addresses,
+    roles: [...ROLES_DEFAULT],
+    groupRoles: {},
+    pairedSeconds: 0,
+  };
 }
 
 /** For assert.rejects and assert.throws: this code, and these words in message or hint. */

@@ -3,12 +3,10 @@
 
 import assert from "node:assert/strict";
 import { after, describe, it } from "node:test";
-import { ROLES_DEFAULT } from "../../src/nearsync-lws/peers.js";
-import type { Peer } from "../../src/nearsync-lws/peers.js";
 import { Replication } from "../../src/nearsync-lws/replication/replication.js";
 import { systemClock } from "../../src/nearsync-lws/seams.js";
 import { until } from "../daemon-fixture.js";
-import { TestSite } from "./fixture.js";
+import { TestSite, peerOf } from "./fixture.js";
 import { Engine, stateAt } from "./sim/engine.js";
 import { World } from "./sim/world.js";
 
@@ -37,19 +35,6 @@ function siteOf(name: string) {
     begin: (session) => replication.begin(session.peer.fingerprint, session),
   });
   return { world, engine, replication, site };
-}
-
-function peerOf({ name, fingerprint, identity }: TestSite, addresses: string[]): Peer {
-  const { certificate } = identity;
-  return {
-    name,
-    fingerprint,
-    certificate,
-    addresses,
-    roles: [...ROLES_DEFAULT],
-    groupRoles: {},
-    pairedSeconds: 0,
-  };
 }
 
 describe("replication over real sockets", () => {

@@ -11,7 +11,6 @@ import { formatAddress, parseAddress } from "../../src/nearsync-lws/address.js";
 import { createIdentity } from "../../src/nearsync-lws/identity.js";
 import type { Identity } from "../../src/nearsync-lws/identity.js";
 import { CONTROL_BYTES_MAX, UNAUTHENTICATED_MAX } from "../../src/nearsync-lws/limits.js";
-import { ROLES_DEFAULT } from "../../src/nearsync-lws/peers.js";
 import type { Peer } from "../../src/nearsync-lws/peers.js";
 import { Channel } from "../../src/nearsync-lws/transport/channel.js";
 import { callControl } from "../../src/nearsync-lws/transport/handshake.js";
@@ -21,21 +20,7 @@ import { encodeChunk } from "../../src/nearsync-lws/wire/chunk.js";
 import { encodeMessage } from "../../src/nearsync-lws/wire/control.js";
 import { OURS } from "../../src/nearsync-lws/wire/handshake.js";
 import { until } from "../daemon-fixture.js";
-import { TestSite } from "./fixture.js";
-
-function peerOf(site: TestSite, addresses: string[] = []): Peer {
-  const { name, fingerprint } = site;
-  const { certificate } = site.identity;
-  return {
-    name,
-    fingerprint,
-    certificate,
-    addresses,
-    roles: [...ROLES_DEFAULT],
-    groupRoles: {},
-    pairedSeconds: 0,
-  };
-}
+import { TestSite, peerOf } from "./fixture.js";
 
 const sites: TestSite[] = [];
 const servers: Server[] = [];
