@@ -15,6 +15,8 @@ const DATA_KINDS = [
 /** What bytes go to drives for. */
 const CAUSES = ["logged", "packed", "cleaned", "tables", "manifest"] as const;
 
+type MakeGauge = (name: string, help: string, labelNames: string[]) => Gauge;
+
 export function renderMetrics(status: StatusAnswer): Promise<string> {
   const registry = new Registry();
   const gauge = (name: string, help: string, labelNames: string[] = []) =>
@@ -80,10 +82,7 @@ export function renderMetrics(status: StatusAnswer): Promise<string> {
   return registry.metrics();
 }
 
-function volumeMetrics(
-  status: StatusAnswer,
-  gauge: (name: string, help: string, labelNames: string[]) => Gauge,
-): void {
+function volumeMetrics(status: StatusAnswer, gauge: MakeGauge): void {
   const space = gauge("volume_bytes", "Bytes of content that fit, as df says", ["volume", "kind"]);
   const usage = gauge("group_bytes", "Bytes on drives of a group, all copies, by what they hold", [
     "group",
@@ -113,10 +112,7 @@ function volumeMetrics(
   }
 }
 
-function protectionMetrics(
-  status: StatusAnswer,
-  gauge: (name: string, help: string, labelNames: string[]) => Gauge,
-): void {
+function protectionMetrics(status: StatusAnswer, gauge: MakeGauge): void {
   const labels = ["group", "peer"];
   const link = gauge("protection_up", "1 while the peer takes what is sent", labels);
   const promised = gauge("protection_rpo_promised_seconds", "How far a peer may be behind", labels);
@@ -141,10 +137,7 @@ function protectionMetrics(
   }
 }
 
-function policyMetrics(
-  status: StatusAnswer,
-  gauge: (name: string, help: string, labelNames: string[]) => Gauge,
-): void {
+function policyMetrics(status: StatusAnswer, gauge: MakeGauge): void {
   const snapshots = gauge("policy_snapshots", "Snapshots by a policy since start, by what became of them", [
     "policy",
     "what",

@@ -1,13 +1,13 @@
 // What the daemon keeps of itself and its peers: identity.json (its private key, so 0600) and peers.json.
 
 import { z } from "zod";
-import { HoldfastError } from "../io-path/errors.js";
 import { checkIdentity, createIdentity } from "../nearsync-lws/identity.js";
 import type { Identity } from "../nearsync-lws/identity.js";
 import { ADDRESSES_MAX, PEERS_MAX } from "../nearsync-lws/limits.js";
 import { ROLES } from "../nearsync-lws/peers.js";
 import type { Peer } from "../nearsync-lws/peers.js";
 import type { StateFolder } from "./state-folder.js";
+import { parseStored } from "./stored-json.js";
 
 const IDENTITY = "identity.json";
 const PEERS = "peers.json";
@@ -42,7 +42,7 @@ export function ownIdentity(folder: StateFolder): Identity {
   if (text !== undefined) {
     const what = `${folder.path}/${IDENTITY}`;
     const hint = "put it back from a backup; without it every peer must be paired again";
-    const { certificate, privateKey } = parse(identitySchema, text, what, hint);
+    const { certificate, privateKey } = parseStored(identitySchema, text, what, hint);
     return checkIdentity({ certificate, privateKey }, what);
   }
   const identity = createIdentity();
@@ -53,23 +53,10 @@ export function ownIdentity(folder: StateFolder): Identity {
 export function readPeers(folder: StateFolder): Peer[] {
   const text = folder.read(PEERS);
   const hint = "put it back from a backup, or move it away and pair again";
-  return text === undefined ? [] : parse(peersSchema, text, `${folder.path}/${PEERS}`, hint).peers;
+  return text === undefined ? [] : parseStored(peersSchema, text, `${folder.path}/${PEERS}`, hint).peers;
 }
 
 /** Durable when it returns. */
 export function writePeers(folder: StateFolder, peers: readonly Peer[]): void {
   folder.write(PEERS, `${JSON.stringify({ format: 1, peers }, undefined, 2)}\n`);
-}
-
-function parse<T>(schema: z.ZodType<T>, text: string, what: string, hint: string): T {
-  let json: unknown;
-  try {
-    json = JSON.parse(text);
-  } catch {
-    throw new HoldfastError("Corrupt", `${what}: is not JSON`, hint);
-  }
-  const parsed = schema.safeParse(json);
-  if (parsed.success) return parsed.data;
-  const issue = parsed.error.issues[0];
-  throw new HoldfastError("Corrupt", `${what}: ${issue?.path.join(".") ?? ""} ${issue?.message ?? ""}`, hint);
 }

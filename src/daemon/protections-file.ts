@@ -2,8 +2,8 @@
 // groups it has replicas of). How far they are is the engine's to know.
 
 import { z } from "zod";
-import { HoldfastError } from "../io-path/errors.js";
 import type { StateFolder } from "./state-folder.js";
+import { parseStored } from "./stored-json.js";
 
 const PROTECTIONS = "protections.json";
 const REPLICAS = "replicas.json";
@@ -61,16 +61,5 @@ function read<T extends { list: unknown[] }>(
   hint: string,
 ): T | { list: [] } {
   const text = folder.read(file);
-  if (text === undefined) return { list: [] };
-  const what = `${folder.path}/${file}`;
-  let json: unknown;
-  try {
-    json = JSON.parse(text);
-  } catch {
-    throw new HoldfastError("Corrupt", `${what}: is not JSON`, hint);
-  }
-  const parsed = schema.safeParse(json);
-  if (parsed.success) return parsed.data;
-  const issue = parsed.error.issues[0];
-  throw new HoldfastError("Corrupt", `${what}: ${issue?.path.join(".") ?? ""} ${issue?.message ?? ""}`, hint);
+  return text === undefined ? { list: [] } : parseStored(schema, text, `${folder.path}/${file}`, hint);
 }
