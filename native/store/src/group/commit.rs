@@ -41,7 +41,7 @@ impl Group {
             self.pay(pages as u64);
         }
         self.check_role(&draft)?;
-        let beside_point = if draft.kind == OpKind::Point { std::mem::take(&mut draft.effects) } else { Effects::new() };
+        let beside_point = if draft.kind == OpKind::Point { std::mem::take(&mut draft.effects) } else { Effects::default() };
         loop {
             self.ensure_open()?;
             // The group's own records are few and come from the threads that drain: they never wait for a drain.
