@@ -1,6 +1,7 @@
 // The part of the API that has to do with other sites: peers, protections, failovers. See protocol.ts, which has all
 // of it for the command line.
 
+import type { PathJson } from "../io-path/paths.js";
 import type { LagReport } from "../nearsync-lws/machines/lag.js";
 import type { InviteState } from "../nearsync-lws/pairing/host.js";
 import type { Role } from "../nearsync-lws/peers.js";
@@ -121,4 +122,35 @@ export interface FailoverAnswer {
   recovered: { lsn: number; time: string | null };
   /** What the former owner did after that. */
   later: "unknown";
+}
+
+export interface TestFailoverRequest extends PathJson {
+  target: string;
+  /** Of the clone; default: the group's with `-test`. */
+  name?: string | undefined;
+}
+
+/** A failover that is only tried. Its path, if any, is where the clone is mounted. */
+export interface TestFailoverAnswer {
+  /** The replica's. */
+  group: string;
+  /** Of the clone, as it was made. */
+  name: string;
+  /** It was there before. */
+  already: boolean;
+  /** What can be mounted, and written to. */
+  volumes: string[];
+  /** The recovery point that it began with, by this site's LSN, and when that was cut; null: not known any more. */
+  localLsn: number | null;
+  time: string | null;
+  mounts: ({ volume: string } & PathJson)[];
+  /** Empty: none. */
+  problem: string;
+}
+
+export interface TestFailoverDropAnswer {
+  group: string;
+  /** Null: there was none. */
+  name: string | null;
+  already: boolean;
 }

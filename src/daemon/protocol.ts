@@ -48,6 +48,9 @@
 //   POST   /v1/protections                 ProtectRequest → ProtectionAnswer
 //   DELETE /v1/protections/TARGET/PEER     {} ; the replica stays as it is
 //   POST   /v1/failovers                   FailoverRequest → FailoverAnswer
+//   GET    /v1/failovers/tests             TestFailoverAnswer[]
+//   POST   /v1/failovers/tests             TestFailoverRequest → TestFailoverAnswer
+//   DELETE /v1/failovers/tests/TARGET      TestFailoverDropAnswer ; its clone goes with it
 //   POST   /v1/flush                       {} ; everything acknowledged is durable
 //   GET    /metrics                        Prometheus text
 //
@@ -101,6 +104,9 @@ export type {
   ProtectRequest,
   ProtectionAnswer,
   ReplicaAnswer,
+  TestFailoverAnswer,
+  TestFailoverDropAnswer,
+  TestFailoverRequest,
 } from "./protocol-sites.js";
 
 export const ADMIN_SOCKET = "admin.sock";

@@ -159,6 +159,8 @@ export const failover = z.strictObject({
   yes: z.boolean().default(false),
 });
 
+export const testFailover = z.strictObject({ ...pathFields, target: name, name: name.optional() });
+
 /** Checks a body; the message names the field. */
 export function parse<T>(schema: z.ZodType<T>, body: unknown): T {
   const parsed = schema.safeParse(body);

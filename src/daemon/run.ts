@@ -3,6 +3,7 @@
 import { execFile } from "node:child_process";
 import type { Server } from "node:http";
 import { loadConfig } from "./config.js";
+import { testFailoverRoutes } from "./failover-routes.js";
 import { createLog } from "./log.js";
 import type { Log } from "./log.js";
 import { Peers } from "./peers.js";
@@ -13,6 +14,7 @@ import { forgetRuntimeFolder, openRuntimeFolder } from "./runtime-folder.js";
 import { startAdminServer } from "./server.js";
 import { StateFolder } from "./state-folder.js";
 import { Supervisor } from "./supervisor.js";
+import { TestFailovers } from "./test-failovers.js";
 
 export interface DaemonOptions {
   state: string;
@@ -35,11 +37,16 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
     const place: Replicas["place"] = (wanted) => replicas.place(wanted);
     const peers = new Peers({ folder, config: config.replication, log, place });
     const protections = new Protections({ folder, supervisor, peers, site, log });
+    const tests = new TestFailovers({ folder, supervisor, protections, log });
     const stop = nextSignal(log);
-    const routes = createRoutes({ supervisor, peers, protections, replicas });
+    const routes = [
+      ...createRoutes({ supervisor, peers, protections, replicas }),
+      ...testFailoverRoutes(tests),
+    ];
     const server = await startAdminServer({ folder, routes, log });
     try {
       await supervisor.start();
+      await tests.start();
       await peers.start();
       await protections.start();
       const problems = [...supervisor.pools.problems(), ...supervisor.mounts.problems()];
