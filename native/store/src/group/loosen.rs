@@ -60,7 +60,8 @@ impl Loosened {
 /// What went, with the points that are left before and after it.
 pub(super) struct Gap {
     gone: Gone,
-    before: Lsn,
+    /// `None`: there is none. Then what a clone has taken over counts, too, with stamps before its first op.
+    before: Option<Lsn>,
     after: Lsn,
 }
 
@@ -71,7 +72,7 @@ impl Gap {
         let after = lsns.partition_point(|point| *point <= gone.1);
         Self {
             gone,
-            before: before.checked_sub(1).map_or(Lsn(0), |at| lsns[at]),
+            before: before.checked_sub(1).map(|at| lsns[at]),
             after: lsns.get(after).copied().unwrap_or(Lsn(u64::MAX)),
         }
     }
@@ -79,7 +80,7 @@ impl Gap {
     /// Whether a table may hold a record that nobody sees since then: born after the point before, dead by the one after.
     pub(super) fn concerns(&self, desc: &TableDesc) -> bool {
         let saw = desc.stamp_min <= self.gone.1 && self.gone.0 < desc.death_max;
-        saw && desc.death_min <= self.after && desc.stamp_max > self.before
+        saw && desc.death_min <= self.after && self.before.is_none_or(|before| desc.stamp_max > before)
     }
 }
 
