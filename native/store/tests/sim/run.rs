@@ -281,6 +281,15 @@ impl Run {
         drives.iter().filter(|drive| drive.reason.is_empty()).count()
     }
 
+    /// Drives that have to take copies, whatever the engine thinks of them: neither struck nor leaving the pool.
+    fn sound_drives(&self) -> usize {
+        let takes = |member: &&Member| {
+            let state = self.state_of(&member.uuid);
+            !member.struck && state.is_some_and(|state| state != "draining" && state != "away")
+        };
+        self.members.iter().filter(takes).count()
+    }
+
     /// Who is who, after drives joined.
     pub fn learn_uuids(&mut self) {
         let Ok(status) = self.engine().status() else { return };
@@ -323,8 +332,8 @@ impl Run {
             Kind::Conflict | Kind::Invalid | Kind::Fenced => self.shape.beyond && struck > 0,
             _ => false,
         };
-        // Two of three copies away: `min_write_copies` stops writes.
-        let thin = rf == 3 && struck > 1 && error.kind == Kind::Unavailable;
+        // Two of three copies away, or what is left of a pool of two: `min_write_copies` stops writes.
+        let thin = rf == 3 && error.kind == Kind::Unavailable && (struck > 1 || self.sound_drives() < 2);
         if excused || thin {
             return Ok(());
         }
