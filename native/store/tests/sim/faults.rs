@@ -288,12 +288,14 @@ impl Run {
         member.exchange = Exchange::Foreign;
     }
 
-    /// The drive that holds a copy of this one's content and is no older by all that the others know of it.
+    /// The drive that holds a copy of this one's content and is no older by all that the others know of it; or is newer, since
+    /// the pool took it for this one while this one could not be read.
     fn twin_of(&self, at: usize) -> Option<usize> {
-        let own = signature_of(&self.members[at].drive.image())?;
+        let (own, uuid) = signature_of(&self.members[at].drive.image())?;
         let is_twin = |other: &usize| {
             let member = &self.members[*other];
-            *other != at && member.attached && signature_of(&member.drive.image()) == Some(own)
+            let signature = signature_of(&member.drive.image());
+            *other != at && member.attached && signature.is_some_and(|(mark, of)| of == uuid && mark >= own)
         };
         (0..self.members.len()).find(is_twin)
     }
