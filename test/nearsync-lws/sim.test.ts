@@ -9,11 +9,10 @@ import { join } from "node:path";
 import { ROOT } from "../daemon-fixture.js";
 import { MUTANTS, mutated } from "./sim/mutants.js";
 import { play } from "./sim/run.js";
+import { FAILED_ONCE } from "./sim/seeds.js";
 
 const SEEDS = Number(process.env.HOLDFAST_SIM_SEEDS ?? 2000);
 const FIRST = 1;
-/** Seeds that failed once: a first sync whose commit was on its way while the next one began. */
-const FAILED_ONCE = [23_681];
 /** Seeds until a seeded bug has to be found. */
 const MUTANT_SEEDS = 150;
 
@@ -36,6 +35,7 @@ const MET: Readonly<Record<string, number>> = {
   "messages held up by a cut": 500,
   "connections lost": 500,
   "full drives": 500,
+  "drives that did not answer": 100,
   "senders stopped": 200,
   "clock jumps": 500,
   "chunks dropped, repeated or swapped": 50,

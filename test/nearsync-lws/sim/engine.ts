@@ -231,7 +231,11 @@ export class Engine {
   }
 
   #next(id: number, bytesMax: number): DoorAnswers["deltaNext"] {
-    if (this.world.chance(0.005)) throw new Refused("Unavailable", "a drive does not answer");
+    // A fault as the others: each costs a wait, so some in a row are more than the quiet at the end has time for.
+    if (!this.world.calm && this.world.chance(0.005)) {
+      this.world.count("drives that did not answer");
+      throw new Refused("Unavailable", "a drive does not answer");
+    }
     const delta = this.#deltas.get(id);
     if (delta === undefined) throw new Refused("NotFound", `no delta ${id}`);
     const entry = delta.entries[delta.next];
