@@ -222,6 +222,19 @@ export declare function followerHas(handle: number, target: string, name: string
 /** Followers of a group, and what is kept for them. */
 export declare function followerList(handle: number, target: string): Promise<Array<Follower> | Failure>
 
+/**
+ * Holds up who changes something of a group, until `gateOpen`, or for so long; who is at it has ended when it fulfils. Reads
+ * go on, and what the kernel writes back of mappings passes until `gateSeal`. `Conflict`: it is closed already, or given away;
+ * `Unavailable`: what was under way does not end in time.
+ */
+export declare function gateClose(handle: number, target: string, limitMs: number): Promise<void | Failure>
+
+/** Everybody goes on, as if nothing had been; nothing when it is open, or the group given away. */
+export declare function gateOpen(handle: number, target: string): Promise<void | Failure>
+
+/** What is written back waits, too. `Conflict`: the gate has opened. */
+export declare function gateSeal(handle: number, target: string): Promise<void | Failure>
+
 /** Uuid of a group, as `ReplicaState::source` of its replicas has it, and the lineage of its recovery points. */
 export interface GroupIdentity {
   uuid: string
@@ -309,6 +322,9 @@ export declare function mountTransport(handle: number): string
 
 /** Why it is that one, in words that finish "because"; empty for a handle that is dead. */
 export declare function mountTransportReason(handle: number): string
+
+/** What programs changed through mappings is written back, within so long; what they change meanwhile may come later. */
+export declare function mountWriteBack(handle: number, limitMs: number): Promise<void | Failure>
 
 /**
  * Calls `listener` after a mount ended without `mountStop`: an umount from outside or an abort. Which one it was is
@@ -471,16 +487,24 @@ export declare function replicaPromote(handle: number, target: string, follower:
  */
 export declare function replicaRejoin(handle: number, target: string, fork: string, at: bigint, uuid: string, lineage: bigint, lsn: bigint): Promise<void | Failure>
 
+/**
+ * Gives a group away, as it is at the recovery point `last`; durable when it fulfils, and idempotent. The gate has to be sealed.
+ * `Conflict`: something came after that point, or the gate has opened: all is as before.
+ */
+export declare function replicaRelinquish(handle: number, target: string, last: bigint): Promise<void | Failure>
+
 /** Takes the next chunk of a batch in. `taken`: the next one may come; `complete`: it was the last; `known`: it was in already. */
 export declare function replicaStage(handle: number, target: string, chunk: Uint8Array, cursor: Uint8Array): Promise<'taken' | 'complete' | 'known' | Failure>
 
-/** How far a replica is; null: the group never was one. */
+/** How far a replica is; null: the group never was one, and was not given away. */
 export declare function replicaState(handle: number, target: string): Promise<ReplicaState | null | Failure>
 
 /** How far a replica is. */
 export interface ReplicaState {
-  /** False: it was promoted, and takes changes. */
+  /** False: it was promoted and takes changes, or it was given away. */
   isReplica: boolean
+  /** This site owned it, and has given it to another one. */
+  isGiven: boolean
   /** Uuid of the owner's group. */
   source: string
   /** Random id of the epoch that its recovery points are of. */

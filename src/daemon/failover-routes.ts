@@ -1,11 +1,19 @@
-// Routes of failovers that are only tried: /v1/failovers/tests.
+// Routes of failovers that are planned, or only tried: /v1/failovers/planned and /v1/failovers/tests.
 
+import type { Handovers } from "./handovers.js";
 import * as requests from "./requests.js";
 import type { Route } from "./route.js";
 import type { TestFailovers } from "./test-failovers.js";
 
-export function testFailoverRoutes(tests: TestFailovers): Route[] {
+export function failoverRoutes(handovers: Handovers, tests: TestFailovers): Route[] {
   return [
+    {
+      method: "POST",
+      path: "/v1/failovers/planned",
+      run: async ({ body }) => ({
+        json: await handovers.planned(requests.parse(requests.plannedFailover, body)),
+      }),
+    },
     { method: "GET", path: "/v1/failovers/tests", run: async () => ({ json: await tests.list() }) },
     {
       method: "POST",

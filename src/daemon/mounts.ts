@@ -126,6 +126,16 @@ export class Mounts {
     return await pool.mount(volume, at === undefined ? request : { ...request, at });
   }
 
+  /** Has what programs changed through mappings of these volumes written back, within so long. */
+  async writeBack(volumes: readonly string[], limitMs: number): Promise<void> {
+    const mounted = [...this.#entries.values()].flatMap(({ wanted: { volume, at }, mount }) =>
+      at === undefined && mount?.alive === true && volumes.includes(volume) ? [mount] : [],
+    );
+    const results = await Promise.allSettled(mounted.map((mount) => mount.writeBack(limitMs)));
+    const failed = results.find((result) => result.status === "rejected");
+    if (failed !== undefined) throw failed.reason;
+  }
+
   async unmount(dir: Buffer, how: { detach: boolean }): Promise<UmountResult> {
     const entry = await this.#at(dir);
     const detached = await this.#stop(entry, how);

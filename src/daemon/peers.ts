@@ -32,6 +32,8 @@ import type {
 import type { StateFolder } from "./state-folder.js";
 
 export interface PeersOptions {
+  /** What a peer says of a planned change of owner. */
+  handover: DaemonCalls["handover"];
   folder: StateFolder;
   config: Config["replication"];
   log: Log;
@@ -105,6 +107,10 @@ export class Peers {
   requireKey(fingerprint: string): void {
     if (this.#peers.some((peer) => peer.fingerprint === fingerprint)) return;
     throw new HoldfastError("NotFound", "the peer was removed", "pair it again, or unprotect the group");
+  }
+
+  isConnected(fingerprint: string): boolean {
+    return this.#links.get(fingerprint)?.connected === true;
   }
 
   /** What this site calls it; of one that was removed, its key. */
@@ -257,6 +263,7 @@ export class Peers {
       audit: (line) => this.#audit(line),
       link: (state) => this.#link(state),
       place: (wanted) => this.#options.place(wanted),
+      handover: (said) => this.#options.handover(said),
     };
   }
 

@@ -276,6 +276,11 @@ export class Protections {
     await this.#options.peers.call("unprotect", { group: groupIdOf(stored.group), peer: stored.peer });
   }
 
+  /** Fingerprints of those who get a group, by its uuid. */
+  peersOf(group: string): string[] {
+    return this.#stored.filter((one) => one.group === group).map(({ peer }) => peer);
+  }
+
   /** `Conflict` while something is sent to the peer. */
   requireUnused(peerName: string): void {
     const { fingerprint } = this.#options.peers.require(peerName);

@@ -124,6 +124,24 @@ export interface FailoverAnswer {
   later: "unknown";
 }
 
+export interface PlannedRequest {
+  target: string;
+  /** At the owner: who is to be it. */
+  to?: string | undefined;
+}
+
+export interface PlannedAnswer {
+  group: string;
+  /** It was done before. */
+  already: boolean;
+  /** Null: this site. */
+  owner: string | null;
+  /** Everything that the owner before ever did, up to this LSN of its. */
+  lsn: number;
+  /** How long writers waited, where this site measured it. */
+  waitedMs: number | null;
+}
+
 export interface TestFailoverRequest extends PathJson {
   target: string;
   /** Of the clone; default: the group's with `-test`. */

@@ -43,6 +43,8 @@ interface Found {
 
 export class Replicas {
   readonly #options: ReplicasOptions;
+  /** Nobody is granted a group (its uuid) any more; whoever grants puts itself here. */
+  revoke: (uuid: string) => void = () => undefined;
   #owners: StoredReplica[];
 
   constructor(options: ReplicasOptions) {
@@ -101,6 +103,29 @@ export class Replicas {
     this.#owners = [...others, { group, peer }];
   }
 
+  /** The fingerprint of the site that owns the group of this uuid, as far as it ever called. */
+  ownerOf(source: string): string | undefined {
+    return this.#owners.find(({ group }) => group === source)?.peer;
+  }
+
+  /** What was given away goes on here, of another epoch: for when nobody else can. */
+  async #takeBack(
+    pool: Pool,
+    group: string,
+    { recovered, yes }: Pick<FailoverAnswer, "recovered"> & { yes: boolean },
+  ): Promise<FailoverAnswer> {
+    if (!yes) {
+      throw new HoldfastError(
+        "NeedsYes",
+        `${group} was given to another site: if that goes on with it, there are two owners, and one becomes a fork`,
+        "only when the other site is gone for good: add --yes",
+      );
+    }
+    this.revoke((await pool.replication.identity(group)).uuid);
+    await pool.replication.promote(group, "");
+    return { group, already: false, recovered, later: "unknown" };
+  }
+
   /** Makes a replica the owner of what it has received. Done before: the same answer. */
   async failover({ target, yes }: FailoverRequest): Promise<FailoverAnswer> {
     return await this.#options.supervisor.exclusively(async () => {
@@ -117,6 +142,7 @@ export class Replicas {
       if (recovered.lsn === 0) {
         throw new HoldfastError("NotFound", `${group} has not received a whole recovery point yet`);
       }
+      if (state.isGiven) return await this.#takeBack(pool, group, { recovered, yes });
       if (state.isReplica && !yes) {
         const cut = recovered.time === null ? "" : `, cut at ${recovered.time}`;
         throw new HoldfastError(
@@ -125,8 +151,7 @@ export class Replicas {
           "stop the owner if it runs still, then add --yes",
         );
       }
-      const owner = this.#owners.find((one) => one.group === state.source)?.peer ?? "";
-      await pool.replication.promote(group, owner);
+      await pool.replication.promote(group, this.ownerOf(state.source) ?? "");
       return { group, already: !state.isReplica, recovered, later: "unknown" };
     });
   }

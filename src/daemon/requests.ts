@@ -159,6 +159,7 @@ export const failover = z.strictObject({
   yes: z.boolean().default(false),
 });
 
+export const plannedFailover = z.strictObject({ target: name, to: name.optional() });
 export const testFailover = z.strictObject({ ...pathFields, target: name, name: name.optional() });
 
 /** Checks a body; the message names the field. */

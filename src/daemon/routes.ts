@@ -6,6 +6,7 @@ import type { FeedChange, FileChange, History, SnapshotSpace } from "../io-path/
 import { pathToJson } from "../io-path/paths.js";
 import type { DriveRequest } from "../io-path/pool.js";
 import type { FeedChangeAnswer, FileChangeAnswer } from "./protocol.js";
+import type { Handovers } from "./handovers.js";
 import type { Route } from "./route.js";
 import { parseDuration, parseLimit, parseSize, parseThin } from "./units.js";
 import { peerRoutes } from "./peer-routes.js";
@@ -26,11 +27,12 @@ export interface Served {
   peers: Peers;
   protections: Protections;
   replicas: Replicas;
+  handovers: Handovers;
 }
 
-export function createRoutes({ supervisor, peers, protections, replicas }: Served): Route[] {
+export function createRoutes({ supervisor, peers, protections, replicas, handovers }: Served): Route[] {
   return [
-    ...statusRoutes({ supervisor, peers, protections }),
+    ...statusRoutes({ supervisor, peers, protections, handovers }),
     ...poolRoutes(supervisor, protections),
     ...driveRoutes(supervisor),
     ...volumeRoutes(supervisor, protections),
@@ -43,12 +45,17 @@ export function createRoutes({ supervisor, peers, protections, replicas }: Serve
   ];
 }
 
-function statusRoutes({ supervisor, peers, protections }: Omit<Served, "replicas">): Route[] {
+function statusRoutes({ supervisor, peers, protections, handovers }: Omit<Served, "replicas">): Route[] {
   const status = async () => {
     const told = await supervisor.status();
     if (told.phase !== "running") return told;
     const sent = await protections.answers();
-    const warnings = [...told.warnings, ...peers.warnings(), ...protectionWarnings(sent)];
+    const warnings = [
+      ...told.warnings,
+      ...peers.warnings(),
+      ...protectionWarnings(sent),
+      ...handovers.warnings(),
+    ];
     return { ...told, protections: sent, warnings };
   };
   return [

@@ -3,7 +3,8 @@
 import { execFile } from "node:child_process";
 import type { Server } from "node:http";
 import { loadConfig } from "./config.js";
-import { testFailoverRoutes } from "./failover-routes.js";
+import { failoverRoutes } from "./failover-routes.js";
+import { Handovers } from "./handovers.js";
 import { createLog } from "./log.js";
 import type { Log } from "./log.js";
 import { Peers } from "./peers.js";
@@ -35,13 +36,16 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
     const { pool, site } = config.replication;
     const replicas = new Replicas({ folder, supervisor, pool });
     const place: Replicas["place"] = (wanted) => replicas.place(wanted);
-    const peers = new Peers({ folder, config: config.replication, log, place });
+    const handover: Handovers["heard"] = (said) => handovers.heard(said);
+    const peers = new Peers({ folder, config: config.replication, log, place, handover });
     const protections = new Protections({ folder, supervisor, peers, site, log });
+    const handovers: Handovers = new Handovers({ folder, supervisor, peers, protections, replicas, log });
+    replicas.revoke = (uuid) => handovers.revoke(uuid);
     const tests = new TestFailovers({ folder, supervisor, protections, log });
     const stop = nextSignal(log);
     const routes = [
-      ...createRoutes({ supervisor, peers, protections, replicas }),
-      ...testFailoverRoutes(tests),
+      ...createRoutes({ supervisor, peers, protections, replicas, handovers }),
+      ...failoverRoutes(handovers, tests),
     ];
     const server = await startAdminServer({ folder, routes, log });
     try {
@@ -49,12 +53,14 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
       await tests.start();
       await peers.start();
       await protections.start();
+      await handovers.start();
       const problems = [...supervisor.pools.problems(), ...supervisor.mounts.problems()];
       log.info({ problems }, problems.length === 0 ? "ready" : "started with problems");
       notifySystemd(log);
       await stop;
     } finally {
       try {
+        await handovers.stop();
         await protections.stop();
         await peers.stop();
         await supervisor.stop();

@@ -47,6 +47,11 @@ export class Mount {
     return native.mountTransportReason(this.#handle);
   }
 
+  /** What programs changed through mappings is written back when it fulfils. `Unavailable`: not all within so long. */
+  async writeBack(limitMs: number): Promise<void> {
+    unwrap(await native.mountWriteBack(this.#handle, limitMs));
+  }
+
   /** Unmounts; a busy mount is a `Conflict`, unless it is to be detached. */
   async stop(how: { detach: boolean }): Promise<void> {
     unwrap(await native.mountStop(this.#handle, how.detach));

@@ -26,8 +26,10 @@ export interface StagedBatch {
 
 /** How far a replica is. */
 export interface ReplicaState {
-  /** False: it was promoted, and takes changes. */
+  /** False: it was promoted and takes changes, or it was given away. */
   isReplica: boolean;
+  /** This site owned it, and has given it to another one; `lsn` is its last recovery point then. */
+  isGiven: boolean;
   /** Uuid of the owner's group. */
   source: string;
   /** Random id of the epoch that its recovery points are of. */
@@ -95,6 +97,32 @@ export class Replication {
     return { lsn, wallSeconds: wallS, wallNanoseconds: wallNs, name };
   }
 
+  /**
+   * Who changes something of the group waits from now on, until `openGate`, or for so long; who is at it has ended when
+   * it fulfils. Reads go on, and what the kernel writes back passes until `sealGate`. `Conflict`: it is closed already.
+   */
+  async closeGate(group: string, limitMs: number): Promise<void> {
+    unwrap(await native.gateClose(this.pool, group, limitMs));
+  }
+
+  /** What the kernel writes back waits, too. `Conflict`: the gate has opened. */
+  async sealGate(group: string): Promise<void> {
+    unwrap(await native.gateSeal(this.pool, group));
+  }
+
+  /** Everybody goes on, as if nothing had been; where the group was given away meanwhile, nothing. */
+  async openGate(group: string): Promise<void> {
+    unwrap(await native.gateOpen(this.pool, group));
+  }
+
+  /**
+   * Gives the group away, as it is at the recovery point `last`: durable when it fulfils, idempotent. The gate has to
+   * be sealed. `Conflict`: something came after that point, or the gate has opened; all is as before.
+   */
+  async relinquish(group: string, last: bigint): Promise<void> {
+    unwrap(await native.replicaRelinquish(this.pool, group, last));
+  }
+
   /** What another site needs to make a replica. */
   async describe(group: string): Promise<Uint8Array> {
     return unwrap(await native.replicaDescribe(this.pool, group));
@@ -123,7 +151,7 @@ export class Replication {
     unwrap(await native.replicaCreate(this.pool, description, name, rf));
   }
 
-  /** How far a replica is; null: the group never was one. */
+  /** How far a replica is; null: the group never was one, and was not given away. */
   async state(group: string): Promise<ReplicaState | null> {
     const state = unwrap(await native.replicaState(this.pool, group));
     if (state === null) return null;

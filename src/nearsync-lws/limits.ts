@@ -69,6 +69,21 @@ export const TARGETS_MISSED_MAX = 8;
 export const NAMED_MAX = 64;
 /** A snapshot's name. */
 export const POINT_NAME_CHARACTERS_MAX = 255;
+/** At a planned change of owner writers wait for so long at most; then they go on, and it is over. */
+export const FREEZE_MS = 2000;
+/** The engine's gate opens by itself a little later, should nobody do it. */
+export const GATE_MS = FREEZE_MS + 500;
+/** A round of copying that took so long: what is left behind a closed gate takes no longer. */
+export const LITTLE_MS = 250;
+/** Rounds of copying, all together. */
+export const COPY_MS_MAX = 600_000;
+/** What was granted is granted again until it is taken. */
+export const GRANT_RETRY_MS = 500;
+/** Who asked for a group asks again while nothing comes. */
+export const REQUEST_RETRY_MS = 2000;
+/** What programs changed through mappings is written back within this: with writers at work, and while they wait. */
+export const WRITE_BACK_MS = 5000;
+export const LAST_WRITE_BACK_MS = FREEZE_MS / 4;
 /** A follower that could not go on (no space, say) is asked again after so long. */
 export const OFFER_RETRY_MS = 5000;
 
@@ -86,6 +101,8 @@ function assertRelations(): void {
     BATCHES_MAX < POINTS_REMEMBERED_MAX &&
     CUT_MS_MIN < BEAT_LOST_MS &&
     BEAT_MS * 4 <= BEAT_LOST_MS &&
+    LITTLE_MS + LAST_WRITE_BACK_MS < FREEZE_MS &&
+    FREEZE_MS < GATE_MS &&
     BEAT_LOST_MS < STALL_MS;
   if (!holds) throw new Error("the limits of src/nearsync-lws/limits.ts contradict each other");
 }

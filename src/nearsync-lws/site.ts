@@ -27,7 +27,7 @@ export class Site implements WorkerCalls {
   readonly #links: Links;
   #peers: readonly Peer[] = [];
 
-  constructor({ identity }: WorkerSetup, daemon: Daemon & Pick<DaemonCalls, "place">) {
+  constructor({ identity }: WorkerSetup, daemon: Daemon & Pick<DaemonCalls, "place" | "handover">) {
     this.#door = new EngineDoor({ clock: systemClock, place: daemon.place });
     this.#replication = new Replication({
       door: portOf(this.#door.call),
@@ -37,6 +37,7 @@ export class Site implements WorkerCalls {
         if (peer === undefined) throw new HoldfastError("Denied", "the peer was removed");
         authorize(peer, role, group);
       },
+      handover: (peer, message) => void daemon.handover({ peer, message }),
     });
     const begin = (session: Parameters<Replication["begin"]>[1] & { peer: Peer }) =>
       this.#replication.begin(session.peer.fingerprint, session);
@@ -75,6 +76,14 @@ export class Site implements WorkerCalls {
 
   reports(): ProtectionReport[] {
     return this.#replication.reports();
+  }
+
+  async ship(request: Parameters<WorkerCalls["ship"]>[0]): Promise<void> {
+    await this.#replication.ship(request.group, request.peer, request.point, request.limitMs);
+  }
+
+  tell({ peer, message: { type, body } }: Parameters<WorkerCalls["tell"]>[0]): boolean {
+    return this.#replication.tell(peer, type, body);
   }
 
   async close(): Promise<void> {

@@ -7,7 +7,7 @@ import type { InviteState, Paired } from "./pairing/host.js";
 import type { Point } from "./machines/door.js";
 import type { Peer } from "./peers.js";
 import type { FollowerStatus } from "./replication/owned.js";
-import type { Protection } from "./replication/replication.js";
+import type { HandoverMessage, Protection } from "./replication/replication.js";
 import type { LinkState } from "./transport/sessions.js";
 import type { Site } from "./pairing/messages.js";
 
@@ -71,6 +71,10 @@ export interface WorkerCalls extends LinkCalls {
   /** A snapshot was taken, and is durable. */
   announce(request: { group: string; point: Point }): void;
   reports(request: null): ProtectionReport[];
+  /** A durable point goes to a follower, and is flushed there when it fulfils. `Unavailable`: not within so long. */
+  ship(request: { group: string; peer: string; point: Point; limitMs: number }): Promise<void>;
+  /** False: there is no session with the peer. */
+  tell(request: { peer: string; message: HandoverMessage }): boolean;
   /** Ends everything; nothing of it runs in the engine when it fulfils. */
   close(request: null): Promise<void>;
 }
@@ -87,6 +91,8 @@ export interface LinkEvents {
 export interface DaemonCalls extends LinkEvents {
   /** Where the replica of a group is; it is made where there is none. `peer`: the owner's fingerprint. */
   place(wanted: { group: string; peer: string; description: Uint8Array }): Promise<Place>;
+  /** What a peer that may says of a planned change of owner. */
+  handover(said: { peer: string; message: HandoverMessage }): Promise<void>;
 }
 
 export interface WorkerSetup {

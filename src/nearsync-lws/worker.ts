@@ -9,12 +9,13 @@ import type { DaemonCalls, WorkerCalls, WorkerSetup } from "./worker-api.js";
 if (parentPort === null) throw new Error("this file runs in a worker only");
 
 const port = parentPort;
-const daemon: Daemon & Pick<DaemonCalls, "place"> = {
+const daemon: Daemon & Pick<DaemonCalls, "place" | "handover"> = {
   pair: (request) => rpc.call("pair", request),
   inviteEnded: (ended) => rpc.call("inviteEnded", ended),
   audit: (line) => rpc.call("audit", line),
   link: (state) => rpc.call("link", state),
   place: (wanted) => rpc.call("place", wanted),
+  handover: (said) => rpc.call("handover", said),
 };
 const site: WorkerCalls = new Site(workerData as WorkerSetup, daemon);
 const rpc: Rpc<DaemonCalls, WorkerCalls> = new Rpc(port, site);

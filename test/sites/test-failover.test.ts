@@ -50,7 +50,7 @@ describe("a failover that is tried", () => {
   it("says what is wrong with a request", () => {
     const bad: [number, string, ...string[]][] = [
       [2, "add --test", "failover", "v", "--drop"],
-      [2, "two things", "failover", "v", "--test", "--unplanned"],
+      [2, "different things", "failover", "v", "--test", "--unplanned"],
       [2, "which group", "failover", "--test"],
       [4, "no volume w", "failover", "w", "--test"],
       [2, "is not a name", "failover", "v", "--test", "--name", "a/b"],

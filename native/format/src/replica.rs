@@ -2,13 +2,13 @@
 //!
 //! ```text
 //! replica  = role u8 | parts u8 (bit 0: staging, bit 1: branch) | reserved u16 | source 16 B | lineage u64 | lsn u64 | staging | branch
-//! role     = 1: a replica, 2: it was one and has been promoted
+//! role     = 1: a replica, 2: it was one and has been promoted, 4: an owner that has given the group to another site
 //! source   = uuid of the owner's group; lineage = random id of the owner's epoch; lsn = the owner's LSN of the newest recovery
-//!            point that is whole here, 0: none yet
+//!            point that is whole here, 0: none yet. Of role 4: its own uuid and lineage, and the last point that it gave away
 //! staging  = base u64 | target u64 | sequence u64 | cursor_len u16 | cursor
 //!            chunks 0 to sequence - 1 of the batch (base, target] are in; the cursor is where the next one begins
 //! branch   = lineage u64 | lsn u64
-//!            of what was promoted: the lineage that `lsn` is of, and the same recovery point here
+//!            of what was given away: lineage and lsn once more; of what was promoted: the lineage that `lsn` is of, and the same recovery point here
 //! follower = lsn u64
 //!            the follower has at least this recovery point, so that the group keeps it
 //! origin   = lineage u64 | lsn u64
@@ -24,6 +24,7 @@ use crate::wire::{DecodeError, Put, Take};
 pub enum Role {
     Replica = 1,
     Promoted = 2,
+    Relinquished = 4,
 }
 
 /// A batch that is not whole yet.
@@ -75,6 +76,7 @@ impl ReplicaRecord {
         let role = match take.u8()? {
             1 => Role::Replica,
             2 => Role::Promoted,
+            4 => Role::Relinquished,
             _ => return Err(DecodeError::Invalid("role")),
         };
         let parts = take.u8()?;
@@ -144,7 +146,9 @@ mod tests {
         let expected = plain.replacen("0100", "0201", 1) + "09000000000000000c000000000000000300000000000000" + "0200abcd";
         assert_eq!(hex(staged.encode()), expected);
         let branched = ReplicaRecord { branch: Some(Origin { lineage: 3, lsn: Lsn(4) }), ..record() };
-        for record in [record(), staged.clone(), branched] {
+        let given = ReplicaRecord { role: Role::Relinquished, ..record() };
+        assert_eq!(hex(given.encode()), plain.replacen("01", "04", 1));
+        for record in [record(), staged.clone(), branched, given] {
             assert_eq!(ReplicaRecord::decode(&record.encode()), Ok(record));
         }
         for cut in 0..staged.encode().len() {

@@ -9,6 +9,7 @@
 mod call;
 mod clones;
 mod convert;
+mod handover;
 mod history;
 mod identity;
 mod mount;

@@ -14,7 +14,10 @@ use napi::{Env, Status};
 use napi_derive::napi;
 use parking_lot::Mutex;
 use std::sync::Arc;
+use std::time::Duration;
 
+/// Writing back is waited for so long at most.
+const WRITE_BACK_MS_MAX: u32 = 60_000;
 /// Mounts of one process at most.
 const MOUNTS_MAX: usize = 1024;
 static MOUNTS: Registry<Mounted> = Registry::new(MOUNTS_MAX);
@@ -130,6 +133,16 @@ pub fn mount_stop(env: &Env, handle: f64, detach: bool) -> napi::Result<Object<'
         mount(handle)?.stop(detach)?;
         drop(MOUNTS.remove(handle));
         Ok(())
+    })
+}
+
+/// What programs changed through mappings is written back, within so long; what they change meanwhile may come later.
+#[napi(ts_return_type = "Promise<void | Failure>")]
+pub fn mount_write_back(env: &Env, handle: f64, limit_ms: f64) -> napi::Result<Object<'_>> {
+    let handle = convert::handle("mount", handle)?;
+    let limit = Duration::from_millis(convert::whole("limitMs", limit_ms, WRITE_BACK_MS_MAX)?.into());
+    in_thread(env, "mount-write-back", move || {
+        mount(handle)?.mount.write_back(limit).map_err(|error| system_error("writing back", &error))
     })
 }
 

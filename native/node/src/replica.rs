@@ -44,8 +44,10 @@ pub struct StagedBatch {
 /// How far a replica is.
 #[napi(object)]
 pub struct ReplicaState {
-    /// False: it was promoted, and takes changes.
+    /// False: it was promoted and takes changes, or it was given away.
     pub is_replica: bool,
+    /// This site owned it, and has given it to another one.
+    pub is_given: bool,
     /// Uuid of the owner's group.
     pub source: String,
     /// Random id of the epoch that its recovery points are of.
@@ -127,7 +129,7 @@ pub fn replica_create(
     in_thread(env, "replica-create", move || pool(handle)?.replica_create(&description, &name, rf))
 }
 
-/// How far a replica is; null: the group never was one.
+/// How far a replica is; null: the group never was one, and was not given away.
 #[napi(ts_return_type = "Promise<ReplicaState | null | Failure>")]
 pub fn replica_state(env: &Env, handle: f64, target: String) -> napi::Result<Object<'_>> {
     let handle = convert::handle("pool", handle)?;
@@ -138,6 +140,7 @@ impl From<engine::ReplicaState> for ReplicaState {
     fn from(state: engine::ReplicaState) -> Self {
         Self {
             is_replica: state.is_replica,
+            is_given: state.is_given,
             source: state.source.to_string(),
             lineage: state.lineage.into(),
             lsn: state.lsn.into(),

@@ -2,8 +2,10 @@
 //! implementation; the FUSE tests have a small one in memory.
 
 use crate::error::Error;
+use crate::gate::Gate;
 use holdfast_format::Ino;
 use holdfast_format::inode::{Time, Writer};
+use std::sync::Arc;
 
 /// A node of the past is an opened point's number above this many bits and an inode's number below them; the present's are
 /// plain inode numbers.
@@ -218,4 +220,8 @@ pub trait FileSystem: Send + Sync {
     fn statfs(&self) -> FsResult<StatFs>;
     /// Largest write that the engine takes in one op.
     fn write_bytes_max(&self) -> u32;
+    /// Where what changes something has to pass; `None`: nowhere.
+    fn gate(&self) -> Option<Arc<Gate>> {
+        None
+    }
 }

@@ -2,11 +2,13 @@
 //! way to change anything: [`Ledger::commit`]. `group::Group` is the engine; tests of `volume/` have a `BTreeMap`.
 
 use crate::error::{Error, Result};
+use crate::gate::Gate;
 use holdfast_format::cell::Cell;
 use holdfast_format::inode::Time;
 use holdfast_format::op::{Actor, Effects, OpKind};
 use holdfast_format::replica::Origin;
 use holdfast_format::{BranchId, Ino, Lsn};
+use std::sync::Arc;
 
 /// One change, resolved: what replay will do, byte for byte.
 pub struct OpDraft<'a> {
@@ -101,4 +103,12 @@ pub trait Ledger: Send + Sync {
     /// Wall time.
     fn now(&self) -> Time;
     fn write_bytes_max(&self) -> u32;
+    /// Where users' changes have to pass; `None`: nowhere.
+    fn gate(&self) -> Option<&Arc<Gate>> {
+        None
+    }
+    /// Changes are waited with, or refused: what no user asked for (access times, what was unlinked) is left undone.
+    fn is_shut(&self) -> bool {
+        self.gate().is_some_and(|gate| gate.is_shut())
+    }
 }

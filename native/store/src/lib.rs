@@ -5,6 +5,7 @@ pub mod api;
 pub mod engine;
 pub mod error;
 pub mod extent;
+pub mod gate;
 pub mod group;
 pub mod ledger;
 pub mod metadata;

@@ -1,7 +1,7 @@
-// holdfast failover GROUP --unplanned | --test
+// holdfast failover GROUP --planned | --unplanned | --test
 
 import type { Command } from "commander";
-import type { FailoverAnswer } from "../../daemon/protocol.js";
+import type { FailoverAnswer, PlannedAnswer } from "../../daemon/protocol.js";
 import { contextOf } from "../context.js";
 import { CliError } from "../errors.js";
 import { print } from "../output.js";
@@ -9,6 +9,8 @@ import { testFailover } from "./failover-test.js";
 import type { TestOptions } from "./failover-test.js";
 
 interface FailoverOptions extends TestOptions {
+  planned?: boolean;
+  to?: string;
   unplanned?: boolean;
   test?: boolean;
   yes?: boolean;
@@ -18,6 +20,8 @@ export function addFailover(program: Command): void {
   program
     .command("failover [group]")
     .description("at the site of a replica: go on from what it has received, as the owner")
+    .option("--planned", "the owner gives it away: nothing is lost, and who writes there waits for a moment")
+    .option("--to <peer>", "with --planned, at the owner: who is to be it; elsewhere it is this site")
     .option("--unplanned", "the owner is gone; what it did after the newest recovery point here is not known")
     .option("--yes", "do it")
     .option("--test", "try it on a clone of the newest recovery point; the owner and replication go on")
@@ -28,10 +32,11 @@ export function addFailover(program: Command): void {
     .action(async (group: string | undefined, options: FailoverOptions, command: Command) => {
       checkOptions(options);
       if (options.test === true) return await testFailover(group, options, command);
+      if (options.planned === true && group !== undefined) return await planned(group, options.to, command);
       if (group === undefined || options.unplanned !== true) {
         throw new CliError(
           "Invalid",
-          "say which group, and how: --unplanned or --test",
+          "say which group, and how: --planned, --unplanned or --test",
           "see: holdfast failover --help",
         );
       }
@@ -42,12 +47,35 @@ export function addFailover(program: Command): void {
     });
 }
 
+async function planned(group: string, to: string | undefined, command: Command): Promise<void> {
+  const { client, output } = contextOf(command);
+  const request = to === undefined ? { target: group } : { target: group, to };
+  const done = await client.post<PlannedAnswer>("/v1/failovers/planned", request);
+  print(output, done, () => toldPlanned(done));
+}
+
+function toldPlanned({ group, already, owner, lsn, waitedMs }: PlannedAnswer): string {
+  const now = already ? "already " : "";
+  const paused = waitedMs === null ? "" : `; who was writing waited for ${(waitedMs / 1000).toFixed(2)} s`;
+  return owner === null
+    ? `${group} is ${now}owned here, with everything up to LSN ${lsn} of its former owner, and can be mounted`
+    : `${group} is ${now}owned by ${owner}, with everything up to LSN ${lsn}; here it can be read${paused}`;
+}
+
 /** What belongs to one way only must not be taken for another. */
-function checkOptions({ test, unplanned, list, drop, mount, name }: FailoverOptions): void {
-  const ofTest = [list, drop, mount, name].some((given) => given !== undefined);
-  if (test === true && unplanned === true)
-    throw new CliError("Invalid", "--test and --unplanned are two things");
-  if (ofTest && test !== true) {
+function checkOptions(options: FailoverOptions): void {
+  const { test, planned, unplanned, to, list, drop, mount, name } = options;
+  if ([test, planned, unplanned].filter((way) => way === true).length > 1) {
+    throw new CliError(
+      "Invalid",
+      "--planned, --unplanned and --test are different things",
+      "say one of them",
+    );
+  }
+  if (to !== undefined && planned !== true) {
+    throw new CliError("Invalid", "--to goes with --planned", "add --planned");
+  }
+  if ([list, drop, mount, name].some((given) => given !== undefined) && test !== true) {
     throw new CliError("Invalid", "--mount, --name, --drop and --list go with --test", "add --test");
   }
 }

@@ -10,6 +10,7 @@ import type { Schedule, ScheduleEvent } from "../machines/schedule.js";
 import { newSender, sender, wantsCut } from "../machines/sender.js";
 import type { AckVector, Sender, SenderEffect, SenderEvent } from "../machines/sender.js";
 import type { Clock } from "../seams.js";
+import { Arrivals } from "./arrivals.js";
 import { Parcels } from "./pipe.js";
 import type { Pipe } from "./pipe.js";
 
@@ -34,6 +35,7 @@ export interface Follower {
   lag: Lag;
   pipe: Pipe | undefined;
   cancelWake: () => void;
+  arrivals: Arrivals;
 }
 
 export interface FollowerStatus extends LagReport {
@@ -93,6 +95,7 @@ export class Owned {
       lag: newLag(this.#schedule.everyMs),
       pipe: undefined,
       cancelWake: () => undefined,
+      arrivals: new Arrivals(this.#clock),
     };
     this.#followers.set(peer, follower);
     if (pipe !== undefined) this.up(peer, pipe);
@@ -126,6 +129,7 @@ export class Owned {
     if (follower === undefined) return;
     follower.pipe = undefined;
     follower.cancelWake();
+    follower.arrivals.fail("the session with the peer ended");
     this.#feed(peer, { type: "down" });
   }
 
@@ -139,6 +143,20 @@ export class Owned {
     if (follower?.sender.turn !== stream) return;
     this.#feed(peer, { type: "ack", nowMs: nowOf(this.#clock), stream, ...vector });
     follower.lag = lag(follower.lag, { type: "ack", ...vector });
+    follower.arrivals.reached(follower.sender.has ?? 0);
+  }
+
+  /** Sends a point that is durable; fulfils when the follower has it, flushed. `Unavailable`: it has not in time. */
+  async ship(peer: string, point: Point, limitMs: number): Promise<void> {
+    const follower = this.#followers.get(peer);
+    const { link, has, problem } = follower?.sender ?? { link: "down", has: null, problem: null };
+    if (follower === undefined || link === "down" || link === "stopped") {
+      throw new HoldfastError("Unavailable", problem?.message ?? "the peer is not connected");
+    }
+    if ((has ?? 0) >= point.lsn) return;
+    const arrived = follower.arrivals.wait(point.lsn, limitMs);
+    this.announce(point);
+    await arrived;
   }
 
   /** A point that was made by somebody else, a snapshot, and is durable: every follower gets it. */

@@ -15,11 +15,16 @@ import type { FollowerOptions, FollowerStatus, OwnedOptions } from "./owned.js";
 import type { Pipe } from "./pipe.js";
 import { Replica } from "./replica.js";
 
+/** What the two sides of a planned change of owner say to each other. */
+export type HandoverMessage = Extract<Message, { type: "relinquish" | "wait" | "grant" | "taken" }>;
+
 export interface ReplicationOptions {
   door: DoorPort;
   clock: Clock;
   /** Fails with `Denied` unless the peer (its fingerprint) may do this with the group. */
   authorize: (peer: string, role: Role, group: string) => void;
+  /** A peer that may says something of a planned change of owner; without: nobody may. */
+  handover?: (peer: string, message: HandoverMessage) => void;
 }
 
 export interface Protection extends OwnedOptions, FollowerOptions {
@@ -70,6 +75,21 @@ export class Replication {
   /** A snapshot was taken, and is durable: followers get it under its name, none skips it. */
   announce(group: string, point: Point): void {
     this.#owned.get(group)?.announce(point);
+  }
+
+  /** A point that is durable goes to a follower, and is flushed there when it fulfils. */
+  async ship(group: string, peer: string, point: Point, limitMs: number): Promise<void> {
+    const owned = this.#owned.get(group);
+    if (owned === undefined)
+      throw new HoldfastError("Unavailable", "the group is not protected to this peer yet");
+    await owned.ship(peer, point, limitMs);
+  }
+
+  /** False: there is no session with the peer. */
+  tell<T extends HandoverMessage["type"]>(peer: string, type: T, body: Body<T>): boolean {
+    const pipe = this.#pipes.get(peer);
+    pipe?.send(type, body);
+    return pipe !== undefined;
   }
 
   /** A cut as soon as somebody has room, without waiting for the schedule. */
@@ -171,6 +191,11 @@ export class Replication {
           .get(group)
           ?.take(peer, { type: "stop", nowMs, stream, code, message: text, retry });
       }
+      case "relinquish":
+      case "wait":
+      case "grant":
+      case "taken":
+        return this.#handover(peer, pipe, message);
       case "hello":
       case "proof":
       case "bulk":
@@ -182,6 +207,19 @@ export class Replication {
       case "goodbye":
         throw new HoldfastError("Invalid", `${message.type} does not belong in a session that is up`);
     }
+  }
+
+  /** Who wants a group must be one that may have it; who gives one, one that may write its replica. */
+  #handover(peer: string, pipe: Pipe, message: HandoverMessage): void {
+    const { group } = message.body;
+    try {
+      this.#options.authorize(peer, message.type === "relinquish" ? "may-own" : "replica-write", group);
+    } catch (error) {
+      if (message.type === "wait" || message.type === "taken") return;
+      const { message: text, hint } = error as HoldfastError;
+      return pipe.send("wait", { group, code: "Denied", message: `${text}; ${hint}`.slice(0, 500) });
+    }
+    this.#options.handover?.(peer, message);
   }
 
   #ack(peer: string, { group, stream, epochId, ...vector }: Body<"ack">): void {

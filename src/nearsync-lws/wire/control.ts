@@ -114,6 +114,14 @@ const bodies = {
   }),
   /** The sender or receiver of a group gives up for now; `retry`: ask again with `offer`. */
   stop: z.strictObject({ group, stream, code: z.string().max(32), message: text, retry: z.boolean() }),
+  /** The sender, which has a replica of the group, wants to be its owner. */
+  relinquish: z.strictObject({ group, epochId }),
+  /** What `relinquish` or `grant` asked for is not to be had, and why. */
+  wait: z.strictObject({ group, code: z.string().max(32), message: text }),
+  /** The sender takes no change of the group any more, ever; its last recovery point is this one. */
+  grant: z.strictObject({ group, epochId, lsn }),
+  /** The sender is the owner now: of this group, in this epoch, where that point has this LSN. */
+  taken: z.strictObject({ group, lsn, by: z.strictObject({ group, epochId, lsn }) }),
   goodbye: z.strictObject({ reason: z.string().max(ADDRESS_CHARACTERS_MAX) }),
 };
 
@@ -138,16 +146,16 @@ const NUMBERS: Readonly<Record<MessageType, number>> = {
   ack: 19,
   credit: 20,
   stop: 21,
+  relinquish: 34,
+  grant: 35,
+  taken: 36,
+  wait: 37,
 };
 
 /** Numbers that later versions use; until a feature allows one, it is refused by name. */
 export const RESERVED: Readonly<Record<number, string>> = {
   32: "OPS",
   33: "FENCE",
-  34: "RELINQUISH",
-  35: "GRANT",
-  36: "TAKEN",
-  37: "WAIT",
 };
 
 const TYPES = new Map(Object.entries(NUMBERS).map(([type, number]) => [number, type as MessageType]));

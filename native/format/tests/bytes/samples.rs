@@ -200,6 +200,11 @@ fn values() -> Vec<Sample> {
         branch: Some(Origin { lineage: 7, lsn: Lsn(5) }),
         ..replica.clone()
     };
+    let given = ReplicaRecord {
+        role: Role::Relinquished,
+        branch: Some(Origin { lineage: 8, lsn: Lsn(9) }),
+        ..promoted.clone()
+    };
     let follower = FollowerRecord { lsn: Lsn(0x0102) };
     let retention = RetentionRecord {
         window_s: Some(3600),
@@ -217,6 +222,7 @@ fn values() -> Vec<Sample> {
         sample("point-received", received.encode(), |bytes| Some(PointRecord::decode(bytes).told()?.encode())),
         sample("replica", replica.encode(), |bytes| Some(ReplicaRecord::decode(bytes).told()?.encode())),
         sample("replica-promoted", promoted.encode(), |bytes| Some(ReplicaRecord::decode(bytes).told()?.encode())),
+        sample("replica-given", given.encode(), |bytes| Some(ReplicaRecord::decode(bytes).told()?.encode())),
         sample("follower", follower.encode(), |bytes| Some(FollowerRecord::decode(bytes).told()?.encode())),
         sample("retention", retention.encode(), |bytes| Some(RetentionRecord::decode(bytes).told()?.encode())),
     ]

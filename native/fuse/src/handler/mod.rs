@@ -3,6 +3,7 @@
 mod data;
 #[cfg(test)]
 mod fuzz;
+mod gated;
 mod names;
 mod nodes;
 mod programs;
@@ -15,12 +16,16 @@ use crate::transport::{Reply, Serve};
 use holdfast_device::patience;
 use holdfast_format::{Ino, ROOT_INO};
 use holdfast_store::api::{Attr, Caller, FileSystem, FsError};
+use holdfast_store::gate::Gate;
 use std::sync::Arc;
 
 /// Serves one connection.
+#[derive(Clone)]
 pub struct Handler {
     file_system: Arc<dyn FileSystem>,
     lifetimes: Lifetimes,
+    /// Where what changes something passes.
+    gate: Option<Arc<Gate>>,
 }
 
 /// Bytes of `out` that make the answer, or why there is none.
@@ -51,7 +56,8 @@ fn put(out: &mut [u8], answer: &[u8]) -> Answered {
 
 impl Handler {
     pub fn new(file_system: Arc<dyn FileSystem>, lifetimes: Lifetimes) -> Self {
-        Self { file_system, lifetimes }
+        let gate = file_system.gate();
+        Self { file_system, lifetimes, gate }
     }
 
     fn put_entry(&self, out: &mut [u8], attr: &Attr) -> Answered {
@@ -144,6 +150,15 @@ impl Serve for Handler {
     }
 
     fn serve(&self, message: &Message<'_>, out: &mut [u8], reply: Reply) {
+        match &self.gate {
+            Some(gate) if gated::changes(message.header.opcode) => self.pass(gate, message, out, reply),
+            _ => self.serve_now(message, out, reply),
+        }
+    }
+}
+
+impl Handler {
+    fn serve_now(&self, message: &Message<'_>, out: &mut [u8], reply: Reply) {
         let ino = Ino(message.header.nodeid);
         match message.header.opcode {
             opcode::FSYNC | opcode::FSYNCDIR => self.flush(message, ino, reply),
@@ -160,7 +175,7 @@ impl Serve for Handler {
                 }
                 reply.nothing();
             }
-            // Nothing here waits for long but a parked flush, and that one ends by itself.
+            // Nothing here waits for long but a parked flush, or who waits at a gate, and that ends by itself.
             opcode::INTERRUPT | opcode::NOTIFY_REPLY => reply.nothing(),
             _ => match self.answer(message, out) {
                 Ok(bytes) => reply.data(&out[..bytes]),

@@ -220,6 +220,15 @@ pub fn unmount(dir: &Path, detach: bool) -> io::Result<()> {
     if output.status.success() { Ok(()) } else { Err(helper_failed(&output, "cannot unmount", dir)) }
 }
 
+/// Has the kernel write back all dirty pages of the file system at `dir`, and waits for it.
+pub fn write_back(dir: &Path) -> io::Result<()> {
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_CLOEXEC | libc::O_DIRECTORY).open(dir);
+    let root = opened.map_err(|error| named(error, "cannot open", dir))?;
+    // SAFETY: the descriptor is open for the call's length; syncfs touches no memory.
+    let result = unsafe { libc::syncfs(root.as_raw_fd()) };
+    if result == 0 { Ok(()) } else { Err(named(io::Error::last_os_error(), "cannot write back", dir)) }
+}
+
 /// Aborts a connection through fusectl: every request in it fails at once, and its readers end.
 pub fn abort(connection: &str) -> io::Result<()> {
     let path = format!("/sys/fs/fuse/connections/{connection}/abort");

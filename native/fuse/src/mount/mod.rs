@@ -255,6 +255,25 @@ impl Mount {
         Ok(())
     }
 
+    /// Has the kernel write back what programs changed through mappings; the file system has it when this returns. What is
+    /// changed meanwhile may come later. Not to be called from inside the file system.
+    ///
+    /// # Errors
+    /// `TimedOut`: a page is held by a request that is not answered. Others: those of the system, and of what was written.
+    pub fn write_back(&self, limit: Duration) -> io::Result<()> {
+        if !self.alive() || !self.mounted()? {
+            return Ok(());
+        }
+        let (point, (send, receive)) = (self.point.clone(), mpsc::sync_channel(1));
+        threads::spawn("fuse-sync", move || {
+            let _late = send.send(attach::write_back(&point));
+        })?;
+        receive.recv_timeout(limit).unwrap_or_else(|_| {
+            let message = format!("{}: not all was written back within {limit:?}", self.point.display());
+            Err(io::Error::new(io::ErrorKind::TimedOut, message))
+        })
+    }
+
     /// False once the kernel has ended the connection (umount from outside, abort).
     pub fn alive(&self) -> bool {
         self.dev.alive()

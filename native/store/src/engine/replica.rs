@@ -30,8 +30,10 @@ pub struct CutPoint {
 /// How far a replica is.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ReplicaState {
-    /// False: it was promoted.
+    /// False: it was promoted, or given away.
     pub is_replica: bool,
+    /// This site owned it, and has given it to another one.
+    pub is_given: bool,
     pub source: Uuid,
     pub lineage: u64,
     /// The owner's LSN of the newest recovery point that is whole; 0: none.
@@ -192,13 +194,14 @@ impl Engine {
         Ok((self.pool.group(group.id).ok_or_else(missing)?.uuid, group.lineage()))
     }
 
-    /// How far a replica is; `None`: the group never was one.
+    /// How far a replica is; `None`: the group never was one, and was not given away.
     pub fn replica_state(&self, target: &str) -> Result<Option<ReplicaState>> {
         let group = self.group_of(target)?;
         let Some(record) = group.replica() else { return Ok(None) };
         let received = group.newest_received().ok();
         Ok(Some(ReplicaState {
             is_replica: record.role == Role::Replica,
+            is_given: record.role == Role::Relinquished,
             source: record.source,
             lineage: record.lineage,
             lsn: record.lsn.0,
@@ -235,12 +238,17 @@ impl Engine {
     /// the former owner will have as one that follows; where the two part is kept for it.
     ///
     /// # Errors
-    /// `NotFound`: no recovery point is whole; `Fenced`: it never was a replica.
+    /// `NotFound`: no recovery point is whole; `Fenced`: it never was a replica. What was given away from here is taken back.
     pub fn replica_promote(&self, target: &str, follower: &str) -> Result<()> {
         let group = self.group_of(target)?;
         match group.replica() {
             None => return Err(Error::new(Kind::Fenced, format!("{target} is no replica: it takes changes already"))),
             Some(record) if record.role == Role::Promoted => return Ok(()),
+            Some(record) if record.role == Role::Relinquished => {
+                let lineage = self.rng.lock().next_u64();
+                let lsn = group.take_back(lineage)?;
+                return self.flush_group(&group, lsn);
+            }
             Some(_) => {}
         }
         let lineage = self.rng.lock().next_u64();
@@ -248,6 +256,39 @@ impl Engine {
         self.flush_group(&group, lsn)?;
         let volumes = group.volumes()?;
         self.adopt_told(&group, &volumes)
+    }
+
+    /// Holds up who changes something of a group, for so long at most; who is at it has ended when it returns. What the kernel
+    /// writes back passes until it is sealed.
+    ///
+    /// # Errors
+    /// See [`Gate::close`](crate::gate::Gate::close) and [`Gate::seal`](crate::gate::Gate::seal).
+    pub fn gate_close(&self, target: &str, limit: std::time::Duration) -> Result<()> {
+        let group = self.group_of(target)?;
+        // The superblocks say so before the log does: no program that does not know what a given group is may open the pool.
+        // Here nobody waits for it yet.
+        if !self.pool.group(group.id).is_some_and(|entry| entry.replicated) {
+            self.pool.publish(Edit { groups: vec![GroupChange::Replicated { id: group.id }], ..Edit::default() })?;
+        }
+        group.gate().close(limit)
+    }
+
+    pub fn gate_seal(&self, target: &str) -> Result<()> {
+        self.group_of(target)?.gate().seal()
+    }
+
+    /// Lets everybody go on.
+    pub fn gate_open(&self, target: &str) -> Result<()> {
+        self.group_of(target)?.gate().open();
+        Ok(())
+    }
+
+    /// Gives a group whose gate is sealed to another site, as it is at the recovery point `last`. Durable when it returns; asked again it does nothing.
+    ///
+    /// # Errors
+    /// See [`Group::relinquish`].
+    pub fn replica_relinquish(&self, target: &str, last: u64) -> Result<()> {
+        self.group_of(target)?.relinquish(Lsn(last))
     }
 
     /// A durable recovery point of now, kept for the followers.

@@ -50,6 +50,7 @@ impl Group {
                 self.await_memtable(draft.frees)?;
             }
             let mut commit = self.commit.lock();
+            self.refuse_when_given(&draft)?;
             let lsn = commit.next;
             let mut op = std::mem::take(&mut commit.op);
             op.clear();

@@ -13,6 +13,7 @@ mod drain;
 mod kept;
 mod loosen;
 mod flatten;
+mod handover;
 mod outlook;
 mod pace;
 mod past;
@@ -28,6 +29,7 @@ pub mod view;
 use crate::error::{Error, Kind, Result};
 use crate::extent;
 use crate::extent::cache::DataCache;
+use crate::gate::Gate;
 use crate::ledger::{BlockRef, Durable, Ledger, Mapped, OpDraft, Space};
 use crate::metadata::tree::Tree;
 use crate::mutants::mutant;
@@ -145,6 +147,9 @@ pub struct Group {
     loosened: Mutex<loosen::Loosened>,
     thinned: loosen::Thinned,
     replication: replication::Replication,
+    gate: Arc<Gate>,
+    /// Another site was given the group. Set under the commit lock.
+    given: AtomicBool,
     account: Mutex<account::Account>,
     drained: AtomicU64,
     /// Wakes whoever waits for the drain to take a memtable.
@@ -449,6 +454,10 @@ impl Ledger for Group {
 
     fn write_bytes_max(&self) -> u32 {
         self.pool.write_bytes_max()
+    }
+
+    fn gate(&self) -> Option<&Arc<Gate>> {
+        Some(&self.gate)
     }
 }
 

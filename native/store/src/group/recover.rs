@@ -147,6 +147,8 @@ impl Group {
             loosened: Mutex::default(),
             thinned: Default::default(),
             replication: Default::default(),
+            gate: Arc::default(),
+            given: AtomicBool::new(false),
             account: Mutex::default(),
             drained: AtomicU64::new(record.drained_lsn.0),
             drained_signal: (Mutex::default(), Condvar::new()),

@@ -15,7 +15,7 @@ use holdfast_format::inode::Time;
 use holdfast_format::limits::{FOLLOWER_NAME_BYTES_MAX, FOLLOWERS_MAX};
 use holdfast_format::op::{Effects, OpKind};
 use holdfast_format::replica::{FollowerRecord, Origin, ReplicaRecord, Role};
-use holdfast_format::{GROUP_BRANCH, Ino, Lsn, key};
+use holdfast_format::{GROUP_BRANCH, Ino, Lsn, Uuid, key};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -48,7 +48,17 @@ pub struct FollowerInfo {
     pub lsn: Lsn,
 }
 
+/// Of a group that was never promoted.
+pub(super) fn first_lineage(uuid: &Uuid) -> u64 {
+    checksum(&uuid.0)
+}
+
 impl Group {
+    /// Held during a change of the role.
+    pub(super) fn role(&self) -> parking_lot::MutexGuard<'_, Option<ReplicaRecord>> {
+        self.replication.replica.lock()
+    }
+
     pub fn is_replica(&self) -> bool {
         self.replication.is_replica.load(Ordering::Acquire)
     }
@@ -62,7 +72,7 @@ impl Group {
     pub fn lineage(&self) -> u64 {
         match self.replica() {
             Some(record) => record.lineage,
-            None => self.pool.group(self.id).map_or(0, |record| checksum(&record.uuid.0)),
+            None => self.pool.group(self.id).map_or(0, |record| first_lineage(&record.uuid)),
         }
     }
 
@@ -100,6 +110,7 @@ impl Group {
             *self.replication.received.lock() = received;
         }
         self.replication.is_replica.store(is_replica, Ordering::Release);
+        self.adopt_given(record.as_ref(), table);
         *self.replication.replica.lock() = record;
         let (from, until) = key::kind_range(GROUP_BRANCH, Ino(0), key::KIND_FOLLOWER);
         let mut found = Vec::new();

@@ -15,6 +15,7 @@ use crate::api::{
     WriteFlags,
 };
 use crate::error::{Error, Kind};
+use crate::gate::Gate;
 use crate::group::{Group, PastLedger, PointInfo, When};
 use crate::ledger::Ledger;
 use crate::volume::Volume;
@@ -544,5 +545,8 @@ impl FileSystem for Timeline {
 
     fn write_bytes_max(&self) -> u32 {
         self.present.write_bytes_max()
+    }
+    fn gate(&self) -> Option<Arc<Gate>> {
+        self.present.gate()
     }
 }

@@ -114,7 +114,7 @@ impl Volume {
 
     /// Whether an access now would change the record.
     pub(super) fn access_is_news(&self, record: &InodeRecord) -> bool {
-        !self.options.noatime && wants_access_time(record, self.ledger.now())
+        !self.options.noatime && wants_access_time(record, self.ledger.now()) && !self.ledger.is_shut()
     }
 
     /// The same once [`Volume::access_is_news`] was seen.

@@ -3,7 +3,7 @@
 use super::Volume;
 use super::change::{Done, actor};
 use crate::api::{Caller, FlushDone, FsError, FsResult};
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use holdfast_format::op::{Effects, OpKind};
 use holdfast_format::{Ino, Lsn, ROOT_INO};
 use parking_lot::{Condvar, Mutex};
@@ -137,6 +137,8 @@ impl Volume {
                 Ok(lsn) => {
                     self.durability.synced.fetch_max(lsn.0, Ordering::AcqRel);
                 }
+                // It is another site's: nothing has changed here since, and all of it is durable.
+                Err(FsError::Store(error)) if error.kind == Kind::Fenced => {}
                 Err(error) => return done(Err(error)),
             }
         }

@@ -38,6 +38,7 @@ use crate::api::{
     Attr, Caller, DirEntry, FileSystem, FlushDone, FsError, FsResult, SetAttr, StatFs, Whence, WriteFlags,
 };
 use crate::error::{Error, Result};
+use crate::gate::Gate;
 use crate::ledger::{Ledger, OpDraft, PointDraft};
 use holdfast_format::inode::{InodeRecord, PastAccess, VolumeRecord};
 use holdfast_format::op::{Actor, Effects, OpKind};
@@ -134,7 +135,10 @@ impl Volume {
     pub fn open(ledger: Arc<dyn Ledger>, branch: BranchId, options: VolumeOptions) -> Result<Arc<Self>> {
         let volume = Self::build(ledger, branch, options, false)?;
         volume.start_quota().map_err(engine_error)?;
-        volume.reap_all().map_err(engine_error)?;
+        // What is another site's by now is only looked at here.
+        if !volume.ledger.is_shut() {
+            volume.reap_all().map_err(engine_error)?;
+        }
         Ok(volume)
     }
 
@@ -176,7 +180,7 @@ impl Volume {
     /// Those of the log; what could not be reaped is reaped at the next opening.
     pub fn release(&self) -> Result<()> {
         self.references.clear();
-        if self.is_past { Ok(()) } else { self.reap_all().map_err(engine_error) }
+        if self.is_past || self.ledger.is_shut() { Ok(()) } else { self.reap_all().map_err(engine_error) }
     }
 
     pub fn branch(&self) -> BranchId {
@@ -335,5 +339,8 @@ impl FileSystem for Volume {
     }
     fn write_bytes_max(&self) -> u32 {
         self.ledger.write_bytes_max()
+    }
+    fn gate(&self) -> Option<Arc<Gate>> {
+        self.ledger.gate().cloned()
     }
 }

@@ -37,7 +37,7 @@ impl Volume {
 
     /// The kernel forgets.
     pub(super) fn give_back(&self, ino: Ino, count: u64) {
-        if self.references.forget(ino, count) {
+        if self.references.forget(ino, count) && !self.ledger.is_shut() {
             // Nobody can be told: what fails here is reaped at the next opening, from its ORPHAN record.
             let _ = self.reap(ino);
         }

@@ -1,0 +1,301 @@
+// Planned changes of owner between two real daemons over a slow line: under load, given up on the way, and with either
+// side killed at the moments that count. handover.test.ts has all the others.
+
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import type { ChildProcess } from "node:child_process";
+import { once } from "node:events";
+import { readFileSync, statSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import type { Interface } from "node:readline";
+import { after, before, describe, it } from "node:test";
+import { fileURLToPath } from "node:url";
+import type {
+  ErrorBody,
+  PeerAnswer,
+  PeerInviteAnswer,
+  PlannedAnswer,
+  ProtectionAnswer,
+} from "../../src/daemon/protocol.js";
+import { FREEZE_MS } from "../../src/nearsync-lws/limits.js";
+import { MAIN, Place, ROOT, run, until, without } from "../daemon-fixture.js";
+import { configOf } from "./pair.js";
+import { SlowLine } from "./slow-line.js";
+import { RECORD_BYTES, record } from "./writer.js";
+import type { WriterReport } from "./writer.js";
+
+/** One way. A round of copying has to be over in less than `LITTLE_MS`. */
+const DELAY_MS = 60;
+const GROUPS = ["v", "w", "x", "y", "z"] as const;
+const RECORDS_MAX = 20_000;
+const WRITER = fileURLToPath(new URL("writer.js", import.meta.url));
+const MAPPED_BYTES = 256 * 1024;
+const EIO = 5;
+const EROFS = 30;
+
+/** A program that is talked to in lines. */
+class Talking {
+  readonly #child: ChildProcess;
+  readonly #lines: AsyncIterator<string>;
+
+  constructor(program: string, args: string[]) {
+    this.#child = spawn(program, args, { stdio: ["pipe", "pipe", "inherit"] });
+    const reader: Interface = createInterface({ input: this.#child.stdout as NodeJS.ReadableStream });
+    this.#lines = reader[Symbol.asyncIterator]();
+  }
+
+  async hear(): Promise<string> {
+    const next = await this.#lines.next();
+    assert.ok(next.done !== true, "it has ended");
+    return next.value;
+  }
+
+  async say(line: string): Promise<string> {
+    this.#child.stdin?.write(`${line}\n`);
+    return await this.hear();
+  }
+
+  end(): void {
+    this.#child.stdin?.end();
+  }
+}
+
+describe("a planned change of owner", { skip: without("cc") }, () => {
+  const [a, b] = [new Place(), new Place()];
+  let line: SlowLine | undefined;
+  let program = "";
+
+  const at = (place: Place, group: string) => join(place.folder, `m-${group}`);
+  const lineNow = (): SlowLine => {
+    assert.ok(line !== undefined);
+    return line;
+  };
+  /** Not `json`: the line runs in this process, and must not stand still. */
+  const command = async (place: Place, ...args: string[]): Promise<{ code: number; text: string }> => {
+    const child = spawn(process.execPath, [MAIN, ...args, "--json"], {
+      env: { ...process.env, HOLDFAST_STATE: place.state },
+      stdio: ["ignore", "pipe", "pipe"],
+    });
+    let text = "";
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.setEncoding("utf8").on("data", (part: string) => (text += part));
+    }
+    const [code] = (await once(child, "close")) as [number];
+    return { code, text };
+  };
+  const fails = async (place: Place, code: number, ...args: string[]): Promise<ErrorBody> => {
+    const result = await command(place, ...args);
+    assert.equal(result.code, code, `${args.join(" ")}: ${result.text}`);
+    return JSON.parse(result.text) as ErrorBody;
+  };
+  const planned = async (place: Place, ...args: string[]): Promise<PlannedAnswer> => {
+    const { code, text } = await command(place, "failover", ...args, "--planned");
+    assert.equal(code, 0, `${text}\n${a.log}\n${b.log}`);
+    return JSON.parse(text) as PlannedAnswer;
+  };
+  const logged = (place: Place, group: string, words: string) =>
+    until(`${group}: ${words}`, () =>
+      place.log.split("\n").some((text) => text.includes(`"group":"${group}"`) && text.includes(words)),
+    );
+  /** The peer has everything that was written before. */
+  const caughtUp = async (group: string): Promise<void> => {
+    const since = performance.now();
+    await until(`${group} is there`, async () => {
+      const asked = performance.now();
+      const { text } = await command(a, "protect", "list");
+      const told = (JSON.parse(text) as ProtectionAnswer[]).find((one) => one.group === group);
+      return told?.link === "up" && told.lag.rpoMs !== null && asked - told.lag.rpoMs > since;
+    });
+  };
+  const isReadOnly = (path: string): void => {
+    assert.throws(() => writeFileSync(path, "too late"), { code: "EROFS" });
+  };
+  /** It is the owner: it can be mounted and written to. */
+  const owns = (place: Place, group: string): string => {
+    const [dir = ""] = place.folders(`m-${group}`);
+    place.json("mount", group, dir);
+    writeFileSync(join(dir, "of the new owner"), group);
+    return dir;
+  };
+
+  before(async () => {
+    // Only north calls, and only over the line.
+    writeFileSync(configOf(a), "replication: {site: north}\n");
+    writeFileSync(configOf(b), 'replication: {site: south, listen: "127.0.0.1:0"}\n');
+    await a.start({ config: configOf(a) });
+    await b.start({ config: configOf(b) });
+    const made = a.json<PeerInviteAnswer>("peer", "pair", "--invite", "--listen", "127.0.0.1:0");
+    b.json("peer", "pair", made.invite);
+    const [listen = ""] = a.json<PeerAnswer[]>("peer", "list")[0]?.addresses ?? [];
+    writeFileSync(configOf(b), `replication: {site: south, listen: "${listen}"}\n`);
+    line = await SlowLine.open(listen, DELAY_MS);
+    a.json("peer", "set", "south", "--address", line.address);
+    assert.equal(await a.stop(), 0);
+    await a.start({ config: configOf(a) });
+    for (const [place, pool] of [
+      [a, "p"],
+      [b, "q"],
+    ] as const) {
+      const [drive = ""] = place.folders("d");
+      place.json("pool", "create", pool, "--size", "256MiB", "--drive", drive);
+    }
+    for (const group of GROUPS) {
+      a.json("volume", "create", group, "--pool", "p", "--rf", "1");
+      const [dir = ""] = a.folders(`m-${group}`);
+      // Requests are parked at either door.
+      a.json("mount", group, dir, "--transport", group === "w" ? "dev" : "auto");
+      writeFileSync(join(dir, "file"), `of ${group}`);
+      assert.equal((await command(a, "protect", group, "--to", "south", "--rpo", "400ms")).code, 0);
+    }
+    program = join(a.folder, "mapped");
+    run("cc", ["-O1", "-Wall", "-Werror", "-o", program, join(ROOT, "test/sites/mapped.c")]);
+  });
+  after(async () => {
+    line?.close();
+    await a.remove();
+    await b.remove();
+  });
+
+  it("says what is wrong with a request", async () => {
+    await caughtUp("v");
+    const bad: [Place, number, string, ...string[]][] = [
+      [a, 2, "--planned --to south", "failover", "v", "--planned"],
+      [a, 4, "no peer east", "failover", "v", "--planned", "--to", "east"],
+      [a, 2, "add --planned", "failover", "v", "--to", "south"],
+      [a, 2, "different things", "failover", "v", "--planned", "--unplanned"],
+      [b, 2, "without --to", "failover", "v", "--planned", "--to", "north"],
+    ];
+    for (const [place, code, words, ...args] of bad) {
+      const error = await fails(place, code, ...args);
+      assert.ok(`${error.message} ${error.hint}`.includes(words), `${args.join(" ")}: ${error.message}`);
+    }
+    await command(a, "volume", "create", "alone", "--pool", "p", "--rf", "1");
+    const alone = await fails(a, 4, "failover", "alone", "--planned", "--to", "south");
+    assert.match(alone.hint, /protect alone --to south/);
+    await command(a, "peer", "set", "south", "--role", "read");
+    assert.match((await fails(b, 9, "failover", "v", "--planned")).message, /role may-own/);
+    await command(
+      a,
+      "peer",
+      "set",
+      "south",
+      "--role",
+      "may-own",
+      "--role",
+      "replica-write",
+      "--role",
+      "read",
+    );
+    writeFileSync(join(at(a, "v"), "file"), "an owner's still");
+  });
+
+  it("loses nothing that was acknowledged under load, nor what was changed through a mapping", async () => {
+    const mapped = new Talking(program, [join(at(a, "v"), "mapped")]);
+    const writer = new Talking(process.execPath, [WRITER, join(at(a, "v"), "log"), `${RECORDS_MAX}`]);
+    assert.equal(await writer.hear(), "writing");
+    assert.equal(await mapped.say("store a"), "stored");
+    await caughtUp("v");
+    assert.equal(await mapped.say("store b"), "stored");
+    const done = await planned(b, "v");
+    assert.deepEqual([done.group, done.already, done.owner], ["v", false, null]);
+    const { acknowledged, error } = JSON.parse(await writer.hear()) as WriterReport;
+    assert.equal(error, "EROFS");
+    assert.ok(acknowledged > 0 && acknowledged < RECORDS_MAX);
+    const there = owns(b, "v");
+    const log = readFileSync(join(there, "log"));
+    assert.equal(log.length, acknowledged * RECORD_BYTES);
+    for (let number = 0; number < acknowledged; number += 1) {
+      const found = log.subarray(number * RECORD_BYTES, (number + 1) * RECORD_BYTES);
+      assert.ok(found.equals(record(number)), `record ${number}`);
+    }
+    assert.ok(readFileSync(join(there, "mapped")).equals(Buffer.alloc(MAPPED_BYTES, "b")));
+    // What comes later is refused, and who asks is told.
+    assert.equal(await mapped.say("store c"), "stored");
+    const errno = Number(await mapped.say("sync"));
+    assert.ok([EIO, EROFS].includes(errno), `msync: ${errno}`);
+    mapped.end();
+    isReadOnly(join(at(a, "v"), "new"));
+    assert.equal(statSync(join(at(a, "v"), "log")).size, acknowledged * RECORD_BYTES);
+    const [again, here] = [await planned(b, "v"), await planned(a, "v", "--to", "south")];
+    assert.deepEqual([again.already, again.owner, again.lsn], [true, null, done.lsn]);
+    assert.deepEqual([here.already, here.owner, here.lsn], [true, "south", done.lsn]);
+  });
+
+  it("stays done when the former owner is killed", async () => {
+    await a.stop("SIGKILL");
+    await a.start({ config: configOf(a) });
+    isReadOnly(join(at(a, "v"), "new"));
+    assert.ok(readFileSync(join(at(a, "v"), "mapped")).length === MAPPED_BYTES);
+    assert.equal((await planned(a, "v", "--to", "south")).already, true);
+    writeFileSync(join(at(b, "v"), "later"), "goes on");
+  });
+
+  it("is given up when the peer stops answering, and writers saw a pause only", async () => {
+    await caughtUp("w");
+    const writer = new Talking(process.execPath, [WRITER, join(at(a, "w"), "log"), `${RECORDS_MAX}`]);
+    assert.equal(await writer.hear(), "writing");
+    const given = command(a, "failover", "w", "--planned", "--to", "south");
+    await logged(a, "w", '"phase":"shipping"');
+    lineNow().hold();
+    const asked = performance.now();
+    assert.throws(() => statSync(join(at(a, "w"), "nothing")), { code: "ENOENT" });
+    assert.equal(readFileSync(join(at(a, "w"), "file"), "utf8"), "of w");
+    assert.ok(performance.now() - asked < FREEZE_MS / 2, "who only looks waits, too");
+    const { code, text } = await given;
+    lineNow().letGo();
+    assert.equal(code, 3, text);
+    assert.match(text, /writers go on here, nothing has changed/);
+    writeFileSync(join(at(a, "w"), "file"), "an owner's still");
+    await caughtUp("w");
+    writer.end();
+    const { acknowledged, error, longestMs } = JSON.parse(await writer.hear()) as WriterReport;
+    assert.equal(error, "");
+    assert.ok(longestMs >= FREEZE_MS / 2, `nobody waited: ${longestMs} ms`);
+    assert.equal(statSync(join(at(a, "w"), "log")).size, acknowledged * RECORD_BYTES);
+    const done = await planned(a, "w", "--to", "south");
+    assert.deepEqual([done.already, done.owner], [false, "south"]);
+    assert.ok(done.waitedMs !== null);
+    const there = owns(b, "w");
+    assert.equal(readFileSync(join(there, "file"), "utf8"), "an owner's still");
+    assert.equal(statSync(join(there, "log")).size, acknowledged * RECORD_BYTES);
+  });
+
+  it("goes on when the owner was killed after it gave the group away", async () => {
+    await caughtUp("x");
+    const given = command(a, "failover", "x", "--planned", "--to", "south");
+    await logged(a, "x", '"phase":"granting"');
+    lineNow().cut();
+    await a.stop("SIGKILL");
+    assert.notEqual((await given).code, 0);
+    await a.start({ config: configOf(a) });
+    isReadOnly(join(at(a, "x"), "new"));
+    assert.match(a.cli("status").stdout, /x was given to south and is read-only here/);
+    assert.equal(b.fails(8, "mount", "x", b.folders("m-x")[0] ?? "").code, "Fenced");
+    lineNow().mend();
+    await logged(b, "x", "taken over");
+    assert.equal(readFileSync(join(owns(b, "x"), "file"), "utf8"), "of x");
+    assert.equal((await planned(a, "x", "--to", "south")).owner, "south");
+  });
+
+  it("goes on when the peer was killed before it heard of its grant, and after it took it", async () => {
+    for (const [group, place, words] of [
+      ["y", a, '"phase":"granting"'],
+      ["z", b, "taken over"],
+    ] as const) {
+      await caughtUp(group);
+      const given = command(a, "failover", group, "--planned", "--to", "south");
+      await logged(place, group, words);
+      lineNow().cut();
+      await b.stop("SIGKILL");
+      await b.start({ config: configOf(b) });
+      assert.match(a.cli("status").stdout, new RegExp(`${group} was given to south`));
+      lineNow().mend();
+      const { code, text } = await given;
+      assert.ok(code === 0 || code === 3, text);
+      assert.equal((await planned(a, group, "--to", "south")).owner, "south");
+      assert.equal(readFileSync(join(owns(b, group), "file"), "utf8"), `of ${group}`);
+      isReadOnly(join(at(a, group), "new"));
+    }
+  });
+});
