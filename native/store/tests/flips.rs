@@ -17,12 +17,13 @@ use holdfast_format::superblock::{SUPERBLOCK_BYTES, Superblock};
 use holdfast_format::table::{TableDesc, TreeKind};
 use holdfast_format::{Ino, ROOT_INO};
 use holdfast_store::api::{FileSystem, FsError, WriteFlags};
-use holdfast_store::engine::{Engine, RetentionChange};
+use holdfast_store::engine::{Delta, Engine, RetentionChange, VolumeInfo};
 use holdfast_store::error::Kind;
+use holdfast_store::volume::Volume;
 use rig::census::{Census, census, missing};
 use rig::player::{Plan, Player, mount, options};
 use rig::tree::walk;
-use rig::{ROOT, Rings, foundation, manifest};
+use rig::{ROOT, Rig, Rings, foundation, manifest};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -39,6 +40,16 @@ const SAMPLE_SEED: u64 = 7;
 const SAMPLED_OFFSETS: usize = 40;
 const SAMPLED_BYTES: usize = 160;
 
+/// A replica of another pool's volume, the clone that is to stand alone, and a snapshot that is held.
+const FAR: &str = "far";
+const FAR_SEED: u64 = 11;
+const FAR_BYTES: u64 = 48 << 10;
+const COPY: &str = "copy";
+const HELD: &str = "held";
+/// Owner and others may do this, user 7, the group and the mask that (`store/src/volume/acl.rs`).
+const ACL: [(u16, u16, u32); 5] =
+    [(0x01, 6, u32::MAX), (0x02, 4, 7), (0x04, 4, u32::MAX), (0x10, 4, u32::MAX), (0x20, 0, u32::MAX)];
+
 type Contents = BTreeMap<Ino, Vec<u8>>;
 
 /// A pool to be damaged, and what it holds.
@@ -46,6 +57,8 @@ struct Base {
     world: SimWorld,
     /// Volumes of RF 2: everything that can be seen of them.
     texts: BTreeMap<String, String>,
+    /// The same of them at a kept point: volume, point, what was seen.
+    pasts: Vec<(String, String, String)>,
     /// Volumes of RF 1: what their files hold.
     singles: BTreeMap<String, Contents>,
     /// Pages of slabs that hold something, by drive.
@@ -154,6 +167,66 @@ fn text(engine: &Engine, name: &str) -> String {
     walk(&mount(engine, name)).expect("reads").text
 }
 
+fn past_text(engine: &Engine, name: &str, words: &str) -> Result<String, String> {
+    let (past, _) = engine.volume_at(name, words).map_err(|error| error.to_string())?;
+    walk(&past).map(|tree| tree.text).map_err(|error| format!("{error:?}"))
+}
+
+fn random_bytes(rng: &mut Rng, count: u64) -> Vec<u8> {
+    (0..count / 8).flat_map(|_| rng.next_u64().to_le_bytes()).collect()
+}
+
+/// Kinds of records that users do not make by chance. A file whose name is gone while somebody has it open; a pipe; an ACL; a
+/// snapshot that is held; a follower; a clone that is to stand alone.
+fn add_what_is_rare(engine: &Arc<Engine>, first: &VolumeInfo, volume: &Volume) {
+    volume.create(&ROOT, ROOT_INO, b"orphan", 0o600).expect("created");
+    volume.unlink(&ROOT, ROOT_INO, b"orphan").expect("unlinked");
+    let pipe = volume.mknod(&ROOT, ROOT_INO, b"pipe", 0o010_600, 0).expect("created").ino;
+    let entry = |(tag, permissions, id): (u16, u16, u32)| {
+        [&tag.to_le_bytes()[..], &permissions.to_le_bytes(), &id.to_le_bytes()].concat()
+    };
+    let acl: Vec<u8> = 2u32.to_le_bytes().into_iter().chain(ACL.into_iter().flat_map(entry)).collect();
+    volume.setxattr(&ROOT, pipe, b"system.posix_acl_access", &acl, 0, false).expect("set");
+    engine.snapshot_create(&first.group, HELD, None).expect("a snapshot");
+    engine.snapshot_hold(&first.group, HELD, true).expect("held");
+    let cut = engine.replica_cut(&first.group).expect("cut");
+    engine.follower_has(&first.group, "another site", cut.lsn).expect("kept");
+    engine.clone_create(&first.name, "gone", None).expect("a clone");
+    engine.volume_destroy("gone").expect("destroyed");
+    engine.clone_create(&first.name, COPY, None).expect("a clone");
+    assert!(engine.clone_promote_begin(COPY).expect("wished"), "a clone has everything of its own at once");
+}
+
+/// A replica with a recovery point, and a batch after it that is not whole. Gives the name of the point.
+fn follow_another_pool(engine: &Arc<Engine>) -> String {
+    let owner = Rig::create(FAR_SEED, DRIVES, options());
+    let volume = owner.volume(FAR, 2);
+    let mut rng = Rng::from_seed(FAR_SEED);
+    let mut write = |name: &[u8]| {
+        let ino = volume.create(&ROOT, ROOT_INO, name, 0o600).expect("created").ino;
+        let bytes = random_bytes(&mut rng, FAR_BYTES);
+        volume.write(&ROOT, ino, 0, &bytes, WriteFlags::default()).expect("written");
+    };
+    let stage = |delta: &mut Delta, bytes_max: usize| {
+        let part = delta.next_part(bytes_max).expect("read").expect("not the end");
+        engine.replica_stage(FAR, &part.chunk, &part.cursor).expect("taken");
+        !part.cursor.is_empty()
+    };
+    write(b"whole");
+    engine.replica_create(&owner.engine.replica_describe(FAR).expect("described"), FAR, 2).expect("a replica");
+    let first = owner.engine.replica_cut(FAR).expect("cut");
+    let mut delta = owner.engine.delta_open(FAR, 0, first.lsn, &[]).expect("kept");
+    while stage(&mut delta, usize::MAX) {}
+    let state = || engine.replica_state(FAR).expect("told").expect("a replica");
+    engine.replica_complete(FAR, (state().lineage, first.lsn), first.wall, "").expect("whole");
+    owner.engine.follower_has(FAR, "here", first.lsn).expect("kept");
+    write(b"in part");
+    let second = owner.engine.replica_cut(FAR).expect("cut");
+    let mut delta = owner.engine.delta_open(FAR, first.lsn, second.lsn, &[]).expect("kept");
+    assert!(stage(&mut delta, 1), "a batch of one chunk");
+    format!("lsn:{}", state().local_lsn)
+}
+
 impl Base {
     /// A pool that has met every operation, and what of all that is to be flipped it lacks.
     fn of(seed: u64) -> Result<Self, String> {
@@ -169,11 +242,9 @@ impl Base {
         let Some(first) = twos.first().filter(|_| !ones.is_empty()) else {
             return Err("a volume of each RF".to_owned());
         };
-        // A file whose name is gone while somebody has it open, and a scrub that is under way.
         let volume = mount(&engine, &first.name);
-        volume.create(&ROOT, ROOT_INO, b"orphan", 0o600).expect("created");
-        volume.unlink(&ROOT, ROOT_INO, b"orphan").expect("unlinked");
-        engine.clone_create(&first.name, "copy", None).expect("a clone");
+        add_what_is_rare(&engine, first, &volume);
+        let received = follow_another_pool(&engine);
         let kept = RetentionChange { window_s: Some(1800), ..RetentionChange::default() };
         engine.retention_set(&first.group, &kept).expect("set");
         for group in engine.groups() {
@@ -185,7 +256,7 @@ impl Base {
         let ino = volume.create(&ROOT, ROOT_INO, b"long", 0o600).expect("created").ino;
         let mut rng = Rng::from_seed(seed);
         for at in 0..LONG_WRITES {
-            let bytes: Vec<u8> = (0..LONG_WRITE_BYTES / 8).flat_map(|_| rng.next_u64().to_le_bytes()).collect();
+            let bytes = random_bytes(&mut rng, LONG_WRITE_BYTES);
             volume.write(&ROOT, ino, at * LONG_WRITE_BYTES, &bytes, WriteFlags::default()).expect("written");
         }
         drop(volume);
@@ -198,10 +269,16 @@ impl Base {
         if now < 2 || then < 2 || segments < 3 || !lacking.is_empty() {
             return Err(format!("{now} runs of NOW, {then} of THEN, {segments} segments, without {lacking:?}"));
         }
-        let texts = twos.iter().map(|volume| (volume.name.clone(), with_volume(&world, &volume.name, text))).collect();
+        let names = twos.iter().map(|volume| volume.name.as_str()).chain([COPY]);
+        let texts = names.map(|name| (name.to_owned(), with_volume(&world, name, text))).collect();
+        let past = |name: &str, words: String| {
+            let seen = with_volume(&world, name, |engine, name| past_text(engine, name, &words).expect("kept"));
+            (name.to_owned(), words, seen)
+        };
+        let pasts = vec![past(&first.name, HELD.to_owned()), past(FAR, received)];
         let singles = ones.iter().map(|volume| (volume.name.clone(), with_volume(&world, &volume.name, contents))).collect();
         let pages = world.drives().iter().map(pages_of).collect();
-        Ok(Self { world, texts, singles, pages, census })
+        Ok(Self { world, texts, pasts, singles, pages, census })
     }
 
     fn first() -> Self {
@@ -309,6 +386,12 @@ impl Base {
             let found = walk(&mount(engine, name)).map_err(|error| format!("{name}: {error:?}"))?.text;
             if found != *expected {
                 return Err(format!("{name}: {}", rig::tree::difference(expected, &found)));
+            }
+        }
+        for (name, words, expected) in &self.pasts {
+            let found = past_text(engine, name, words).map_err(|what| format!("{name} at {words}: {what}"))?;
+            if found != *expected {
+                return Err(format!("{name} at {words}: {}", rig::tree::difference(expected, &found)));
             }
         }
         let mut refused = 0;

@@ -8,8 +8,11 @@ use holdfast_format::egroup::{EgroupRecord, Footer, egroup_of_key, share_decode}
 use holdfast_format::frame::FrameHeader;
 use holdfast_format::index::{Index, TABLE_MAGIC, decode_header};
 use holdfast_format::limits::BLOCK_BYTES;
+use holdfast_format::inode::InodeRecord;
 use holdfast_format::manifest::{Item, RecordKind};
+use holdfast_format::point::{PointKind, PointRecord};
 use holdfast_format::promotion::{Promotion, promotion_key};
+use holdfast_format::replica::{FollowerRecord, ReplicaRecord};
 use holdfast_format::scrub::scrub_key;
 use holdfast_format::superblock::{SUPERBLOCK_BYTES, Superblock};
 use holdfast_format::table::{SlotAddress, TableDesc, TreeKind};
@@ -23,7 +26,7 @@ type Visit<'a> = &'a mut dyn FnMut(&[u8], Option<&[u8]>);
 pub type Census = BTreeMap<String, usize>;
 
 /// Every kind of record and structure that a pool which has met everything, and is stopped in an orderly way, holds.
-pub const KINDS: [&str; 34] = [
+pub const KINDS: [&str; 49] = [
     "superblock",
     "manifest header",
     "manifest snapshot",
@@ -35,18 +38,32 @@ pub const KINDS: [&str; 34] = [
     "item: group",
     "item: group base",
     "item: row",
+    "item: group gone",
+    "item: segment",
+    "item: segment gone",
     "item: table",
+    "item: table gone",
     "item: record",
     "table of NOW",
     "table of THEN",
     "record: volume",
-    "record: inode",
+    "record: inode of a file",
+    "record: inode of a directory",
+    "record: inode of a symbolic link",
+    "record: inode of another kind",
     "record: xattr",
+    "record: acl",
     "record: dirent",
     "record: link",
     "record: orphan",
-    "record: point",
+    "record: point, a second",
+    "record: point, a snapshot",
+    "record: point, held",
+    "record: point, another site's",
     "record: retention",
+    "record: replica",
+    "record: replica, a batch that is not whole",
+    "record: follower",
     "cell: hole",
     "cell: pages",
     "cell: packed",
@@ -55,6 +72,7 @@ pub const KINDS: [&str; 34] = [
     "egroup: moved",
     "share count",
     "scrub cursor",
+    "promotion",
     "page: frame",
     "page: payload",
     "page: footer",
@@ -114,22 +132,58 @@ fn item_kind(item: &Item) -> &'static str {
     }
 }
 
+fn inode_kind(value: &[u8]) -> &'static str {
+    match InodeRecord::decode(value).expect("an inode").mode >> 12 {
+        0o10 => "record: inode of a file",
+        0o04 => "record: inode of a directory",
+        0o12 => "record: inode of a symbolic link",
+        _ => "record: inode of another kind",
+    }
+}
+
+fn point_kind(census: &mut Census, value: &[u8]) -> &'static str {
+    let point = PointRecord::decode(value).expect("a point");
+    if point.held {
+        note(census, "record: point, held");
+    }
+    if point.origin.is_some() {
+        note(census, "record: point, another site's");
+    }
+    match point.kind {
+        PointKind::Tick => "record: point, a second",
+        PointKind::Named => "record: point, a snapshot",
+    }
+}
+
+fn replica_kind(census: &mut Census, value: &[u8]) -> &'static str {
+    if ReplicaRecord::decode(value).expect("what a replica has").staging.is_some() {
+        note(census, "record: replica, a batch that is not whole");
+    }
+    "record: replica"
+}
+
 /// A record of a group's trees.
 fn group_record(census: &mut Census, key: &[u8], value: Option<&[u8]>) {
     let Some(parts) = key::parts(key) else { panic!("not a key: {key:?}") };
+    let Some(value) = value else { return note(census, "deletion") };
     let kind = match parts.kind {
         key::KIND_VOLUME => "record: volume",
-        key::KIND_INODE => "record: inode",
+        key::KIND_INODE => inode_kind(value),
+        key::KIND_XATTR if parts.rest.starts_with(b"system.posix_acl_") => "record: acl",
         key::KIND_XATTR => "record: xattr",
         key::KIND_DIRENT => "record: dirent",
         key::KIND_LINK => "record: link",
         key::KIND_ORPHAN => "record: orphan",
-        key::KIND_POINT => "record: point",
+        key::KIND_POINT => point_kind(census, value),
         key::KIND_RETENTION => "record: retention",
+        key::KIND_REPLICA => replica_kind(census, value),
+        key::KIND_FOLLOWER => {
+            FollowerRecord::decode(value).expect("what a follower has");
+            "record: follower"
+        }
         key::KIND_DATA => "record: data",
         other => panic!("kind {other} of a key is not listed"),
     };
-    let Some(value) = value else { return note(census, "deletion") };
     note(census, kind);
     if let Some((_, level)) = key::data_place(key) {
         note(census, match Cell::decode(level, value).expect("a cell") {
