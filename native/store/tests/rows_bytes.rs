@@ -268,3 +268,46 @@ fn row_13_rot_on_all_copies_costs_that_range_only_and_is_told() {
     rig.engine.settle().expect("settled around what is lost");
     assert!(read_all(&volume, well) == other);
 }
+
+/// Row 13: snapshots that do not share the range are unharmed, and those that do fail there only.
+#[test]
+fn row_13_snapshots_that_do_not_share_the_rotten_range_are_unharmed() {
+    let rig = Rig::create(460, 2, options());
+    let volume = rig.volume("v", 2);
+    let mut rng = Rng::from_seed(460);
+    let mut random = |blocks: usize| (0..blocks * BLOCK).map(|_| rng.next_u64() as u8).collect::<Vec<u8>>();
+    let contents = [random(16), random(16), random(16)];
+    let ino = write(&volume, "file", &contents[0]);
+    let snapshot = |name: &str| drop(rig.engine.snapshot_create("v", name, None).expect("a snapshot"));
+    snapshot("before");
+    volume.write(&ROOT, ino, 0, &contents[1], WriteFlags::default()).expect("written");
+    snapshot("hurt");
+    volume.write(&ROOT, ino, 0, &contents[2], WriteFlags::default()).expect("written");
+    snapshot("after");
+    rig.engine.settle().expect("settled");
+    for drive in rig.world.drives() {
+        assert_eq!(rot_content(&drive, &contents[1][3 * BLOCK..4 * BLOCK]), 1, "a copy on each drive");
+    }
+    let check = |seen: &Volume, name: &str, expected: &[u8], bad: Option<usize>| {
+        for at in 0..16 {
+            let mut block = vec![0; BLOCK];
+            match seen.read(&ROOT, ino, (at * BLOCK) as u64, &mut block) {
+                Ok(_) => assert!(bad != Some(at) && block == expected[at * BLOCK..][..BLOCK], "{name}, block {at}"),
+                Err(FsError::Store(error)) => assert_eq!((bad, error.kind), (Some(at), Kind::Corrupt), "{name}: {error}"),
+                Err(error) => panic!("{name}, block {at}: {error:?}"),
+            }
+        }
+    };
+    for (name, expected, bad) in [("before", 0, None), ("hurt", 1, Some(3)), ("after", 2, None)] {
+        let (seen, _) = rig.engine.volume_at("v", name).expect("kept");
+        check(&seen, name, &contents[expected], bad);
+    }
+    check(&volume, "now", &contents[2], None);
+    let report = rig.engine.scrub(None).expect("scrubbed");
+    assert!(report.lost > 0 && report.repaired == 0, "{report:?}");
+    // What goes with the snapshot is no damage any more.
+    rig.engine.snapshot_delete("v", "hurt").expect("deleted");
+    rig.engine.settle().expect("settled");
+    let (seen, _) = rig.engine.volume_at("v", "before").expect("kept");
+    check(&seen, "before, without the one that was hurt", &contents[0], None);
+}
