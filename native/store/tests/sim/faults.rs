@@ -115,6 +115,8 @@ pub struct Member {
     pub missed: bool,
     /// The place of another drive that holds all of it, since this one was exchanged: to the pool it has moved there.
     pub moved_to: Option<usize>,
+    /// It is an image from before it was used anew, and the pool lets go of what it was then: nobody but an administrator adds it.
+    pub given_up: bool,
     faults: Vec<(FaultName, FaultId, u64)>,
     old: Option<DriveImage>,
 }
@@ -129,6 +131,7 @@ impl Member {
             exchange: Exchange::None,
             missed: false,
             moved_to: None,
+            given_up: false,
             faults: Vec::new(),
             old: None,
         }

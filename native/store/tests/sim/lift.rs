@@ -32,6 +32,9 @@ impl Run {
         }
         self.bring_back()?;
         self.heal_all()?;
+        if self.add_given_up()? {
+            self.heal_all()?;
+        }
         self.scrub_clean()?;
         self.work_again()?;
         let report = self
@@ -186,6 +189,27 @@ impl Run {
         (member.attached, member.exchange, member.missed) = (true, Exchange::None, false);
         self.learn_uuids();
         added.map_err(|error| Violation::new(Check::RefusedCall, format!("adding {name} again: {error}")))
+    }
+
+    /// A drive that was used anew, and then exchanged for an image from before that, is emptied as what it was and leaves the pool,
+    /// which says what it lacks: an administrator adds it. False: there is none.
+    fn add_given_up(&mut self) -> Verdict<bool> {
+        let mut any = false;
+        for at in 0..self.members.len() {
+            if !std::mem::take(&mut self.members[at].given_up) || self.members[at].attached {
+                continue;
+            }
+            let status = self.engine().status();
+            let status = status.map_err(|error| Violation::new(Check::VagueError, format!("status: {error}")))?;
+            let most = self.volumes.values().map(|mounted| usize::from(mounted.rf)).max().unwrap_or(1);
+            let told = status.warnings.iter().any(|what| what.contains("add a drive"));
+            if status.drives.len() < most && !told {
+                return Err(Violation::new(Check::VagueError, format!("{} drives, and {:?}", status.drives.len(), status.warnings)));
+            }
+            self.use_again(at, true)?;
+            any = true;
+        }
+        Ok(any)
     }
 
     /// What had one copy and may be gone is given up by its owner, so that the rest can be whole.

@@ -304,6 +304,8 @@ impl Run {
             if let Some(found) = found
                 && !another
             {
+                let was_before = member.exchange == Exchange::Old && member.uuid != found.uuid;
+                member.given_up |= was_before && found.state == "draining";
                 member.uuid = found.uuid.clone();
                 member.missed = false;
                 member.exchange = Exchange::None;
