@@ -42,7 +42,11 @@ impl Engine {
         }
         self.volumes.lock().remove(name);
         if alone {
-            return self.give_up_group(group_id);
+            let is_clone = self.pool.group(group_id).is_some_and(|record| record.base.is_some());
+            self.give_up_group(group_id)?;
+            // What only it saw of its parent has from now on what the others there have.
+            self.unprotected.fetch_or(is_clone, Ordering::AcqRel);
+            return Ok(());
         }
         self.delete_branch(&group, branch)?;
         // What is left may ask for fewer copies, and of fewer before a write counts.

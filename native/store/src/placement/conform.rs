@@ -103,35 +103,36 @@ impl Pool {
     /// Whether one of the egroups, wherever its pages lie now, gives less than is asked for.
     pub fn any_weaker(&self, asked: &BTreeMap<EgroupId, Protection>) -> Result<bool> {
         for (id, asked) in asked {
-            if self.lies_weaker(*id, *asked)? {
+            if self.lies_weaker(*id, *asked)?.is_some() {
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    fn lies_weaker(&self, id: EgroupId, asked: Protection) -> Result<bool> {
-        let Some(record) = self.egroup(id)? else { return Ok(false) };
+    /// Where pages of an egroup lie that gives less than is asked for. What is empty gives nothing to anybody and waits to be freed;
+    /// a pinned page that comes back there is one that a drain names, which asks this again.
+    fn lies_weaker(&self, id: EgroupId, asked: Protection) -> Result<Option<(EgroupId, Protection)>> {
+        let Some(record) = self.egroup(id)? else { return Ok(None) };
         let targets: Vec<EgroupId> = match record.state {
             EgroupState::Moved => record.parts.iter().map(|part| part.target).collect(),
             EgroupState::Data | EgroupState::Log => vec![id],
         };
         for id in targets {
-            if self.egroup(id)?.is_some_and(|record| is_weaker(record.protection(), asked)) {
-                return Ok(true);
+            let is_weak = |record: &EgroupRecord| !record.live.is_empty() && is_weaker(record.protection(), asked);
+            if let Some(record) = self.egroup(id)?.filter(is_weak) {
+                return Ok(Some((id, record.protection())));
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
     /// One sentence for each egroup that gives less than the names of its pages ask for.
     pub fn check_protection(&self, asked: &BTreeMap<EgroupId, Protection>) -> Result<Vec<String>> {
         let mut problems = Vec::new();
         for (id, wanted) in asked {
-            if self.lies_weaker(*id, *wanted)? {
-                let record = self.egroup(*id)?;
-                let now = record.map(|record| (record.state, record.rf, record.domain));
-                problems.push(format!("egroup {id} is kept as {now:?}, its volumes ask for {wanted:?}"));
+            if let Some((place, now)) = self.lies_weaker(*id, *wanted)? {
+                problems.push(format!("egroup {id} lies in {place} with {now:?}, its volumes ask for {wanted:?}"));
             }
         }
         Ok(problems)

@@ -10,7 +10,7 @@ const THREADS: usize = 2;
 const TWICE_EVERY: u64 = 100;
 const STORY_LINES: usize = 300;
 /// Seeds beyond the batch that failed once.
-const REGRESSIONS: [u64; 27] = [
+const REGRESSIONS: [u64; 29] = [
     // A drive failed in the very edit that let another one join: who is in the pool was gone through before the new one was.
     PLAIN + 1678,
     // The copy of a drive was opened while the drive itself failed, both went on, and the pool then took the drive that was
@@ -67,6 +67,12 @@ const REGRESSIONS: [u64; 27] = [
     // The copy of a drive was taken for it while it could not be read, and then the drive itself was erased: it had moved by
     // then. (The simulation.)
     11893,
+    // A drive came back stale, was used anew, and was then exchanged for an image from before that: the pool emptied what it had
+    // been and let it go, and nobody added it again. (The simulation.)
+    16661,
+    // A clone with two copies was destroyed, and what only it had seen of its parent was asked for with the three copies of another
+    // clone, which nobody made.
+    17686,
 ];
 
 fn fail(outcome: &Outcome, failed: &Mutex<Vec<u64>>) {
