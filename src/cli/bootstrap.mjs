@@ -134,6 +134,8 @@ async function testLong() {
     "flips",
     "--test",
     "space",
+    "--test",
+    "history",
     "--locked",
     "--",
     "--ignored",
