@@ -175,6 +175,13 @@ describe("a group that is protected to a peer", () => {
       assert.equal(readFileSync(join(seen, "named"), "utf8"), name);
       b.json("umount", seen);
     }
+    b.json("mount", "v", seen, "--at", "one");
+    assert.equal(readFileSync(join(seen, ".holdfast", "snapshots", "two", "named"), "utf8"), "two");
+    const kept = b.json<SnapshotAnswer[]>("snapshot", "list", "v", "--seconds");
+    assert.ok(kept.length > 2);
+    for (const { lsn } of kept)
+      assert.ok(readdirSync(join(seen, ".holdfast", "at", `lsn:${lsn}`)).length > 0);
+    b.json("umount", seen);
   });
 
   it("catches up after a kill of the owner in the middle of a stream", async () => {

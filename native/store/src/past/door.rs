@@ -99,9 +99,9 @@ enum Node {
 
 /// A mounted volume and its past.
 pub struct Timeline {
-    /// The volume as it is, or, if `is_past`, as it was.
+    /// The volume as it is, or as it was.
     present: Arc<Volume>,
-    is_past: bool,
+    has_door: bool,
     group: Arc<Group>,
     zone: Zone,
     slots: Mutex<Slots>,
@@ -111,17 +111,19 @@ pub struct Timeline {
 
 impl Timeline {
     pub fn new(present: Arc<Volume>, group: Arc<Group>, zone: Zone) -> Arc<Self> {
-        Self::over(present, group, zone, false)
+        Self::over(present, group, zone, true)
     }
 
-    /// Of a volume as it was: there is no door to other states, but it tells who made these changes.
+    /// Of a volume as it was: it tells who made these changes. There is a door to other states only where nobody can mount
+    /// the present: at a replica.
     pub fn of_past(then: Arc<Volume>, group: Arc<Group>, zone: Zone) -> Arc<Self> {
-        Self::over(then, group, zone, true)
+        let has_door = group.is_replica();
+        Self::over(then, group, zone, has_door)
     }
 
-    fn over(present: Arc<Volume>, group: Arc<Group>, zone: Zone, is_past: bool) -> Arc<Self> {
+    fn over(present: Arc<Volume>, group: Arc<Group>, zone: Zone, has_door: bool) -> Arc<Self> {
         let opened = group.now();
-        Arc::new(Self { present, is_past, group, zone, slots: Mutex::default(), notes: Mutex::default(), opened })
+        Arc::new(Self { present, has_door, group, zone, slots: Mutex::default(), notes: Mutex::default(), opened })
     }
 
     pub fn present(&self) -> &Arc<Volume> {
@@ -134,7 +136,7 @@ impl Timeline {
     }
 
     fn access(&self) -> PastAccess {
-        if self.is_past { PastAccess::Off } else { self.present.past_access() }
+        if self.has_door { self.present.past_access() } else { PastAccess::Off }
     }
 
     fn node(&self, ino: Ino) -> FsResult<Node> {
