@@ -63,6 +63,7 @@ export class Peers {
   #worker: PeerWorker | undefined;
   #newest = 0;
   #started = false;
+  #stopped = false;
 
   constructor(options: PeersOptions) {
     this.#options = options;
@@ -92,7 +93,9 @@ export class Peers {
     ];
   }
 
+  /** For good: whoever asks for something still does not begin another worker. */
   async stop(): Promise<void> {
+    this.#stopped = true;
     const worker = this.#worker;
     this.#worker = undefined;
     await worker?.close();
@@ -243,6 +246,7 @@ export class Peers {
   }
 
   #workerNow(): PeerWorker {
+    if (this.#stopped) throw new HoldfastError("Closed", "the daemon is stopping");
     const { folder, log } = this.#options;
     this.#worker ??= new PeerWorker({ identity: ownIdentity(folder) }, this.#calls(), (reason) => {
       log.error({ reason }, "the thread that talks to peers failed");

@@ -11,6 +11,7 @@ import type {
   StatusAnswer,
   VolumeAnswer,
 } from "../../src/daemon/protocol.js";
+import { Client } from "../../src/cli/client.js";
 import { Place, until } from "../daemon-fixture.js";
 import { configOf, startPeers } from "./pair.js";
 
@@ -98,6 +99,23 @@ describe("protections", () => {
     assert.equal(readAt(a, "back", "who"), "south goes on");
     assert.equal(readFileSync(join(mountA, "who"), "utf8"), "north, too late");
     b.json("umount", mounted);
+  });
+
+  it("ends although somebody asks all the while", async () => {
+    const client = new Client(a.state);
+    let code: number | string | undefined;
+    void a.stop().then((ended) => {
+      code = ended;
+    });
+    const statuses = new Set<number>();
+    await until("it ended", async () => {
+      const answer = await client.send("GET", "/v1/protections").catch(() => undefined);
+      if (answer !== undefined) statuses.add(answer.status);
+      return code !== undefined;
+    });
+    assert.equal(code, 0);
+    assert.ok(statuses.has(503), "it was asked when its worker was gone");
+    await a.start({ config: configOf(a) });
   });
 
   it("waits for a peer that is away, and says so", async () => {
