@@ -2,13 +2,14 @@
 
 import { cpSync, mkdirSync, readFileSync, readdirSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { Figures, shuffled, withDaemon } from "../ground.js";
 import type { CloneAnswer, PromoteAnswer, VolumeAnswer } from "../../src/daemon/protocol.js";
 import { until } from "../daemon.js";
 import type { Daemon } from "../daemon.js";
 import { dropCaches } from "../load.js";
 import type { Figure } from "../report.js";
 import type { Place } from "../special.js";
-import { FULL, Figures, driveSize, shuffled, withDaemon } from "./ground.js";
+import { FULL, driveSize } from "./ground.js";
 import type { Wishes } from "./ground.js";
 
 const FILES = 2000;

@@ -1,9 +1,10 @@
 // What the past costs: the same random overwrites with every second of a minute kept, and with nothing kept.
 
+import { Figures, withDaemon } from "../ground.js";
 import { runLoad } from "../load.js";
 import type { Figure } from "../report.js";
 import type { Place } from "../special.js";
-import { Figures, driveSize, withDaemon } from "./ground.js";
+import { driveSize } from "./ground.js";
 import type { Wishes } from "./ground.js";
 
 /**

@@ -19,6 +19,7 @@ import {
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { promisify } from "node:util";
+import { Figures, fill, list, timed, withDaemon } from "../ground.js";
 import { fromText } from "../../src/cli/bytes.js";
 import { restore } from "../../src/cli/past/restore.js";
 import { Points } from "../../src/cli/past/points.js";
@@ -29,7 +30,7 @@ import { dropCaches } from "../load.js";
 import type { Figure } from "../report.js";
 import type { Place } from "../special.js";
 import { POINT_WORKS } from "./bars.js";
-import { Figures, driveSize, fill, list, timed, withDaemon } from "./ground.js";
+import { driveSize } from "./ground.js";
 import type { Wishes } from "./ground.js";
 import { fileOf } from "./layout.js";
 

@@ -1,10 +1,11 @@
 // A hundred thousand recovery points of one volume: the engine itself, through the example `points` of native/store.
 
 import { mkdirSync, rmSync } from "node:fs";
+import { Figures } from "../ground.js";
 import { runExample } from "../example.js";
 import type { Figure } from "../report.js";
 import type { Place } from "../special.js";
-import { FULL, Figures } from "./ground.js";
+import { FULL } from "./ground.js";
 import type { Wishes } from "./ground.js";
 
 /** As the example says it: how far it is, then what it found. Times are milliseconds. */

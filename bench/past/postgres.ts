@@ -16,10 +16,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { promisify } from "node:util";
+import { Figures, withDaemon } from "../ground.js";
 import type { Daemon } from "../daemon.js";
 import type { Figure } from "../report.js";
 import type { Place } from "../special.js";
-import { Figures, driveSize, withDaemon } from "./ground.js";
+import { driveSize } from "./ground.js";
 import type { Wishes } from "./ground.js";
 
 const VERSIONS = "/usr/lib/postgresql";

@@ -15,12 +15,13 @@ import {
   writeSync,
 } from "node:fs";
 import { join } from "node:path";
+import { Figures, shuffled, withDaemons } from "../ground.js";
 import type { SnapshotAnswer } from "../../src/daemon/protocol.js";
 import type { Daemon } from "../daemon.js";
 import { dropCaches } from "../load.js";
 import type { Figure } from "../report.js";
 import type { Place } from "../special.js";
-import { FULL, Figures, driveSize, shuffled, withDaemons } from "./ground.js";
+import { FULL, driveSize } from "./ground.js";
 import type { Wishes } from "./ground.js";
 
 const MIB = 2 ** 20;
