@@ -38,7 +38,7 @@ export interface Share {
 /** A figure of Holdfast alone; its median must not exceed `most`. */
 export interface FigureBar {
   kind: "figure";
-  issue: 3 | 4 | 5 | 6;
+  issue: 3 | 4 | 5 | 6 | 7;
   words: string;
   measure: string;
   subject: Subject;

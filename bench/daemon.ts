@@ -1,6 +1,6 @@
 // A Holdfast daemon of the bench's own, started as `npm start` does: three drives on the disk, a volume at RF 2.
 
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
 import { mkdirSync, readFileSync, statfsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -110,9 +110,9 @@ export class Daemon {
   }
 
   /** Mounts a volume that is there; its directory. */
-  async mountAt(path: string, volume: string, options: readonly string[] = []): Promise<string> {
+  async mountAt(path: string, volume: string, options: readonly string[] = [], at?: string): Promise<string> {
     mkdirSync(path, { recursive: true });
-    await this.client.post("/v1/mounts", { volume, path, options });
+    await this.client.post("/v1/mounts", { volume, path, options, ...(at === undefined ? {} : { at }) });
     return path;
   }
 
@@ -162,9 +162,17 @@ export class Daemon {
 
 /** Looks at the kernel's table: `stat` may answer from a cache. */
 function isMounted(path: string): boolean {
-  return readFileSync("/proc/self/mountinfo", "utf8")
-    .split("\n")
-    .some((line) => line.split(" ")[4] === path);
+  return mounts().includes(path);
+}
+
+function mounts(): string[] {
+  const lines = readFileSync("/proc/self/mountinfo", "utf8").split("\n");
+  return lines.flatMap((line) => line.split(" ")[4] ?? []);
+}
+
+/** What a killed daemon leaves behind cannot be removed before. */
+export function detachBelow(folder: string): void {
+  for (const path of mounts()) if (path.startsWith(`${folder}/`)) execFileSync("umount", ["-l", path]);
 }
 
 /** A mount whose daemon was killed is still in the table. */

@@ -10,6 +10,7 @@ import { PAIRS, SYSTEMS } from "./plan.js";
 import type { Mode, SystemName } from "./plan.js";
 import { writeReadme } from "./readme.js";
 import { runScale } from "./scale.js";
+import { runSites } from "./sites.js";
 import { runSustained } from "./sustained.js";
 
 const USAGE = `npm run bench -- [options]
@@ -19,6 +20,7 @@ const USAGE = `npm run bench -- [options]
   --micro        micro benches of the engine's parts
   --sustained    random overwrites of a nearly full pool for minutes; options: --sustained --help
   --past         snapshots, clones, reading then and now, and what the past costs; options: --past --help
+  --sites        two daemons: how far behind, what it costs, what goes over the wire; options: --sites --help
   --scale        many files, names and overwrites, and what they cost afterwards; options: --scale --help
   --readme       writes the README's tables and the plots from the kept results
   --keep         writes the results where they are committed (bench/results/) instead of bench/results/local/
@@ -56,6 +58,7 @@ try {
 async function main(args: readonly string[]): Promise<number> {
   if (args[0] === "--sustained") return runSustained(ROOT, args.slice(1));
   if (args[0] === "--scale") return runScale(ROOT, args.slice(1));
+  if (args[0] === "--sites") return runSites(ROOT, args.slice(1));
   if (args[0] === "--past") return runPast(ROOT, args.slice(1));
   const text = { type: "string" } as const;
   const flag = { type: "boolean", default: false } as const;

@@ -12,7 +12,7 @@ import type { SystemName } from "./plan.js";
 import { groupsOf, rowsOf } from "./report.js";
 import type { Figure, Row, Sample, Verdict } from "./report.js";
 
-export type Kind = "mounts" | "bars" | "quick" | "micro" | "sustained" | "scale" | "past";
+export type Kind = "mounts" | "bars" | "quick" | "micro" | "sustained" | "scale" | "past" | "sites";
 
 /** What every kind of result says of itself. */
 export interface Origin {

@@ -332,14 +332,32 @@ export class Protections {
     if (report === undefined) {
       const problem = this.#problems.get(keyOf(stored)) ?? "it is about to begin";
       const backlog = { ops: newestLsn, batches: 0 };
-      return { ...told, link: "waiting", lag: NO_LAG, has: null, backlog, bytesSent: 0, problem };
+      return {
+        ...told,
+        link: "waiting",
+        lag: NO_LAG,
+        has: null,
+        backlog,
+        roundTripMs: null,
+        bytesSent: 0,
+        problem,
+      };
     }
-    const { link, has, batches, bytesSent, cutMs, shipMs, applyMs, flushMs } = report;
+    const { link, has, batches, roundTripMs, bytesSent, cutMs, shipMs, applyMs, flushMs } = report;
     const lag = { rpoMs: report.rpoMs, cutMs, shipMs, applyMs, flushMs };
     // The record that keeps the peer's point is the one after it, and nothing to send.
     const backlog = { ops: Math.max(0, newestLsn - (has ?? 0) - 1), batches };
     const gone = group === undefined ? "no open pool has the group" : "";
-    return { ...told, link, lag, has, backlog, bytesSent, problem: report.problem?.message ?? gone };
+    return {
+      ...told,
+      link,
+      lag,
+      has,
+      backlog,
+      roundTripMs,
+      bytesSent,
+      problem: report.problem?.message ?? gone,
+    };
   }
 }
 

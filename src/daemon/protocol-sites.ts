@@ -92,6 +92,8 @@ export interface ProtectionAnswer {
   /** The peer's newest recovery point. */
   has: number | null;
   backlog: { ops: number; batches: number };
+  /** Of the newest heartbeat that was answered; null: none yet. */
+  roundTripMs: number | null;
   bytesSent: number;
   /** Empty: none. */
   problem: string;

@@ -75,7 +75,10 @@ export class Site implements WorkerCalls {
   }
 
   reports(): ProtectionReport[] {
-    return this.#replication.reports();
+    const { sessions } = this.#links;
+    return this.#replication
+      .reports()
+      .map((report) => ({ ...report, roundTripMs: sessions.roundTripMs(report.peer) }));
   }
 
   async ship(request: Parameters<WorkerCalls["ship"]>[0]): Promise<void> {

@@ -51,6 +51,8 @@ export interface ProtectionReport extends FollowerStatus {
   group: string;
   /** The peer's fingerprint. */
   peer: string;
+  /** Of the newest heartbeat that the peer answered; null: none yet. */
+  roundTripMs: number | null;
 }
 
 /** What has to do with connections alone. */
