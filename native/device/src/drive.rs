@@ -40,6 +40,9 @@ pub struct Source<'a> {
     pub offset: u64,
 }
 
+/// Threads that one set of reads takes.
+const READS_AT_ONCE: usize = 8;
+
 /// One read of a parallel set.
 pub struct Read<'a> {
     pub drive: &'a dyn Drive,
@@ -194,11 +197,21 @@ pub fn read_first(
     }
 }
 
-/// Reads all at once; each fills its memory whole or fails. Costs a thread a read: for few and large ones.
+/// Reads all at once; each fills its memory whole or fails. Costs a thread a read, and no more than a few: many are read
+/// in that many rows.
 pub fn read_at_once(reads: Vec<Read<'_>>) -> Vec<io::Result<()>> {
     let simulated = reads.iter().all(|read| read.drive.as_sim().is_some());
-    let jobs = reads.into_iter().map(|read| move || read.drive.read(read.file, read.offset, read.into));
-    all_at_once("read", simulated, jobs.collect())
+    let each = reads.len().div_ceil(READS_AT_ONCE).max(1);
+    let mut rows: Vec<Vec<Read<'_>>> = Vec::new();
+    for read in reads {
+        match rows.last_mut() {
+            Some(row) if row.len() < each => row.push(read),
+            _ => rows.push(vec![read]),
+        }
+    }
+    let one = |read: Read<'_>| read.drive.read(read.file, read.offset, read.into);
+    let jobs = rows.into_iter().map(|row| move || row.into_iter().map(one).collect::<Vec<_>>());
+    all_at_once("read", simulated, jobs.collect()).into_iter().flatten().collect()
 }
 
 /// Flushes all at once; one result per drive, in order. Costs a thread a drive.

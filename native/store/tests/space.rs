@@ -5,7 +5,7 @@ mod rig;
 use holdfast_format::{Ino, ROOT_INO};
 use holdfast_store::api::{FileSystem, FsError, SetAttr, WriteFlags};
 use holdfast_store::volume::Volume;
-use rig::{DRIVE_BYTES, ROOT, Rig, options, read_all};
+use rig::{DRIVE_BYTES, ROOT, Rig, counter, options, read_all};
 
 const PIECE: usize = 64 << 10;
 
@@ -176,4 +176,39 @@ fn a_pool_full_of_tiny_files_can_be_emptied() {
     can_be_emptied(33, 3, 2, 1);
     can_be_emptied(34, 2, 2, 0);
     can_be_emptied(35, 3, 3, 300);
+}
+
+/// Where most of a segment is dead, the heads of its frames and the live pages are read of it, not the slot.
+#[test]
+fn cleaning_reads_what_is_left_of_a_slot() {
+    const BLOCKS: u64 = 4096;
+    const FRAME_BLOCKS: u64 = 48;
+    const LEFT: u64 = 24;
+    let rig = Rig::create(24, 2, options());
+    let volume = rig.volume("v", 2);
+    let file = volume.create(&ROOT, ROOT_INO, b"f", 0o644).expect("created").ino;
+    let bytes = |block: u64, turn: u8| [(block % 251) as u8 ^ turn; 4096];
+    for turn in [0, 1] {
+        let blocks = (0..BLOCKS).filter(|block| turn == 0 || block % LEFT != 0);
+        for (at, block) in (1..).zip(blocks) {
+            volume.write(&ROOT, file, block * 4096, &bytes(block, turn), WriteFlags::default()).expect("written");
+            if at % FRAME_BLOCKS == 0 {
+                rig.engine.flush().expect("flushed");
+            }
+        }
+    }
+    let [cleaned, read] = ["egroups_cleaned", "drive_bytes_read"].map(|name| counter(&rig.engine, name));
+    rig.engine.settle().expect("settled");
+    let cleaned = counter(&rig.engine, "egroups_cleaned") - cleaned;
+    let read = counter(&rig.engine, "drive_bytes_read") - read;
+    assert!(cleaned > BLOCKS / 100, "{cleaned} egroups were cleaned");
+    let slot = rig.engine.pool().slot_bytes() as u64;
+    assert!(read * 2 < cleaned * slot, "{} bytes of each slot of {slot}", read / cleaned);
+    for block in 0..BLOCKS {
+        let turn = (block % LEFT != 0) as u8;
+        let mut found = [0; 4096];
+        volume.read(&ROOT, file, block * 4096, &mut found).expect("read");
+        assert_eq!(found, bytes(block, turn), "block {block}");
+    }
+    assert_eq!(rig.engine.fsck().expect("checked").problems, Vec::<String>::new());
 }

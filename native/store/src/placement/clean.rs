@@ -11,6 +11,7 @@
 mod moves;
 mod packing;
 mod pages;
+mod sparse;
 
 use super::egroups::Sealed;
 use super::publish::Change;

@@ -238,12 +238,12 @@ impl Pool {
         Ok(())
     }
 
-    /// Copies as they are, whole from the slot's start, all read at once.
-    pub(super) fn read_copies(&self, reads: Vec<(SlotAddress, &mut [u8])>) -> Vec<Result<()>> {
+    /// Parts of copies as they are, each from its offset in the slot on, all read at once.
+    pub(super) fn read_pieces(&self, reads: Vec<(SlotAddress, u32, &mut [u8])>) -> Vec<Result<()>> {
         let mut results: Vec<Result<()>> = Vec::with_capacity(reads.len());
         let (mut asked, mut numbers) = (Vec::new(), Vec::new());
-        for (number, (copy, into)) in reads.into_iter().enumerate() {
-            let place = self.disk_of(copy).map(|disk| disk.place(copy.slot, 0));
+        for (number, (copy, offset, into)) in reads.into_iter().enumerate() {
+            let place = self.disk_of(copy).map(|disk| disk.place(copy.slot, offset));
             if let Ok(Some((drive, file, offset))) = place {
                 numbers.push((number, into.len() as u64));
                 asked.push(Read { drive, file, offset, into });

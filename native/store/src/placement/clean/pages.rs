@@ -2,6 +2,7 @@
 //! use for it.
 
 use super::Victim;
+use super::sparse::Slot;
 use crate::error::Result;
 use crate::metadata::io::PageName;
 use crate::oplog::births::segment_births;
@@ -66,9 +67,11 @@ impl Pool {
         for some in victims.chunks(READ_AT_ONCE) {
             // Until the pages were checked: what is wrong is mended, and must still be the victim's.
             let _hold = self.hold();
-            let firsts = some.iter().filter_map(|victim| self.turn(&victim.record.copies).first().copied());
-            let reads = firsts.zip(&mut images).map(|(copy, image)| (copy, &mut image[..])).collect();
-            let read = self.read_copies(reads);
+            let slots = some.iter().zip(&mut images).filter_map(|(victim, image)| {
+                let first = self.turn(&victim.record.copies).first().copied()?;
+                Some(Slot::new(self, first, victim, image))
+            });
+            let read = self.read_sparsely(slots.collect());
             for (victim, (image, read)) in some.iter().zip(images.iter_mut().zip(&read)) {
                 let whole = read.is_ok() || self.any_image(victim, image);
                 right.push(self.take_pages(victim, image, whole, &mut pages)?);
