@@ -2,11 +2,14 @@
 //
 // - Giver: see giving.ts. To whom is noted before the engine says "given away"; a start goes on granting what was given
 //   and is not taken, and forgets notes of groups that were not, or that are something else by now.
+// - What was taken is nobody's business here any more: its mounts end, each when nobody uses it; then the new owner is
+//   offered the group again, and says that it owns it.
 // - Taker: see taking.ts.
 
 import { setTimeout as delay } from "node:timers/promises";
 import { HoldfastError } from "../io-path/errors.js";
 import type { ErrorCode } from "../io-path/errors.js";
+import { pathFromJson } from "../io-path/paths.js";
 import { epochIdOf, groupIdOf } from "../nearsync-lws/engine-door.js";
 import { newGiver, resumedGiver } from "../nearsync-lws/machines/handover.js";
 import type { Problem, Taken } from "../nearsync-lws/machines/handover.js";
@@ -36,8 +39,8 @@ export interface HandoversOptions {
 }
 
 const TICK_MS = 100;
-/** Pools that open late are looked for now and then. */
-const RESUME_TICKS = 10;
+/** Between two looks at pools that open late, and at mounts that are used still. */
+const LOOK_TICKS = 10;
 /** After it was given a peer that is there has taken it within this; one that is not does it later. */
 const TAKE_MS = 10_000;
 /** Of a message, as the wire bounds it. */
@@ -52,6 +55,8 @@ export class Handovers {
   #timer: NodeJS.Timeout | undefined;
   #ticks = 0;
   #resuming = false;
+  /** Groups that were taken, and are mounted no more. */
+  readonly #left = new Set<string>();
   #stopping = false;
 
   constructor(options: HandoversOptions) {
@@ -83,6 +88,7 @@ export class Handovers {
     this.#giving.get(uuid)?.giving.revoke();
     const note = this.#notes.find(({ group }) => group === uuid);
     if (note !== undefined) this.#write(note, null);
+    this.#left.delete(uuid);
   }
 
   /** Sentences for the administrator. */
@@ -99,8 +105,7 @@ export class Handovers {
     for (const { giving } of this.#giving.values()) giving.tick();
     this.#takings.tick();
     this.#ticks += 1;
-    const waits = ({ group, taken }: Note) => taken === null && !this.#giving.has(group);
-    if (this.#ticks % RESUME_TICKS !== 0 || this.#resuming || !this.#notes.some(waits)) return;
+    if (this.#ticks % LOOK_TICKS !== 0 || this.#resuming) return;
     this.#resume({ first: false }).catch((error: unknown) => {
       this.#options.log.error(error, "groups that were given could not be looked after");
     });
@@ -117,6 +122,7 @@ export class Handovers {
 
   /** Only a start knows that what is not given never will be. */
   async #resumeOne(note: Note, { first }: { first: boolean }): Promise<void> {
+    if (this.#giving.has(note.group) || this.#left.has(note.group)) return;
     const local = await this.#local(note.group);
     const state = await local?.pool.replication.state(local.name);
     // It may come when its pool opens.
@@ -124,6 +130,25 @@ export class Handovers {
     if (state?.isGiven !== true) {
       if (first) this.#write(note, null);
     } else if (note.taken === null) await this.#begin(local, note.peer, resumedGiver(note.lsn, now()));
+    else await this.#leave(local, note.peer);
+  }
+
+  /** Whoever has a file open can read on. */
+  async #leave({ uuid, name, pool }: Local, peer: string): Promise<void> {
+    const { supervisor, peers } = this.#options;
+    const volumes = (await pool.volumes()).filter(({ group }) => group === name).map((one) => one.name);
+    const mounts = supervisor.mounts.answers().filter(({ volume }) => volumes.includes(volume));
+    for (const mount of mounts) {
+      const dir = pathFromJson(mount);
+      try {
+        if (dir !== undefined) await supervisor.unmount(dir, { detach: false });
+      } catch (error) {
+        if (error instanceof HoldfastError && error.code === "Conflict") return;
+        throw error;
+      }
+    }
+    this.#left.add(uuid);
+    await peers.call("offerAgain", { group: groupIdOf(uuid), peer });
   }
 
   #write(note: Pick<Note, "group" | "peer">, next: { lsn: number; taken: Taken | null } | null): void {

@@ -81,6 +81,10 @@ export class Site implements WorkerCalls {
       .map((report) => ({ ...report, roundTripMs: sessions.roundTripMs(report.peer) }));
   }
 
+  offerAgain({ group, peer }: { group: string; peer: string }): void {
+    this.#replication.offerAgain(group, peer);
+  }
+
   async ship(request: Parameters<WorkerCalls["ship"]>[0]): Promise<void> {
     await this.#replication.ship(request.group, request.peer, request.point, request.limitMs);
   }

@@ -73,6 +73,8 @@ export interface WorkerCalls extends LinkCalls {
   /** A snapshot was taken, and is durable. */
   announce(request: { group: string; point: Point }): void;
   reports(request: null): ProtectionReport[];
+  /** Offers a group again to a peer that has refused it. */
+  offerAgain(request: { group: string; peer: string }): void;
   /** A durable point goes to a follower, and is flushed there when it fulfils. `Unavailable`: not within so long. */
   ship(request: { group: string; peer: string; point: Point; limitMs: number }): Promise<void>;
   /** False: there is no session with the peer. */

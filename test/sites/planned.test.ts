@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { readFileSync, statSync, writeFileSync } from "node:fs";
+import { readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import type { Interface } from "node:readline";
@@ -19,7 +19,7 @@ import type {
   ProtectionAnswer,
 } from "../../src/daemon/protocol.js";
 import { FREEZE_MS } from "../../src/nearsync-lws/limits.js";
-import { MAIN, Place, ROOT, run, until, without } from "../daemon-fixture.js";
+import { MAIN, Place, ROOT, mountsBelow, run, until, without } from "../daemon-fixture.js";
 import { configOf } from "./pair.js";
 import { SlowLine } from "./slow-line.js";
 import { RECORD_BYTES, record } from "./writer.js";
@@ -27,7 +27,7 @@ import type { WriterReport } from "./writer.js";
 
 /** One way. A round of copying has to be over in less than `LITTLE_MS`. */
 const DELAY_MS = 60;
-const GROUPS = ["v", "w", "x", "y", "z"] as const;
+const GROUPS = ["u", "v", "w", "x", "y", "z"] as const;
 const RECORDS_MAX = 20_000;
 const WRITER = fileURLToPath(new URL("writer.js", import.meta.url));
 const MAPPED_BYTES = 256 * 1024;
@@ -108,8 +108,17 @@ describe("a planned change of owner", { skip: without("cc") }, () => {
       return told?.link === "up" && told.lag.rpoMs !== null && asked - told.lag.rpoMs > since;
     });
   };
-  const isReadOnly = (path: string): void => {
-    assert.throws(() => writeFileSync(path, "too late"), { code: "EROFS" });
+  /** At the former owner: read-only as long as somebody uses the mount, then it ends. */
+  const takesNothing = (group: string): void => {
+    const file = join(at(a, group), "too late");
+    try {
+      writeFileSync(file, "");
+    } catch (error) {
+      assert.equal((error as NodeJS.ErrnoException).code, "EROFS");
+      return;
+    }
+    assert.ok(!mountsBelow(a.folder).includes(at(a, group)), "it was written to");
+    rmSync(file);
   };
   /** It is the owner: it can be mounted and written to. */
   const owns = (place: Place, group: string): string => {
@@ -214,9 +223,11 @@ describe("a planned change of owner", { skip: without("cc") }, () => {
     assert.equal(await mapped.say("store c"), "stored");
     const errno = Number(await mapped.say("sync"));
     assert.ok([EIO, EROFS].includes(errno), `msync: ${errno}`);
+    // Who has it open reads on; when nobody has, the mount ends.
+    assert.ok(readFileSync(join(at(a, "v"), "mapped")).length === MAPPED_BYTES);
     mapped.end();
-    isReadOnly(join(at(a, "v"), "new"));
-    assert.equal(statSync(join(at(a, "v"), "log")).size, acknowledged * RECORD_BYTES);
+    await until("the mount ends", () => !mountsBelow(a.folder).includes(at(a, "v")));
+    takesNothing("v");
     const [again, here] = [await planned(b, "v"), await planned(a, "v", "--to", "south")];
     assert.deepEqual([again.already, again.owner, again.lsn], [true, null, done.lsn]);
     assert.deepEqual([here.already, here.owner, here.lsn], [true, "south", done.lsn]);
@@ -225,8 +236,11 @@ describe("a planned change of owner", { skip: without("cc") }, () => {
   it("stays done when the former owner is killed", async () => {
     await a.stop("SIGKILL");
     await a.start({ config: configOf(a) });
-    isReadOnly(join(at(a, "v"), "new"));
-    assert.ok(readFileSync(join(at(a, "v"), "mapped")).length === MAPPED_BYTES);
+    takesNothing("v");
+    const [again = ""] = a.folders("again");
+    a.json("mount", "v", again);
+    assert.ok(readFileSync(join(again, "mapped")).length === MAPPED_BYTES);
+    assert.throws(() => writeFileSync(join(again, "new"), ""), { code: "EROFS" });
     assert.equal((await planned(a, "v", "--to", "south")).already, true);
     writeFileSync(join(at(b, "v"), "later"), "goes on");
   });
@@ -269,7 +283,7 @@ describe("a planned change of owner", { skip: without("cc") }, () => {
     await a.stop("SIGKILL");
     assert.notEqual((await given).code, 0);
     await a.start({ config: configOf(a) });
-    isReadOnly(join(at(a, "x"), "new"));
+    takesNothing("x");
     assert.match(a.cli("status").stdout, /x was given to south and is read-only here/);
     assert.equal(b.fails(8, "mount", "x", b.folders("m-x")[0] ?? "").code, "Fenced");
     lineNow().mend();
@@ -295,7 +309,22 @@ describe("a planned change of owner", { skip: without("cc") }, () => {
       assert.ok(code === 0 || code === 3, text);
       assert.equal((await planned(a, group, "--to", "south")).owner, "south");
       assert.equal(readFileSync(join(owns(b, group), "file"), "utf8"), `of ${group}`);
-      isReadOnly(join(at(a, group), "new"));
+      takesNothing(group);
     }
+  });
+
+  it("can be taken back when the peer never took it", async () => {
+    await caughtUp("u");
+    const given = command(a, "failover", "u", "--planned", "--to", "south");
+    await logged(a, "u", '"phase":"granting"');
+    lineNow().cut();
+    const asked = await fails(a, 10, "failover", "u", "--unplanned");
+    assert.match(asked.message, /given to another site.* two owners/);
+    const done = await command(a, "failover", "u", "--unplanned", "--yes");
+    assert.equal(done.code, 0, done.text);
+    assert.equal((await given).code, 5);
+    lineNow().mend();
+    writeFileSync(join(at(a, "u"), "file"), "taken back");
+    assert.equal(readFileSync(join(at(a, "u"), "file"), "utf8"), "taken back");
   });
 });

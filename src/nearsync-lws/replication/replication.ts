@@ -77,6 +77,12 @@ export class Replication {
     this.#owned.get(group)?.announce(point);
   }
 
+  /** Asks a follower again that has refused. */
+  offerAgain(group: string, peer: string): void {
+    const pipe = this.#pipes.get(peer);
+    if (pipe !== undefined) this.#owned.get(group)?.up(peer, pipe);
+  }
+
   /** A point that is durable goes to a follower, and is flushed there when it fulfils. */
   async ship(group: string, peer: string, point: Point, limitMs: number): Promise<void> {
     const owned = this.#owned.get(group);
