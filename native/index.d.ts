@@ -476,6 +476,15 @@ export declare function replicaCut(handle: number, target: string): Promise<CutP
 /** What another site needs to make a replica of a group. */
 export declare function replicaDescribe(handle: number, target: string): Promise<Uint8Array | Failure>
 
+/**
+ * A former owner stops: nobody changes the group any more, whoever has it mounted, also after a start. `at`: its own LSN of the last
+ * recovery point that its successor has. Done before, it does nothing.
+ */
+export declare function replicaFence(handle: number, target: string, at: bigint, successor: Successor): Promise<void | Failure>
+
+/** The kept LSN here of a recovery point of another site's lineage; null: it is not kept. */
+export declare function replicaFind(handle: number, target: string, lineage: bigint, lsn: bigint): Promise<bigint | null | Failure>
+
 export declare function replicaIdentity(handle: number, target: string): Promise<GroupIdentity | Failure>
 
 /** Makes a replica the owner of what it has received. `follower`: whom the point where the two part is kept for; empty: nobody. */
@@ -483,9 +492,9 @@ export declare function replicaPromote(handle: number, target: string, follower:
 
 /**
  * A former owner follows the group that was promoted in its place. What it did after its recovery point `at` stays as a group
- * `fork`. `uuid`, `lineage` and `lsn`: of the owner of now, and its own LSN of that point.
+ * `fork`. Done before, it does nothing.
  */
-export declare function replicaRejoin(handle: number, target: string, fork: string, at: bigint, uuid: string, lineage: bigint, lsn: bigint): Promise<void | Failure>
+export declare function replicaRejoin(handle: number, target: string, fork: string, at: bigint, successor: Successor): Promise<void | Failure>
 
 /**
  * Gives a group away, as it is at the recovery point `last`; durable when it fulfils, and idempotent. The gate has to be sealed.
@@ -501,10 +510,12 @@ export declare function replicaState(handle: number, target: string): Promise<Re
 
 /** How far a replica is. */
 export interface ReplicaState {
-  /** False: it was promoted and takes changes, or it was given away. */
+  /** False: it was promoted and takes changes, or it was given away, or is a fork. */
   isReplica: boolean
   /** This site owned it, and has given it to another one. */
   isGiven: boolean
+  /** What a former owner did: `source` is its successor's group, `lsn` the successor's LSN of their last common recovery point. */
+  isFork: boolean
   /** Uuid of the owner's group. */
   source: string
   /** Random id of the epoch that its recovery points are of. */
@@ -626,6 +637,16 @@ export interface StagedBatch {
   sequence: bigint
   /** Where it goes on; empty: all of it is in. */
   cursor: Uint8Array
+}
+
+/** The group that was promoted in a former owner's place. */
+export interface Successor {
+  uuid: string
+  lineage: bigint
+  /** Its own LSN of the last recovery point that both have, and when that was cut. */
+  lsn: bigint
+  wallS: number
+  wallNs: number
 }
 
 /** One point for every so many seconds is kept for so long. */

@@ -1,5 +1,5 @@
-// What `npm run demo:nearsync` plays: two daemons on this machine, a writer at the first, a kill of that, and how the
-// second goes on. Everything lies in a folder that is removed at the end.
+// What `npm run demo:nearsync` plays: two daemons on this machine, a writer at the first, a kill of that, how the
+// second goes on, how the first comes back and takes over again. All lies in a folder that is removed at the end.
 
 import { spawn, spawnSync } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
@@ -9,12 +9,20 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import type { PeerAnswer, PeerInviteAnswer, ProtectionAnswer, StatusAnswer } from "../daemon/protocol.js";
+import type {
+  ForkAnswer,
+  PeerAnswer,
+  PeerInviteAnswer,
+  ProtectionAnswer,
+  VolumeAnswer,
+} from "../daemon/protocol.js";
 import { Client } from "./client.js";
 import { CliError, report, toBody } from "./errors.js";
+import { fetchStatus } from "./verbs/status.js";
 
 const MAIN = fileURLToPath(new URL("main.js", import.meta.url));
 const LINES = 400;
+const LAST_LINES = 20;
 const PAUSE_MS = 20;
 const POLL_MS = 50;
 const DEADLINE_MS = 30_000;
@@ -23,6 +31,8 @@ const DEADLINE_MS = 30_000;
 class DemoSite {
   readonly state: string;
   readonly client: Client;
+  /** Where it listens; a port that is free at its first start, and the same from then on. */
+  listen = "127.0.0.1:0";
   #daemon: ChildProcess | undefined;
 
   constructor(
@@ -42,13 +52,13 @@ class DemoSite {
 
   async start(): Promise<void> {
     const config = join(this.folder, "holdfast.yaml");
-    const replication = `replication: {site: ${this.name}, listen: "127.0.0.1:0"}`;
+    const replication = `replication: {site: ${this.name}, listen: "${this.listen}"}`;
     writeFileSync(config, `log: {level: error}\n${replication}\n`);
     const args = [MAIN, "daemon", "--state", this.state, "--config", config];
     this.#daemon = spawn(process.execPath, args, { stdio: ["ignore", "ignore", "inherit"] });
     await until(`the daemon of ${this.name}`, async () => {
       try {
-        return (await this.client.get<StatusAnswer>("/v1/status")).ready;
+        return (await fetchStatus(this.client)).ready;
       } catch (error) {
         if (toBody(error).code === "Unavailable") return false;
         throw error;
@@ -88,7 +98,9 @@ export async function runNearsyncDemo(): Promise<number> {
     return report(error, { json: false });
   } finally {
     for (const site of [north, south]) await site.stop("SIGTERM");
-    spawnSync("umount", ["-l", join(north.folder, "mnt")], { stdio: "ignore" });
+    for (const { folder: below } of [north, south]) {
+      for (const name of ["mnt", "look"]) spawnSync("umount", ["-l", join(below, name)], { stdio: "ignore" });
+    }
     rmSync(folder, { recursive: true, force: true });
   }
 }
@@ -103,6 +115,14 @@ async function play(north: DemoSite, south: DemoSite): Promise<void> {
   const { invite } = await north.client.post<PeerInviteAnswer>("/v1/peers/invite", invited);
   south.run("peer", "pair", invite);
   await until("the session", async () => (await north.client.get<PeerAnswer[]>("/v1/peers"))[0]?.connected);
+  // Each stays where the other looks for it.
+  for (const [site, other] of [
+    [north, south],
+    [south, north],
+  ] as const) {
+    const [peer] = await other.client.get<PeerAnswer[]>("/v1/peers");
+    site.listen = peer?.addresses[0] ?? site.listen;
+  }
   north.run("volume", "create", "home", "--pool", "tank");
   north.run("mount", "home", north.path("mnt"));
   north.run("protect", "home", "--to", "south", "--rpo", "1s");
@@ -110,7 +130,10 @@ async function play(north: DemoSite, south: DemoSite): Promise<void> {
   await write(join(north.path("mnt"), "ledger"));
   north.run("protect", "list");
   const [sent] = await north.client.get<ProtectionAnswer[]>("/v1/protections");
-  console.log("\nNow the first site is killed: kill -9.");
+  console.log(`\nThe writer appends ${LAST_LINES} more at once. Then the first site is killed: kill -9.`);
+  for (let line = 1; line <= LAST_LINES; line += 1) {
+    appendLine(join(north.path("mnt"), "ledger"), `line ${LINES + line}`);
+  }
   await north.stop("SIGKILL");
   south.run("volume", "list");
   south.run("failover", "home", "--unplanned", "--yes");
@@ -118,9 +141,67 @@ async function play(north: DemoSite, south: DemoSite): Promise<void> {
   const ledger = join(south.path("mnt"), "ledger");
   const there = readFileSync(ledger, "utf8").trimEnd().split("\n").length;
   const behind = ((sent?.lag.rpoMs ?? 0) / 1000).toFixed(1);
-  console.log(`\n${there} of ${LINES} lines are there; just before the kill it was ${behind} s behind.`);
+  const all = LINES + LAST_LINES;
+  console.log(`\n${there} of ${all} lines are there; just before the last ones it was ${behind} s behind.`);
   appendLine(ledger, "the second site goes on");
+  await comeBack(north, south);
+  await goBack(north, south);
+}
+
+/** The former owner follows; what only it had is a fork. */
+async function comeBack(north: DemoSite, south: DemoSite): Promise<void> {
+  console.log("\nThe first site starts again, and finds that it is not the owner any more.");
+  await north.start();
+  await until("the first site follows", () => isReplica(north));
+  await arrived(south);
+  north.run("volume", "list");
+  north.run("fork", "list");
+  const [fork] = await north.client.get<ForkAnswer[]>("/v1/forks");
+  if (fork === undefined) return;
+  north.run("fork", "diff", fork.name, "--ranges");
+  north.run("mount", fork.name, north.path("look"));
+  const lines = readFileSync(join(north.path("look"), "ledger"), "utf8")
+    .trimEnd()
+    .split("\n");
+  console.log(
+    `\nThe fork's ledger ends with "${lines.at(-1) ?? ""}": nothing that was acknowledged is lost.`,
+  );
+  north.run("umount", north.path("look"));
+}
+
+/** And the first site is the owner again. */
+async function goBack(north: DemoSite, south: DemoSite): Promise<void> {
   south.run("umount", south.path("mnt"));
+  await arrived(south);
+  console.log("\nThe second site stops, the first takes over, and the second follows when it is back.");
+  await south.stop("SIGTERM");
+  north.run("failover", "home", "--unplanned", "--yes");
+  north.run("mount", "home", north.path("mnt"));
+  const last = readFileSync(join(north.path("mnt"), "ledger"), "utf8")
+    .trimEnd()
+    .split("\n")
+    .at(-1);
+  console.log(`\nIts ledger ends with "${last ?? ""}".`);
+  await south.start();
+  await until("the second site follows", () => isReplica(south));
+  await arrived(north);
+  south.run("volume", "list");
+  north.run("protect", "list");
+}
+
+async function isReplica({ client }: DemoSite): Promise<boolean> {
+  const volumes = await client.get<VolumeAnswer[]>("/v1/volumes");
+  return volumes.some(({ name, replicaOf }) => name === "home" && replicaOf !== null);
+}
+
+/** Waits until what was done here until now has arrived. */
+async function arrived({ client }: DemoSite): Promise<void> {
+  const since = performance.now();
+  await until("what was written arrives", async () => {
+    const asked = performance.now();
+    const [sent] = await client.get<ProtectionAnswer[]>("/v1/protections");
+    return sent?.link === "up" && sent.lag.rpoMs !== null && asked - sent.lag.rpoMs > since;
+  });
 }
 
 async function write(path: string): Promise<void> {

@@ -9,6 +9,7 @@ import { addDaemon } from "./verbs/daemon.js";
 import { addDiff } from "./verbs/diff.js";
 import { addDoctor } from "./verbs/doctor.js";
 import { addFailover } from "./verbs/failover.js";
+import { addFork } from "./verbs/fork.js";
 import { addFeed } from "./verbs/feed.js";
 import { addMount } from "./verbs/mount.js";
 import { addPeer } from "./verbs/peer.js";
@@ -46,6 +47,7 @@ export function createProgram(): Command {
     addProtect,
     addUnprotect,
     addFailover,
+    addFork,
     addDiff,
     addFeed,
     addVersions,

@@ -144,6 +144,18 @@ export class Mounts {
     return { volume: entry.wanted.volume, detached };
   }
 
+  /** Ends every mount of these volumes, and of earlier states of them, busy or not. True when there were any. */
+  async end(volumes: readonly string[]): Promise<boolean> {
+    const entries = [...this.#entries.values()].filter(({ wanted }) => volumes.includes(wanted.volume));
+    for (const entry of entries) {
+      const { volume, dir } = entry.wanted;
+      const detached = await this.#stop(entry, { detach: true });
+      this.#entries.delete(keyOf(entry.wanted));
+      this.log.warn({ volume, dir: pathToText(dir), detached }, "unmounted: it is not owned here any more");
+    }
+    return entries.length > 0;
+  }
+
   async #at(dir: Buffer): Promise<Entry> {
     const entries = [...this.#entries.values()];
     const exact = entries.find((entry) => entry.wanted.dir.equals(dir));

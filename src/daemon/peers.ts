@@ -11,9 +11,9 @@ import { fingerprintOf } from "../nearsync-lws/identity.js";
 import type { InviteState, Paired } from "../nearsync-lws/pairing/host.js";
 import type { LinkState } from "../nearsync-lws/transport/sessions.js";
 import type { Site } from "../nearsync-lws/pairing/messages.js";
-import { ROLES_DEFAULT, requirePeer, withChanged, withPaired } from "../nearsync-lws/peers.js";
-import type { Peer } from "../nearsync-lws/peers.js";
-import type { DaemonCalls, WorkerCalls } from "../nearsync-lws/worker-api.js";
+import { ROLES_DEFAULT, requirePeer, rolesFor, withChanged, withPaired } from "../nearsync-lws/peers.js";
+import type { Peer, Role } from "../nearsync-lws/peers.js";
+import type { DaemonCalls, LinkEvents, WorkerCalls } from "../nearsync-lws/worker-api.js";
 import { PeerWorker } from "../nearsync-lws/worker-host.js";
 import type { Config } from "./config.js";
 import { toErrorBody } from "./failure.js";
@@ -32,13 +32,11 @@ import type {
 import type { StateFolder } from "./state-folder.js";
 
 export interface PeersOptions {
-  /** What a peer says of a planned change of owner. */
-  handover: DaemonCalls["handover"];
   folder: StateFolder;
   config: Config["replication"];
   log: Log;
-  /** Where the replica of a peer's group is. */
-  place: DaemonCalls["place"];
+  /** What the worker asks of the daemon beside what is here. */
+  serves: Omit<DaemonCalls, keyof LinkEvents>;
 }
 
 /** A pairing that is under way or was, lately. */
@@ -110,6 +108,19 @@ export class Peers {
   requireKey(fingerprint: string): void {
     if (this.#peers.some((peer) => peer.fingerprint === fingerprint)) return;
     throw new HoldfastError("NotFound", "the peer was removed", "pair it again, or unprotect the group");
+  }
+
+  /** Whether the peer may do this with the group, as this site sees it. */
+  has(fingerprint: string, role: Role, group: string): boolean {
+    const peer = this.#peers.find((one) => one.fingerprint === fingerprint);
+    return peer !== undefined && rolesFor(peer, group).includes(role);
+  }
+
+  /** The replica of a group was promoted. A worker that does not run tells when the owner offers it again. */
+  async promoted(group: string): Promise<void> {
+    await this.#worker?.call("fence", { group }).catch((error: unknown) => {
+      this.#options.log.debug(error, "the former owner was not told");
+    });
   }
 
   isConnected(fingerprint: string): boolean {
@@ -266,8 +277,7 @@ export class Peers {
       },
       audit: (line) => this.#audit(line),
       link: (state) => this.#link(state),
-      place: (wanted) => this.#options.place(wanted),
-      handover: (said) => this.#options.handover(said),
+      ...this.#options.serves,
     };
   }
 

@@ -9,8 +9,9 @@ import type { ErrorCode } from "../io-path/errors.js";
 import type { Snapshot } from "../io-path/history.js";
 import type { Pool } from "../io-path/pool.js";
 import { encodeDescription } from "../nearsync-lws/description.js";
-import { epochIdOf, groupIdOf } from "../nearsync-lws/engine-door.js";
+import { epochIdOf, groupIdOf, uuidOf } from "../nearsync-lws/engine-door.js";
 import { BANDWIDTH_MIN, CUT_MS_MIN } from "../nearsync-lws/limits.js";
+import type { FollowRequest } from "../nearsync-lws/replication/questions.js";
 import { systemClock } from "../nearsync-lws/seams.js";
 import type { ProtectionReport } from "../nearsync-lws/worker-api.js";
 import { toErrorBody } from "./failure.js";
@@ -44,6 +45,8 @@ const RPO_MS_MAX = 86_400_000;
 const FINAL: readonly string[] = ["Conflict", "Denied", "Invalid", "Fenced"];
 /** So much above what was promised somebody should know; below that it may be one slow batch. */
 const LATE_FACTOR = 3;
+/** What was protected before a start counts as unconfirmed until its peer has answered, or for so long. */
+const CONFIRM_MS = 10_000;
 const NO_LAG = { rpoMs: null, cutMs: 0, shipMs: 0, applyMs: 0, flushMs: 0 };
 
 interface Local {
@@ -56,6 +59,8 @@ export class Protections {
   readonly #options: ProtectionsOptions;
   /** Why one could not be begun, by group and peer. */
   readonly #problems = new Map<string, string>();
+  /** Since the start, no peer has said yet whether somebody else owns these now; by group and peer. */
+  readonly #unconfirmed = new Set<string>();
   #stored: StoredProtection[];
   #watch: NodeJS.Timeout | undefined;
   #running = false;
@@ -71,6 +76,8 @@ export class Protections {
   async start(): Promise<void> {
     this.#running = true;
     this.#options.supervisor.takeSnapshot = (create) => this.#takeSnapshot(create);
+    for (const one of this.#stored) this.#unconfirmed.add(keyOf(one));
+    setTimeout(() => this.#unconfirmed.clear(), CONFIRM_MS).unref();
     await this.#look();
   }
 
@@ -135,8 +142,7 @@ export class Protections {
     peers.requireKey(peer);
     const local = await this.#local(group);
     const { replication } = local.pool;
-    const state = await replication.state(local.name);
-    if (state?.isReplica === true) throw isReplica(local.name);
+    await requireOwner(local);
     const { lineage } = await replication.identity(local.name);
     const description = encodeDescription({
       name: name ?? local.name,
@@ -180,8 +186,7 @@ export class Protections {
     const { supervisor, peers, folder } = this.#options;
     const { name: peerName, fingerprint: peer } = peers.require(request.peer);
     const { group: name, pool } = await supervisor.resolve(request.target);
-    const state = await pool.replication.state(name);
-    if (state?.isReplica === true) throw isReplica(name);
+    await requireOwner({ pool, name });
     const { uuid } = await pool.replication.identity(name);
     const stored: StoredProtection = { group: uuid, peer, ...filled(request) };
     await this.#inTurn(async () => {
@@ -276,9 +281,53 @@ export class Protections {
     await this.#options.peers.call("unprotect", { group: groupIdOf(stored.group), peer: stored.peer });
   }
 
-  /** Fingerprints of those who get a group, by its uuid. */
+  /** How a group is protected to a peer; undefined: it is not. */
+  find(group: string, peer: string): StoredProtection | undefined {
+    return this.#stored.find((one) => one.group === group && one.peer === peer);
+  }
+
+  /** Whom a group is protected to. */
   peersOf(group: string): string[] {
-    return this.#stored.filter((one) => one.group === group).map(({ peer }) => peer);
+    return this.#stored.flatMap((one) => (one.group === group ? [one.peer] : []));
+  }
+
+  /** A peer asks for a group that is owned here: it is protected to it as it says, or as it is already. Idempotent. */
+  async follow({ peer, group: id, rpoMs, bytesPerSecond, rf }: FollowRequest): Promise<void> {
+    const { folder, peers } = this.#options;
+    if (rpoMs < CUT_MS_MIN || rpoMs > RPO_MS_MAX) throw new HoldfastError("Invalid", `an RPO of ${rpoMs} ms`);
+    const group = uuidOf(id);
+    const local = await this.#local(group);
+    await requireOwner(local);
+    await this.#inTurn(async () => {
+      const same = this.#stored.filter((one) => one.group === group);
+      if (same.some((one) => one.peer === peer)) return await peers.call("offerAgain", { group: id, peer });
+      const [other] = same;
+      // A group is cut for all peers at once.
+      const stored = { group, peer, rpoMs: other?.rpoMs ?? rpoMs, bytesPerSecond, rf, name: null };
+      this.#requireNew(stored, { name: local.name, peerName: peers.nameOf(peer) });
+      writeProtections(folder, [...this.#stored, stored]);
+      this.#stored = [...this.#stored, stored];
+      this.#options.log.info(
+        { group: local.name, peer: peers.nameOf(peer) },
+        "protected to one that follows",
+      );
+      await this.#begin(stored).catch((error: unknown) => {
+        this.#problems.set(keyOf(stored), toErrorBody(error).message);
+      });
+    });
+  }
+
+  /** The group is not owned here any more, and sent to nobody; the worker knows. Names of the peers that got it. */
+  async dropGroup(group: string): Promise<string[]> {
+    return await this.#inTurn(async () => {
+      const gone = this.#stored.filter((one) => one.group === group);
+      if (gone.length === 0) return [];
+      const others = this.#stored.filter((one) => one.group !== group);
+      writeProtections(this.#options.folder, others);
+      this.#stored = others;
+      for (const one of gone) this.#problems.delete(keyOf(one));
+      return gone.map(({ peer }) => this.#options.peers.nameOf(peer));
+    });
   }
 
   /** `Conflict` while something is sent to the peer. */
@@ -328,13 +377,16 @@ export class Protections {
   ): ProtectionAnswer {
     const { rpoMs, bytesPerSecond } = stored;
     const peer = this.#options.peers.nameOf(stored.peer);
+    if (report?.link === "up" || report?.link === "stopped") this.#unconfirmed.delete(keyOf(stored));
+    const isUnconfirmed = this.#unconfirmed.has(keyOf(stored));
     const told = { group: group ?? stored.group, peer, rpoMs, bytesPerSecond };
     if (report === undefined) {
       const problem = this.#problems.get(keyOf(stored)) ?? "it is about to begin";
       const backlog = { ops: newestLsn, batches: 0 };
+      const link = isUnconfirmed ? "unconfirmed" : "waiting";
       return {
         ...told,
-        link: "waiting",
+        link,
         lag: NO_LAG,
         has: null,
         backlog,
@@ -343,7 +395,8 @@ export class Protections {
         problem,
       };
     }
-    const { link, has, batches, roundTripMs, bytesSent, cutMs, shipMs, applyMs, flushMs } = report;
+    const { has, batches, roundTripMs, bytesSent, cutMs, shipMs, applyMs, flushMs } = report;
+    const link = isUnconfirmed ? "unconfirmed" : report.link;
     const lag = { rpoMs: report.rpoMs, cutMs, shipMs, applyMs, flushMs };
     // The record that keeps the peer's point is the one after it, and nothing to send.
     const backlog = { ops: Math.max(0, newestLsn - (has ?? 0) - 1), batches };
@@ -365,12 +418,18 @@ function keyOf({ group, peer }: StoredProtection): string {
   return `${groupIdOf(group)} ${peer}`;
 }
 
-function isReplica(name: string): HoldfastError {
-  return new HoldfastError(
-    "Fenced",
-    `${name} is a replica here`,
-    "protect it at the site that owns it, or fail over to it first",
-  );
+async function requireOwner({ pool, name }: Local): Promise<void> {
+  const state = await pool.replication.state(name);
+  if (state?.isReplica === true) {
+    throw new HoldfastError(
+      "Fenced",
+      `${name} is a replica here`,
+      "protect it at the site that owns it, or fail over to it first",
+    );
+  }
+  if (state?.isFork === true) {
+    throw new HoldfastError("Fenced", `${name} is a fork: it stays as it is`, "clone it, and protect that");
+  }
 }
 
 /** Defaults filled, everything checked. */

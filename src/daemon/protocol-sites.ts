@@ -85,8 +85,11 @@ export interface ProtectionAnswer {
   /** What was promised. */
   rpoMs: number;
   bytesPerSecond: number | null;
-  /** `waiting`: not begun, see `problem`; `down`: no session; `offered`: the peer was asked; `stopped`: see it. */
-  link: "waiting" | "down" | "offered" | "up" | "stopped";
+  /**
+   * `waiting`: not begun, see `problem`; `down`: no session; `offered`: the peer was asked; `stopped`: see it;
+   * `unconfirmed`: the daemon has just started, and the peer may own the group by now: it has not answered yet.
+   */
+  link: "waiting" | "down" | "offered" | "up" | "stopped" | "unconfirmed";
   /** How far it is behind, measured, and where that comes from; `rpoMs` null: it has no recovery point yet. */
   lag: LagReport;
   /** The peer's newest recovery point. */
@@ -114,6 +117,8 @@ export interface FailoverRequest {
   target: string;
   mode: "unplanned";
   yes: boolean;
+  /** Also while the owner is connected. */
+  force?: boolean | undefined;
 }
 
 export interface FailoverAnswer {
@@ -173,4 +178,51 @@ export interface TestFailoverDropAnswer {
   /** Null: there was none. */
   name: string | null;
   already: boolean;
+}
+
+/** This site gives a group up to a peer that owns it, too. */
+export interface YieldRequest {
+  target: string;
+  /** The peer; default: the only one that it can be. */
+  to?: string | undefined;
+  yes: boolean;
+}
+
+export interface YieldAnswer {
+  group: string;
+  /** It follows somebody already. */
+  already: boolean;
+  to: string;
+  /** What was done here after the common point; gone by itself where that is nothing. Null: there is none. */
+  fork: string | null;
+  /** The last recovery point that both have, by this site's LSN; null: none is left, all is sent anew. */
+  common: { lsn: number; time: string | null } | null;
+}
+
+/** What a former owner did here that its successor does not have. It can be mounted and cloned; nobody changes it. */
+export interface ForkAnswer {
+  /** Of the group, and of the volume where it has one. */
+  name: string;
+  pool: string;
+  volumes: string[];
+  /** What follows the successor here, or took over from it, as it is called; null: nothing any more. */
+  of: string | null;
+  /** Uuid of the successor's group. */
+  successor: string;
+  /** The last recovery point that both have, by the fork's LSN; null: there was none, all of it is the fork. */
+  common: { lsn: number; time: string | null; name: string } | null;
+  newestLsn: number;
+  /** Records of the log after the common point, those that closed the fork among them. */
+  ops: number;
+  /** What differs from the common point; null: not asked for. */
+  changes: ForkChanges | null;
+  mounts: ({ volume: string } & PathJson)[];
+}
+
+export interface ForkChanges {
+  files: number;
+  /** Of files, that may differ. */
+  bytes: number;
+  /** There are more than were counted. */
+  isMore: boolean;
 }

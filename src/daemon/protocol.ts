@@ -52,6 +52,10 @@
 //   GET    /v1/failovers/tests             TestFailoverAnswer[]
 //   POST   /v1/failovers/tests             TestFailoverRequest → TestFailoverAnswer
 //   DELETE /v1/failovers/tests/TARGET      TestFailoverDropAnswer ; its clone goes with it
+//   POST   /v1/yields                      YieldRequest → YieldAnswer
+//   GET    /v1/forks                       ForkAnswer[]
+//   GET    /v1/forks/NAME                  ForkAnswer ; with `changes`
+//   DELETE /v1/forks/NAME?yes=true         {} ; for good
 //   POST   /v1/flush                       {} ; everything acknowledged is durable
 //   GET    /metrics                        Prometheus text
 //
@@ -95,6 +99,8 @@ export type {
 export type {
   FailoverAnswer,
   FailoverRequest,
+  ForkAnswer,
+  ForkChanges,
   PeerAnswer,
   PeerInviteAnswer,
   PeerInviteRequest,
@@ -110,6 +116,8 @@ export type {
   TestFailoverAnswer,
   TestFailoverDropAnswer,
   TestFailoverRequest,
+  YieldAnswer,
+  YieldRequest,
 } from "./protocol-sites.js";
 
 export const ADMIN_SOCKET = "admin.sock";

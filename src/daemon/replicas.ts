@@ -24,6 +24,10 @@ export interface ReplicasOptions {
   supervisor: Supervisor;
   /** Where new replicas are made; undefined: in the only pool there is. */
   pool: string | undefined;
+  /** Whether there is a session with a peer, by its fingerprint. */
+  isConnected: (peer: string) => boolean;
+  /** The replica of a group (as the wire has it) was promoted: its owner has to know. */
+  promoted: (group: string) => Promise<void>;
 }
 
 export interface Wanted {
@@ -58,7 +62,7 @@ export class Replicas {
     return await this.#options.supervisor.exclusively(async () => {
       const there = await this.#find(group);
       const found = there ?? (await this.#create(group, told));
-      this.#note({ group: found.source, peer });
+      this.note({ group: found.source, peer });
       return { pool: found.replication.pool, name: found.name };
     });
   }
@@ -66,8 +70,11 @@ export class Replicas {
   async #find(group: string): Promise<Found | undefined> {
     for (const { pool, name } of await this.#options.supervisor.pools.groups()) {
       const { replication } = pool;
-      const source = (await replication.state(name))?.source;
-      if (source !== undefined && groupIdOf(source) === group) return { replication, name, source };
+      const state = await replication.state(name);
+      // Of a fork it is the successor's.
+      if (state === null || state.isFork) continue;
+      const { source } = state;
+      if (groupIdOf(source) === group) return { replication, name, source };
     }
     return undefined;
   }
@@ -96,7 +103,8 @@ export class Replicas {
     throw new HoldfastError("Unavailable", why, way);
   }
 
-  #note({ group, peer }: StoredReplica): void {
+  /** Whose group it is, by the group's uuid there. */
+  note({ group, peer }: StoredReplica): void {
     if (this.#owners.some((one) => one.group === group && one.peer === peer)) return;
     const others = this.#owners.filter((one) => one.group !== group);
     writeReplicas(this.#options.folder, [...others, { group, peer }]);
@@ -127,7 +135,7 @@ export class Replicas {
   }
 
   /** Makes a replica the owner of what it has received. Done before: the same answer. */
-  async failover({ target, yes }: FailoverRequest): Promise<FailoverAnswer> {
+  async failover({ target, yes, force }: FailoverRequest): Promise<FailoverAnswer> {
     return await this.#options.supervisor.exclusively(async () => {
       const { group, pool } = await this.#options.supervisor.resolve(target);
       const state = await pool.replication.state(group);
@@ -138,11 +146,26 @@ export class Replicas {
           "fail over at the site that has its replica",
         );
       }
+      if (state.isFork) {
+        throw new HoldfastError(
+          "Fenced",
+          `${group} is a fork: it stays as it is`,
+          "clone it to go on from it",
+        );
+      }
       const recovered = { lsn: Number(state.lsn), time: await timeOf(pool, group, state) };
       if (recovered.lsn === 0) {
         throw new HoldfastError("NotFound", `${group} has not received a whole recovery point yet`);
       }
       if (state.isGiven) return await this.#takeBack(pool, group, { recovered, yes });
+      const owner = this.ownerOf(state.source) ?? "";
+      if (state.isReplica && force !== true && this.#options.isConnected(owner)) {
+        throw new HoldfastError(
+          "Conflict",
+          `the owner of ${group} is connected, and goes on as such`,
+          "stop it first; --force takes over all the same, and what it did last becomes a fork there",
+        );
+      }
       if (state.isReplica && !yes) {
         const cut = recovered.time === null ? "" : `, cut at ${recovered.time}`;
         throw new HoldfastError(
@@ -151,7 +174,8 @@ export class Replicas {
           "stop the owner if it runs still, then add --yes",
         );
       }
-      await pool.replication.promote(group, this.ownerOf(state.source) ?? "");
+      await pool.replication.promote(group, owner);
+      await this.#options.promoted(groupIdOf(state.source));
       return { group, already: !state.isReplica, recovered, later: "unknown" };
     });
   }

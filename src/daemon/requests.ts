@@ -157,7 +157,10 @@ export const failover = z.strictObject({
   target: name,
   mode: z.enum(["unplanned"]),
   yes: z.boolean().default(false),
+  force: z.boolean().default(false),
 });
+export const yields = z.strictObject({ target: name, to: name.optional(), yes: z.boolean().default(false) });
+export const forkDrop = z.strictObject({ yes: flag });
 
 export const plannedFailover = z.strictObject({ target: name, to: name.optional() });
 export const testFailover = z.strictObject({ ...pathFields, target: name, name: name.optional() });

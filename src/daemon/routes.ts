@@ -15,6 +15,7 @@ import { protectionRoutes } from "./protection-routes.js";
 import { protectionWarnings } from "./protections.js";
 import type { Protections } from "./protections.js";
 import type { Replicas } from "./replicas.js";
+import type { Returns } from "./returns.js";
 import * as requests from "./requests.js";
 import type { Supervisor } from "./supervisor.js";
 import { renderMetrics } from "./metrics.js";
@@ -28,11 +29,13 @@ export interface Served {
   protections: Protections;
   replicas: Replicas;
   handovers: Handovers;
+  returns: Returns;
 }
 
-export function createRoutes({ supervisor, peers, protections, replicas, handovers }: Served): Route[] {
+export function createRoutes(served: Served): Route[] {
+  const { supervisor, peers, protections, replicas } = served;
   return [
-    ...statusRoutes({ supervisor, peers, protections, handovers }),
+    ...statusRoutes(served),
     ...poolRoutes(supervisor, protections),
     ...driveRoutes(supervisor),
     ...volumeRoutes(supervisor, protections),
@@ -45,17 +48,13 @@ export function createRoutes({ supervisor, peers, protections, replicas, handove
   ];
 }
 
-function statusRoutes({ supervisor, peers, protections, handovers }: Omit<Served, "replicas">): Route[] {
+function statusRoutes({ supervisor, peers, protections, handovers, returns }: Served): Route[] {
   const status = async () => {
     const told = await supervisor.status();
     if (told.phase !== "running") return told;
     const sent = await protections.answers();
-    const warnings = [
-      ...told.warnings,
-      ...peers.warnings(),
-      ...protectionWarnings(sent),
-      ...handovers.warnings(),
-    ];
+    const ofSites = [...peers.warnings(), ...protectionWarnings(sent)];
+    const warnings = [...told.warnings, ...ofSites, ...handovers.warnings(), ...returns.warnings()];
     return { ...told, protections: sent, warnings };
   };
   return [

@@ -4,12 +4,15 @@ import { execFile } from "node:child_process";
 import type { Server } from "node:http";
 import { loadConfig } from "./config.js";
 import { failoverRoutes } from "./failover-routes.js";
+import { forkRoutes } from "./fork-routes.js";
+import { Forks } from "./forks.js";
 import { Handovers } from "./handovers.js";
 import { createLog } from "./log.js";
 import type { Log } from "./log.js";
 import { Peers } from "./peers.js";
 import { Protections } from "./protections.js";
 import { Replicas } from "./replicas.js";
+import { Returns } from "./returns.js";
 import { createRoutes } from "./routes.js";
 import { forgetRuntimeFolder, openRuntimeFolder } from "./runtime-folder.js";
 import { startAdminServer } from "./server.js";
@@ -34,17 +37,28 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
     log.info({ state: folder.path, runtime: runtime.path, tmpfs: runtime.tmpfs }, "starting");
     const supervisor = new Supervisor({ folder, runtime, config, log });
     const { pool, site } = config.replication;
-    const replicas = new Replicas({ folder, supervisor, pool });
-    const place: Replicas["place"] = (wanted) => replicas.place(wanted);
-    const handover: Handovers["heard"] = (said) => handovers.heard(said);
-    const peers = new Peers({ folder, config: config.replication, log, place, handover });
-    const protections = new Protections({ folder, supervisor, peers, site, log });
+    const isConnected = (peer: string): boolean => peers.isConnected(peer);
+    const promoted = (group: string): Promise<void> => peers.promoted(group);
+    const replicas = new Replicas({ folder, supervisor, pool, isConnected, promoted });
+    const peers: Peers = new Peers({
+      ...{ folder, config: config.replication, log },
+      serves: {
+        place: (wanted) => replicas.place(wanted),
+        handover: (said) => handovers.heard(said),
+        succeededBy: (question) => returns.succeededBy(question),
+        follow: (request) => protections.follow(request),
+        fenced: (what) => returns.fenced(what),
+      },
+    });
+    const protections: Protections = new Protections({ folder, supervisor, peers, site, log });
     const handovers: Handovers = new Handovers({ folder, supervisor, peers, protections, replicas, log });
     replicas.revoke = (uuid) => handovers.revoke(uuid);
+    const returns: Returns = new Returns({ folder, supervisor, peers, protections, replicas, log });
     const tests = new TestFailovers({ folder, supervisor, protections, log });
     const stop = nextSignal(log);
     const routes = [
-      ...createRoutes({ supervisor, peers, protections, replicas, handovers }),
+      ...createRoutes({ supervisor, peers, protections, replicas, handovers, returns }),
+      ...forkRoutes(new Forks(supervisor), returns),
       ...failoverRoutes(handovers, tests),
     ];
     const server = await startAdminServer({ folder, routes, log });
@@ -52,6 +66,7 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
       await supervisor.start();
       await tests.start();
       await peers.start();
+      returns.start();
       await protections.start();
       await handovers.start();
       const problems = [...supervisor.pools.problems(), ...supervisor.mounts.problems()];
@@ -61,6 +76,7 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
     } finally {
       try {
         await handovers.stop();
+        await returns.stop();
         await protections.stop();
         await peers.stop();
         await supervisor.stop();

@@ -374,6 +374,13 @@ export class Supervisor {
     });
   }
 
+  /** Ends every mount of these volumes, busy or not; nobody wants them back. */
+  endMounts(volumes: readonly string[]): Promise<void> {
+    return this.#change(async () => {
+      if (await this.mounts.end(volumes)) this.#save();
+    });
+  }
+
   applyPolicies(file: string, text: string, how: { yes: boolean }): Promise<PolicyAnswer> {
     return this.#change(async () => {
       await this.policies.apply(file, text, how);

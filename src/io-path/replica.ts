@@ -26,10 +26,15 @@ export interface StagedBatch {
 
 /** How far a replica is. */
 export interface ReplicaState {
-  /** False: it was promoted and takes changes, or it was given away. */
+  /** False: it was promoted and takes changes, or it was given away, or is a fork. */
   isReplica: boolean;
   /** This site owned it, and has given it to another one; `lsn` is its last recovery point then. */
   isGiven: boolean;
+  /**
+   * What a former owner did: `source` is its successor's group, `lineage` its own, `lsn` the successor's LSN of their
+   * last common recovery point, 0: none is left.
+   */
+  isFork: boolean;
   /** Uuid of the owner's group. */
   source: string;
   /** Random id of the epoch that its recovery points are of. */
@@ -41,8 +46,19 @@ export interface ReplicaState {
   wallSeconds: number;
   wallNanoseconds: number;
   staging: StagedBatch | null;
-  /** Of what was promoted: where it left its owner's lineage. */
+  /** Of what was promoted, where it left its owner's lineage; of a fork, where its successor did. */
   branch: Branch | null;
+}
+
+/** The group that was promoted in a former owner's place. */
+export interface SuccessorGroup {
+  uuid: string;
+  lineage: bigint;
+  /** Its own LSN of the last recovery point that both have; 0: none is left. */
+  lsn: bigint;
+  /** When that was cut, since 1970. */
+  wallSeconds: number;
+  wallNanoseconds: number;
 }
 
 /** A recovery point that a promoted group has in common with its former owner. */
@@ -185,16 +201,31 @@ export class Replication {
   }
 
   /**
+   * A former owner stops: nobody changes the group any more, whoever has it mounted, also after a start. `at`: its own
+   * LSN of the last common recovery point, 0: none is left. `NotFound`: the point is not kept. Idempotent.
+   */
+  async fence(group: string, at: bigint, successor: SuccessorGroup): Promise<void> {
+    unwrap(await native.replicaFence(this.pool, group, at, toNative(successor)));
+  }
+
+  /**
    * A former owner follows the group that was promoted in its place; what it did after its own recovery point `at`
-   * stays as a group `fork`. `leader`: the owner of now, with its LSN of that point. `Conflict`: mounted, or the fork's
-   * name is in use.
+   * stays as a group `fork`. `Conflict`: mounted, or the fork's name is in use. Idempotent.
    */
   async rejoin(
     group: string,
     { fork, at }: { fork: string; at: bigint },
-    leader: { uuid: string; lineage: bigint; lsn: bigint },
+    successor: SuccessorGroup,
   ): Promise<void> {
-    const { uuid, lineage, lsn } = leader;
-    unwrap(await native.replicaRejoin(this.pool, group, fork, at, uuid, lineage, lsn));
+    unwrap(await native.replicaRejoin(this.pool, group, fork, at, toNative(successor)));
   }
+
+  /** The kept LSN here of a recovery point of another site's lineage; null: it is not kept. */
+  async find(group: string, lineage: bigint, lsn: bigint): Promise<bigint | null> {
+    return unwrap(await native.replicaFind(this.pool, group, lineage, lsn));
+  }
+}
+
+function toNative({ uuid, lineage, lsn, wallSeconds, wallNanoseconds }: SuccessorGroup) {
+  return { uuid, lineage, lsn, wallS: wallSeconds, wallNs: wallNanoseconds };
 }

@@ -71,6 +71,12 @@ export class EngineDoor {
     return running;
   };
 
+  /** The group is not to be found any more; fulfils when nothing that was asked for until now runs in the engine. */
+  async forget(group: string): Promise<void> {
+    this.#locals.delete(group);
+    await Promise.allSettled([...this.#running]);
+  }
+
   /** Fulfils when nothing runs in the engine any more, and no batch is open. */
   async close(): Promise<void> {
     await Promise.allSettled([...this.#running]);
@@ -220,6 +226,16 @@ export class EngineDoor {
 /** A lineage as the wire has it. */
 export function epochIdOf(lineage: bigint): string {
   return lineage.toString(16).padStart(16, "0");
+}
+
+/** The same, back. */
+export function lineageOf(epochId: string): bigint {
+  return BigInt(`0x${epochId}`);
+}
+
+/** The uuid that a group has on the wire. */
+export function uuidOf(group: string): string {
+  return group.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
 }
 
 /** A group's uuid as the wire has it. */

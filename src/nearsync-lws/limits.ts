@@ -87,6 +87,13 @@ export const LAST_WRITE_BACK_MS = FREEZE_MS / 4;
 /** A follower that could not go on (no space, say) is asked again after so long. */
 export const OFFER_RETRY_MS = 5000;
 
+/** A question to a peer (who owns a group, to be sent one) is given up after so long. */
+export const ASK_MS = 30_000;
+/** Questions of one peer that are being answered at a time; their sessions end at more. */
+export const ASKS_MAX = 256;
+/** A step of a former owner's return that failed is tried again after so long. */
+export const RETURN_RETRY_MS = 1000;
+
 assertRelations();
 
 /** How the limits hang together; checked when the module is loaded. */

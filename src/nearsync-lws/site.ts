@@ -5,8 +5,12 @@ import { HoldfastError } from "../io-path/errors.js";
 import { Links } from "./links.js";
 import type { Daemon } from "./links.js";
 import type { Point } from "./machines/door.js";
+import type { Successor } from "./machines/return.js";
 import { authorize } from "./peers.js";
-import type { Peer } from "./peers.js";
+import type { Peer, Role } from "./peers.js";
+import type { Pipe } from "./replication/pipe.js";
+import { Questions } from "./replication/questions.js";
+import type { FollowRequest, SuccessorQuestion } from "./replication/questions.js";
 import { Replication, portOf } from "./replication/replication.js";
 import { systemClock } from "./seams.js";
 import type {
@@ -14,6 +18,7 @@ import type {
   DaemonCalls,
   InviteRequest,
   JoinRequest,
+  LinkEvents,
   OpenInvite,
   ProtectRequest,
   ProtectionReport,
@@ -24,20 +29,26 @@ import type {
 export class Site implements WorkerCalls {
   readonly #door: EngineDoor;
   readonly #replication: Replication;
+  readonly #questions: Questions;
   readonly #links: Links;
   #peers: readonly Peer[] = [];
 
-  constructor({ identity }: WorkerSetup, daemon: Daemon & Pick<DaemonCalls, "place" | "handover">) {
+  constructor({ identity }: WorkerSetup, daemon: Daemon & Omit<DaemonCalls, keyof LinkEvents>) {
+    const authorized = (fingerprint: string, role: Role, group: string) => {
+      const peer = this.#peers.find((one) => one.fingerprint === fingerprint);
+      if (peer === undefined) throw new HoldfastError("Denied", "the peer was removed");
+      authorize(peer, role, group);
+    };
     this.#door = new EngineDoor({ clock: systemClock, place: daemon.place });
+    const { succeededBy, follow } = daemon;
+    this.#questions = new Questions({ clock: systemClock, authorize: authorized, succeededBy, follow });
     this.#replication = new Replication({
       door: portOf(this.#door.call),
       clock: systemClock,
-      authorize: (fingerprint, role, group) => {
-        const peer = this.#peers.find((one) => one.fingerprint === fingerprint);
-        if (peer === undefined) throw new HoldfastError("Denied", "the peer was removed");
-        authorize(peer, role, group);
-      },
+      authorize: authorized,
       handover: (peer, message) => void daemon.handover({ peer, message }),
+      questions: this.#questions,
+      fenced: (group, peer) => daemon.fenced({ group, peer }),
     });
     const begin = (session: Parameters<Replication["begin"]>[1] & { peer: Peer }) =>
       this.#replication.begin(session.peer.fingerprint, session);
@@ -91,6 +102,29 @@ export class Site implements WorkerCalls {
 
   tell({ peer, message: { type, body } }: Parameters<WorkerCalls["tell"]>[0]): boolean {
     return this.#replication.tell(peer, type, body);
+  }
+
+  async release({ group }: { group: string }): Promise<void> {
+    this.#replication.release(group);
+    await this.#door.forget(group);
+  }
+
+  fence({ group }: { group: string }): void {
+    this.#replication.fence(group);
+  }
+
+  async successorOf(question: SuccessorQuestion): Promise<Successor | null> {
+    return await this.#questions.succeededBy(this.#pipe(question.peer), question);
+  }
+
+  async askToFollow(request: FollowRequest): Promise<void> {
+    await this.#questions.follow(this.#pipe(request.peer), request);
+  }
+
+  #pipe(peer: string): Pipe {
+    const pipe = this.#replication.pipe(peer);
+    if (pipe !== undefined) return pipe;
+    throw new HoldfastError("Unavailable", "the peer is not connected");
   }
 
   async close(): Promise<void> {

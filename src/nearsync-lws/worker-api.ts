@@ -5,8 +5,10 @@ import type { Place } from "./engine-door.js";
 import type { Identity } from "./identity.js";
 import type { InviteState, Paired } from "./pairing/host.js";
 import type { Point } from "./machines/door.js";
+import type { Successor } from "./machines/return.js";
 import type { Peer } from "./peers.js";
 import type { FollowerStatus } from "./replication/owned.js";
+import type { FollowRequest, SuccessorQuestion } from "./replication/questions.js";
 import type { HandoverMessage, Protection } from "./replication/replication.js";
 import type { LinkState } from "./transport/sessions.js";
 import type { Site } from "./pairing/messages.js";
@@ -79,6 +81,17 @@ export interface WorkerCalls extends LinkCalls {
   ship(request: { group: string; peer: string; point: Point; limitMs: number }): Promise<void>;
   /** False: there is no session with the peer. */
   tell(request: { peer: string; message: HandoverMessage }): boolean;
+  /**
+   * The group is not owned here any more; nothing of it runs in the engine when it fulfils. What followers have stays
+   * noted.
+   */
+  release(request: { group: string }): Promise<void>;
+  /** The replica of a group was promoted: who sends it is told. */
+  fence(request: { group: string }): void;
+  /** Asks a peer who owns a group now; null: nobody that it knows of. `Unavailable`: it is not connected. */
+  successorOf(question: SuccessorQuestion): Promise<Successor | null>;
+  /** Asks a peer to send a group of its. */
+  askToFollow(request: FollowRequest): Promise<void>;
   /** Ends everything; nothing of it runs in the engine when it fulfils. */
   close(request: null): Promise<void>;
 }
@@ -97,6 +110,12 @@ export interface DaemonCalls extends LinkEvents {
   place(wanted: { group: string; peer: string; description: Uint8Array }): Promise<Place>;
   /** What a peer that may says of a planned change of owner. */
   handover(said: { peer: string; message: HandoverMessage }): Promise<void>;
+  /** A peer that may read the group asks who owns it now, as far as this site knows; null: nobody else. */
+  succeededBy(question: SuccessorQuestion): Promise<Successor | null>;
+  /** A peer that may read the group wants to be sent it. */
+  follow(request: FollowRequest): Promise<void>;
+  /** A peer refuses what this site sends as an owner. */
+  fenced(what: { group: string; peer: string }): void;
 }
 
 export interface WorkerSetup {

@@ -4,18 +4,21 @@ import { parentPort, workerData } from "node:worker_threads";
 import type { Daemon } from "./links.js";
 import { Rpc } from "./rpc.js";
 import { Site } from "./site.js";
-import type { DaemonCalls, WorkerCalls, WorkerSetup } from "./worker-api.js";
+import type { DaemonCalls, LinkEvents, WorkerCalls, WorkerSetup } from "./worker-api.js";
 
 if (parentPort === null) throw new Error("this file runs in a worker only");
 
 const port = parentPort;
-const daemon: Daemon & Pick<DaemonCalls, "place" | "handover"> = {
+const daemon: Daemon & Omit<DaemonCalls, keyof LinkEvents> = {
   pair: (request) => rpc.call("pair", request),
   inviteEnded: (ended) => rpc.call("inviteEnded", ended),
   audit: (line) => rpc.call("audit", line),
   link: (state) => rpc.call("link", state),
   place: (wanted) => rpc.call("place", wanted),
   handover: (said) => rpc.call("handover", said),
+  succeededBy: (question) => rpc.call("succeededBy", question),
+  follow: (request) => rpc.call("follow", request),
+  fenced: (what) => void rpc.call("fenced", what),
 };
 const site: WorkerCalls = new Site(workerData as WorkerSetup, daemon);
 const rpc: Rpc<DaemonCalls, WorkerCalls> = new Rpc(port, site);

@@ -64,7 +64,7 @@ describe("the examples of WIRE.md", () => {
     assert.deepEqual(decodeChunk(Buffer.from(example("chunk"), "hex")), chunk);
   });
 
-  it("credit, begin, grant, taken and hello", () => {
+  it("credit, begin, grant, taken, ask, successor and hello", () => {
     const begin = {
       group: GROUP,
       stream: 5,
@@ -73,11 +73,21 @@ describe("the examples of WIRE.md", () => {
       target: { lsn: 7, timeNs: 10n ** 18n, bootNs: 5n, name: "" },
     };
     const by = { group: "f".repeat(32), epochId: "2122232425262728", lsn: 77 };
+    const successor = {
+      group: "202122232425262728292a2b2c2d2e2f",
+      epochId: "2122232425262728",
+      lsn: 7,
+      of: EPOCH,
+      at: 5,
+      timeNs: 10n ** 18n,
+    };
     for (const [type, number, body] of [
       ["credit", 7, { group: GROUP, stream: 5, bytesMax: 4 * 2 ** 20 }],
       ["begin", 8, begin],
       ["grant", 9, { group: GROUP, epochId: EPOCH, lsn: 1234 }],
       ["taken", 9, { group: GROUP, lsn: 1234, by }],
+      ["ask", 9, { ask: 3, group: GROUP, epochId: EPOCH, lsn: null }],
+      ["successor", 10, { ask: 3, successor }],
       ["hello", 0, hello],
     ] as const) {
       const frame = Buffer.from(example(type), "hex");

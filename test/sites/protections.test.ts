@@ -10,6 +10,7 @@ import type {
   ProtectionAnswer,
   StatusAnswer,
   VolumeAnswer,
+  YieldAnswer,
 } from "../../src/daemon/protocol.js";
 import { Client } from "../../src/cli/client.js";
 import { Place, until } from "../daemon-fixture.js";
@@ -82,23 +83,50 @@ describe("protections", () => {
     assert.deepEqual(names(b), ["v", "v-north"]);
   });
 
-  it("is fenced at a peer that took over while the owner lives; the new owner protects it the other way", async () => {
-    const done = b.json<FailoverAnswer>("failover", "v-north", "--unplanned", "--yes");
-    assert.equal(done.already, false);
-    writeFileSync(join(mountA, "who"), "north, too late");
-    const told = await until("the former owner is told", () =>
-      list(a).find(({ link }) => link === "stopped"),
+  it("does not stop at the word of a peer that may not own, which can give the group back", async () => {
+    a.json("peer", "set", "south", "--role", "replica-write", "--role", "read");
+    assert.match(b.fails(5, "failover", "v-north", "--unplanned", "--yes").message, /owner .* is connected/);
+    const taken = ["failover", "v-north", "--unplanned", "--force", "--yes"];
+    assert.equal(b.json<FailoverAnswer>(...taken).already, false);
+    const warned = () => a.json<StatusAnswer>("status").warnings.join("\n");
+    await until("the owner says what to do", () =>
+      /south owns v, too; it lacks the role may-own .*--yield/.test(warned()),
     );
-    assert.match(told.problem, /no replica/);
+    assert.match(list(a)[0]?.problem ?? "", /promoted here/);
+    writeFileSync(join(mountA, "who"), "north goes on");
     const [mounted = ""] = b.folders("taken");
     b.json("mount", "v-north", mounted);
-    assert.equal(readFileSync(join(mounted, "who"), "utf8"), "north again");
-    writeFileSync(join(mounted, "who"), "south goes on");
-    b.json("protect", "v-north", "--to", "north", "--rpo", "400ms", "--name", "back");
-    await caughtUp(b, "v-north");
-    assert.equal(readAt(a, "back", "who"), "south goes on");
-    assert.equal(readFileSync(join(mountA, "who"), "utf8"), "north, too late");
+    writeFileSync(join(mounted, "who"), "south, too");
+    assert.match(b.fails(10, "failover", "v-north", "--yield").message, /its mounts end/);
+    const given = b.json<YieldAnswer>("failover", "v-north", "--yield", "--yes");
+    assert.deepEqual([given.already, given.to], [false, "north"]);
+    await caughtUp(a);
+    assert.equal(readAt(b, "v-north", "who"), "north goes on");
+    assert.equal(b.json<YieldAnswer>("failover", "v-north", "--yield", "--yes").already, true);
+    const fork = given.fork ?? "";
+    b.json("mount", fork, mounted);
+    assert.equal(readFileSync(join(mounted, "who"), "utf8"), "south, too");
     b.json("umount", mounted);
+    b.json("fork", "drop", fork, "--yes");
+    assert.match(a.fails(5, "failover", "v", "--yield", "--yes").message, /nobody to yield to/);
+  });
+
+  it("stops at the word of one that may, and is sent the group the other way", async () => {
+    a.json("peer", "set", "south", "--role", "replica-write", "--role", "read", "--role", "may-own");
+    b.json("failover", "v-north", "--unplanned", "--force", "--yes");
+    const follows = () => a.json<VolumeAnswer>("volume", "show", "v").replicaOf !== null;
+    await until("the former owner follows", follows);
+    await until("it is sent the group", () => list(b).some(({ group }) => group === "v-north"));
+    await caughtUp(b, "v-north");
+    assert.equal(readAt(a, "v", "who"), "north goes on");
+    assert.deepEqual(list(a), []);
+    a.json("failover", "v", "--unplanned", "--force", "--yes");
+    await until("and back", () => list(a).some(({ group, link }) => group === "v" && link === "up"));
+    await caughtUp(a);
+    assert.deepEqual(
+      list(b).map(({ group }) => group),
+      ["v"],
+    );
   });
 
   it("ends although somebody asks all the while", async () => {
@@ -138,9 +166,10 @@ describe("protections", () => {
     }
     writeFileSync(file, text);
     await a.start({ config: configOf(a) });
+    // The peer is away, and may own it by now.
     assert.deepEqual(
-      list(a).map(({ group, peer }) => [group, peer]),
-      [["v", "south"]],
+      list(a).map(({ group, peer, link }) => [group, peer, link]),
+      [["v", "south", "unconfirmed"]],
     );
   });
 });

@@ -2,13 +2,16 @@
 //!
 //! ```text
 //! replica  = role u8 | parts u8 (bit 0: staging, bit 1: branch) | reserved u16 | source 16 B | lineage u64 | lsn u64 | staging | branch
-//! role     = 1: a replica, 2: it was one and has been promoted, 4: an owner that has given the group to another site
+//! role     = 1: a replica, 2: it was one and has been promoted, 3: a fork, what a former owner did that its successor does not have,
+//!            4: an owner that has given the group to another site
 //! source   = uuid of the owner's group; lineage = random id of the owner's epoch; lsn = the owner's LSN of the newest recovery
-//!            point that is whole here, 0: none yet. Of role 4: its own uuid and lineage, and the last point that it gave away
+//!            point that is whole here, 0: none yet. Of a fork: its successor's group, its own lineage, the successor's LSN of the
+//!            last recovery point that both have. Of role 4: its own uuid and lineage, and the last point that it gave away
 //! staging  = base u64 | target u64 | sequence u64 | cursor_len u16 | cursor
 //!            chunks 0 to sequence - 1 of the batch (base, target] are in; the cursor is where the next one begins
 //! branch   = lineage u64 | lsn u64
-//!            of what was given away: lineage and lsn once more; of what was promoted: the lineage that `lsn` is of, and the same recovery point here
+//!            of what was given away: lineage and lsn once more; of what was promoted, or is a fork: the lineage that `lsn` is of, and
+//!            the same recovery point here
 //! follower = lsn u64
 //!            the follower has at least this recovery point, so that the group keeps it
 //! origin   = lineage u64 | lsn u64
@@ -24,6 +27,7 @@ use crate::wire::{DecodeError, Put, Take};
 pub enum Role {
     Replica = 1,
     Promoted = 2,
+    Fork = 3,
     Relinquished = 4,
 }
 
@@ -43,7 +47,7 @@ pub struct ReplicaRecord {
     pub lineage: u64,
     pub lsn: Lsn,
     pub staging: Option<Staging>,
-    /// Where the group left its owner's lineage: that lineage, and its own LSN of the recovery point `lsn`.
+    /// Where the group left the other's lineage: that lineage, and its own LSN of the recovery point `lsn`.
     pub branch: Option<Origin>,
 }
 
@@ -76,6 +80,7 @@ impl ReplicaRecord {
         let role = match take.u8()? {
             1 => Role::Replica,
             2 => Role::Promoted,
+            3 => Role::Fork,
             4 => Role::Relinquished,
             _ => return Err(DecodeError::Invalid("role")),
         };

@@ -112,6 +112,9 @@ pub fn mount_start(env: &Env, pool_handle: f64, volume: String, options: MountOp
             Some(at) => pool.timeline_at(&volume, &at)?,
             None => pool.timeline(&volume, VolumeOptions { noatime: options.noatime })?,
         };
+        // A fork can be looked at, as a point of the past can.
+        let read_only = options.read_only || timeline.is_fork();
+        let options = holdfast_fuse::MountOptions { read_only, ..options };
         let (volume, file_system): (_, Arc<dyn FileSystem>) = (timeline.present().clone(), timeline);
         let mount = Mount::start_with(file_system, options, serve).map_err(|error| system_error(&what, &error))?;
         let mount = Arc::new(Mounted { mount, volume });

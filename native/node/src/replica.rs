@@ -44,10 +44,12 @@ pub struct StagedBatch {
 /// How far a replica is.
 #[napi(object)]
 pub struct ReplicaState {
-    /// False: it was promoted and takes changes, or it was given away.
+    /// False: it was promoted and takes changes, or it was given away, or is a fork.
     pub is_replica: bool,
     /// This site owned it, and has given it to another one.
     pub is_given: bool,
+    /// What a former owner did: `source` is its successor's group, `lsn` the successor's LSN of their last common recovery point.
+    pub is_fork: bool,
     /// Uuid of the owner's group.
     pub source: String,
     /// Random id of the epoch that its recovery points are of.
@@ -141,6 +143,7 @@ impl From<engine::ReplicaState> for ReplicaState {
         Self {
             is_replica: state.is_replica,
             is_given: state.is_given,
+            is_fork: state.is_fork,
             source: state.source.to_string(),
             lineage: state.lineage.into(),
             lsn: state.lsn.into(),
@@ -194,10 +197,7 @@ pub fn replica_complete(
 ) -> napi::Result<Object<'_>> {
     let handle = convert::handle("pool", handle)?;
     let (lineage, lsn) = (convert::unsigned("lineage", &lineage)?, convert::unsigned("lsn", &lsn)?);
-    if !wall_s.is_finite() || wall_s.fract() != 0.0 || wall_s.abs() > 1e15 {
-        return Err(bad_argument(format!("wallS: {wall_s} is not a second since 1970")));
-    }
-    let wall = engine::Time { sec: wall_s as i64, nsec: convert::whole("wallNs", wall_ns, 999_999_999)? };
+    let wall = wall_time(wall_s, wall_ns)?;
     in_thread(env, "replica-complete", move || {
         pool(handle)?.replica_complete(&target, (lineage, lsn), wall, &name)
     })
@@ -226,26 +226,70 @@ pub fn replica_identity(env: &Env, handle: f64, target: String) -> napi::Result<
     })
 }
 
-/// A former owner follows the group that was promoted in its place. What it did after its recovery point `at` stays as a group
-/// `fork`. `uuid`, `lineage` and `lsn`: of the owner of now, and its own LSN of that point.
+/// The group that was promoted in a former owner's place.
+#[napi(object)]
+pub struct Successor {
+    pub uuid: String,
+    pub lineage: BigInt,
+    /// Its own LSN of the last recovery point that both have, and when that was cut.
+    pub lsn: BigInt,
+    pub wall_s: f64,
+    pub wall_ns: f64,
+}
+
+impl Successor {
+    fn take(self) -> napi::Result<engine::Leader> {
+        let source = self.uuid.parse().map_err(|_| bad_argument(format!("uuid: {:?} is none", self.uuid)))?;
+        let lineage = convert::unsigned("lineage", &self.lineage)?;
+        let wall = wall_time(self.wall_s, self.wall_ns)?;
+        Ok(engine::Leader { source, lineage, lsn: convert::unsigned("lsn", &self.lsn)?, wall })
+    }
+}
+
+fn wall_time(wall_s: f64, wall_ns: f64) -> napi::Result<engine::Time> {
+    if !wall_s.is_finite() || wall_s.fract() != 0.0 || wall_s.abs() > 1e15 {
+        return Err(bad_argument(format!("wallS: {wall_s} is not a second since 1970")));
+    }
+    Ok(engine::Time { sec: wall_s as i64, nsec: convert::whole("wallNs", wall_ns, 999_999_999)? })
+}
+
+/// A former owner stops: nobody changes the group any more, whoever has it mounted, also after a start. `at`: its own LSN of the last
+/// recovery point that its successor has. Done before, it does nothing.
 #[napi(ts_return_type = "Promise<void | Failure>")]
-#[allow(clippy::too_many_arguments)]
+pub fn replica_fence(
+    env: &Env,
+    handle: f64,
+    target: String,
+    at: BigInt,
+    successor: Successor,
+) -> napi::Result<Object<'_>> {
+    let handle = convert::handle("pool", handle)?;
+    let (at, leader) = (convert::unsigned("at", &at)?, successor.take()?);
+    in_thread(env, "replica-fence", move || pool(handle)?.replica_fence(&target, at, &leader))
+}
+
+/// A former owner follows the group that was promoted in its place. What it did after its recovery point `at` stays as a group
+/// `fork`. Done before, it does nothing.
+#[napi(ts_return_type = "Promise<void | Failure>")]
 pub fn replica_rejoin(
     env: &Env,
     handle: f64,
     target: String,
     fork: String,
     at: BigInt,
-    uuid: String,
-    lineage: BigInt,
-    lsn: BigInt,
+    successor: Successor,
 ) -> napi::Result<Object<'_>> {
     let handle = convert::handle("pool", handle)?;
-    let at = convert::unsigned("at", &at)?;
-    let source = uuid.parse().map_err(|_| bad_argument(format!("uuid: {uuid:?} is none")))?;
-    let (lineage, lsn) = (convert::unsigned("lineage", &lineage)?, convert::unsigned("lsn", &lsn)?);
-    let leader = engine::Leader { source, lineage, lsn };
+    let (at, leader) = (convert::unsigned("at", &at)?, successor.take()?);
     in_thread(env, "replica-rejoin", move || pool(handle)?.replica_rejoin(&target, &fork, at, &leader))
+}
+
+/// The kept LSN here of a recovery point of another site's lineage; null: it is not kept.
+#[napi(ts_return_type = "Promise<bigint | null | Failure>")]
+pub fn replica_find(env: &Env, handle: f64, target: String, lineage: BigInt, lsn: BigInt) -> napi::Result<Object<'_>> {
+    let handle = convert::handle("pool", handle)?;
+    let (lineage, lsn) = (convert::unsigned("lineage", &lineage)?, convert::unsigned("lsn", &lsn)?);
+    in_thread(env, "replica-find", move || Ok(pool(handle)?.replica_find(&target, lineage, lsn)?.map(BigInt::from)))
 }
 
 /// Followers of a group, and what is kept for them.

@@ -552,7 +552,10 @@ impl Engine {
         if entry.mounted.strong_count() > 0 {
             return Err(Error::new(Kind::Conflict, format!("volume {name} is mounted already")));
         }
-        let volume = Volume::open(group, branch, options)?;
+        let volume = match group.is_fork() {
+            true => Volume::open_past(group, branch)?,
+            false => Volume::open(group, branch, options)?,
+        };
         entry.mounted = Arc::downgrade(&volume);
         Ok(volume)
     }

@@ -6,7 +6,9 @@ mod users;
 mod rig;
 
 use holdfast_device::Rng;
+use holdfast_format::ROOT_INO;
 use holdfast_format::inode::Time;
+use holdfast_store::api::{Caller, FileSystem};
 use holdfast_store::engine::{Delta, Engine, EngineOptions, Leader, Staged};
 use holdfast_store::error::Kind;
 use holdfast_store::volume::{Volume, VolumeOptions};
@@ -343,11 +345,10 @@ impl Run {
         let branch = state.branch.expect("it was promoted");
         let (source, lineage) = self.replica().replica_identity(REPLICA).expect("told");
         assert_eq!((lineage, branch.lineage), (state.lineage, self.owner().replica_identity(GROUP).expect("told").1));
-        let leader = Leader { source, lineage, lsn: branch.lsn.0 };
-        let mounted = self.owner().replica_rejoin(GROUP, FORK, common, &leader).expect_err("mounted");
-        assert_eq!(mounted.kind, Kind::Conflict);
-        self.mounted.clear();
+        let leader = Leader { source, lineage, lsn: branch.lsn.0, wall: self.cuts[&common].0 };
+        self.fence(common, &leader, &tail);
         self.owner().replica_rejoin(GROUP, FORK, common, &leader).expect("a fork, and a replica");
+        self.owner().replica_rejoin(GROUP, FORK, common, &leader).expect("it is done");
         if self.rng.chance(1, 2) {
             let rig = self.owner.take().expect("an owner");
             self.owner = Some(if self.rng.chance(1, 2) { rig.kill(run_options()) } else { rig.power_fails(run_options()) });
@@ -363,6 +364,40 @@ impl Run {
         self.owner.as_ref().expect("an owner").second();
         let report = engine.fsck().expect("checked");
         assert!(report.problems.is_empty(), "{:#?}", report.problems);
+    }
+
+    /// From the fence on nobody changes anything, whoever has it mounted, and whatever dies.
+    fn fence(&mut self, common: u64, leader: &Leader, tail: &Texts) {
+        let mounted = self.owner().replica_rejoin(GROUP, FORK, common, leader).expect_err("mounted");
+        assert_eq!(mounted.kind, Kind::Conflict);
+        self.owner().replica_fence(GROUP, common, leader).expect("fenced");
+        self.owner().replica_fence(GROUP, common, leader).expect("it is already");
+        let other = Leader { lineage: leader.lineage ^ 1, ..*leader };
+        assert_eq!(self.owner().replica_fence(GROUP, common, &other).expect_err("of another one").kind, Kind::Conflict);
+        for volume in self.mounted.values() {
+            assert!(volume.create(&Caller::default(), ROOT_INO, b"touched", 0o600).is_err(), "a former owner takes changes");
+        }
+        assert!(texts_of(&self.mounted) == *tail);
+        self.mounted.values().for_each(|volume| volume.release().expect("let go"));
+        self.mounted.clear();
+        assert_eq!(self.owner().replica_cut(GROUP).expect_err("no owner any more").kind, Kind::Fenced);
+        match self.rng.below(3) {
+            0 => {
+                let rig = self.owner.take().expect("an owner");
+                self.owner = Some(rig.kill(run_options()));
+            }
+            1 => {
+                let rig = self.owner.take().expect("an owner");
+                self.owner = Some(rig.power_fails(run_options()));
+            }
+            _ => {}
+        }
+        self.mount();
+        for volume in self.mounted.values() {
+            assert!(volume.create(&Caller::default(), ROOT_INO, b"touched", 0o600).is_err(), "a fork takes changes");
+        }
+        assert!(texts_of(&self.mounted) == *tail);
+        self.mounted.clear();
     }
 
     /// What the owner of now does reaches the former one, whatever that had become meanwhile.

@@ -2,6 +2,7 @@
 
 import type { Command } from "commander";
 import type { DifferenceAnswer, FileChangeAnswer } from "../../daemon/protocol.js";
+import type { Client } from "../client.js";
 import { contextOf, showPath } from "../context.js";
 import { CHANGE_SIGNS, print } from "../output.js";
 import { describeActor } from "../users.js";
@@ -21,43 +22,66 @@ export function addDiff(program: Command): void {
         volume: string,
         from: string,
         to: string | undefined,
-        options: { ranges?: boolean; who?: boolean },
+        options: DifferenceOptions,
         command: Command,
       ) => {
         const { client, output } = contextOf(command);
-        const changes: FileChangeAnswer[] = [];
-        let page: DifferenceAnswer | undefined;
-        do {
-          // Later pages are about the same two states.
-          const later: string | undefined = page === undefined ? to : `lsn:${page.to.lsn}`;
-          const query = new URLSearchParams({
-            from: page === undefined ? from : `lsn:${page.from.lsn}`,
-            ...(later === undefined ? {} : { to: later }),
-            first: `${page?.next ?? 0}`,
-            limit: `${PAGE}`,
-          });
-          page = await client.get<DifferenceAnswer>(
-            `/v1/volumes/${encodeURIComponent(volume)}/difference?${query.toString()}`,
-          );
-          changes.push(...page.changes);
-        } while (page.next !== null);
-        changes.sort((left, right) => compareText(showPath(left), showPath(right)));
-        const answer = { from: page.from, to: page.to, changes };
-        print(output, answer, () =>
-          [
-            ...changes.map((change) => describe(change, options)),
-            `${changes.length} differences between ${page.from.time} and ${page.to.time}`,
-          ].join("\n"),
-        );
+        const answer = await fetchDifference(client, volume, { from, to });
+        print(output, answer, () => describeDifference(answer, options));
       },
     );
+}
+
+export interface WholeDifference extends Omit<DifferenceAnswer, "next"> {
+  changes: FileChangeAnswer[];
+}
+
+/** All pages, by path. */
+export async function fetchDifference(
+  client: Client,
+  volume: string,
+  { from, to }: { from: string; to?: string | undefined },
+): Promise<WholeDifference> {
+  const changes: FileChangeAnswer[] = [];
+  let page: DifferenceAnswer | undefined;
+  do {
+    // Later pages are about the same two states.
+    const later: string | undefined = page === undefined ? to : `lsn:${page.to.lsn}`;
+    const query = new URLSearchParams({
+      from: page === undefined ? from : `lsn:${page.from.lsn}`,
+      ...(later === undefined ? {} : { to: later }),
+      first: `${page?.next ?? 0}`,
+      limit: `${PAGE}`,
+    });
+    page = await client.get<DifferenceAnswer>(
+      `/v1/volumes/${encodeURIComponent(volume)}/difference?${query.toString()}`,
+    );
+    changes.push(...page.changes);
+  } while (page.next !== null);
+  changes.sort((left, right) => compareText(showPath(left), showPath(right)));
+  return { from: page.from, to: page.to, changes };
+}
+
+export interface DifferenceOptions {
+  ranges?: boolean;
+  who?: boolean;
+}
+
+export function describeDifference(
+  { from, to, changes }: WholeDifference,
+  options: DifferenceOptions,
+): string {
+  return [
+    ...changes.map((change) => describe(change, options)),
+    `${changes.length} differences between ${from.time} and ${to.time}`,
+  ].join("\n");
 }
 
 function compareText(left: string, right: string): number {
   return left < right ? -1 : left > right ? 1 : 0;
 }
 
-function describe(change: FileChangeAnswer, options: { ranges?: boolean; who?: boolean }): string {
+function describe(change: FileChangeAnswer, options: DifferenceOptions): string {
   const slash = change.type === "directory" ? "/" : "";
   const where = change.old === null ? "" : `${showPath(change.old)} -> `;
   const who = options.who === true ? describeActor(change.actor) : "";

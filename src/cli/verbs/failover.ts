@@ -1,4 +1,4 @@
-// holdfast failover GROUP --planned | --unplanned | --test
+// holdfast failover GROUP --planned | --unplanned | --test | --yield
 
 import type { Command } from "commander";
 import type { FailoverAnswer, PlannedAnswer } from "../../daemon/protocol.js";
@@ -7,12 +7,15 @@ import { CliError } from "../errors.js";
 import { print } from "../output.js";
 import { testFailover } from "./failover-test.js";
 import type { TestOptions } from "./failover-test.js";
+import { yieldGroup } from "./failover-yield.js";
 
 interface FailoverOptions extends TestOptions {
   planned?: boolean;
   to?: string;
   unplanned?: boolean;
   test?: boolean;
+  yield?: boolean;
+  force?: boolean;
   yes?: boolean;
 }
 
@@ -21,8 +24,16 @@ export function addFailover(program: Command): void {
     .command("failover [group]")
     .description("at the site of a replica: go on from what it has received, as the owner")
     .option("--planned", "the owner gives it away: nothing is lost, and who writes there waits for a moment")
-    .option("--to <peer>", "with --planned, at the owner: who is to be it; elsewhere it is this site")
+    .option(
+      "--to <peer>",
+      "with --planned, at the owner: who is to be it, else this site; with --yield: to whom",
+    )
     .option("--unplanned", "the owner is gone; what it did after the newest recovery point here is not known")
+    .option("--force", "with --unplanned: also while the owner is connected")
+    .option(
+      "--yield",
+      "at an owner: give it up to a peer that owns it, too; what only this site has is a fork",
+    )
     .option("--yes", "do it")
     .option("--test", "try it on a clone of the newest recovery point; the owner and replication go on")
     .option("--mount <dir>", "with --test: where to mount the clone")
@@ -31,17 +42,19 @@ export function addFailover(program: Command): void {
     .option("--list", "with --test: what is being tested")
     .action(async (group: string | undefined, options: FailoverOptions, command: Command) => {
       checkOptions(options);
+      if (options.yield === true && group !== undefined) return await yieldGroup(group, options, command);
       if (options.test === true) return await testFailover(group, options, command);
       if (options.planned === true && group !== undefined) return await planned(group, options.to, command);
       if (group === undefined || options.unplanned !== true) {
         throw new CliError(
           "Invalid",
-          "say which group, and how: --planned, --unplanned or --test",
+          "say which group, and how: --planned, --unplanned, --test or --yield",
           "see: holdfast failover --help",
         );
       }
       const { client, output } = contextOf(command);
-      const request = { target: group, mode: "unplanned", yes: options.yes === true };
+      const [yes, force] = [options.yes === true, options.force === true];
+      const request = { target: group, mode: "unplanned", yes, force };
       const done = await client.post<FailoverAnswer>("/v1/failovers", request);
       print(output, done, () => told(done));
     });
@@ -65,15 +78,18 @@ function toldPlanned({ group, already, owner, lsn, waitedMs }: PlannedAnswer): s
 /** What belongs to one way only must not be taken for another. */
 function checkOptions(options: FailoverOptions): void {
   const { test, planned, unplanned, to, list, drop, mount, name } = options;
-  if ([test, planned, unplanned].filter((way) => way === true).length > 1) {
+  if ([test, planned, unplanned, options.yield].filter((way) => way === true).length > 1) {
     throw new CliError(
       "Invalid",
-      "--planned, --unplanned and --test are different things",
+      "--planned, --unplanned, --test and --yield are different things",
       "say one of them",
     );
   }
-  if (to !== undefined && planned !== true) {
-    throw new CliError("Invalid", "--to goes with --planned", "add --planned");
+  if (to !== undefined && planned !== true && options.yield !== true) {
+    throw new CliError("Invalid", "--to goes with --planned and --yield", "add one of them");
+  }
+  if (options.force !== undefined && unplanned !== true) {
+    throw new CliError("Invalid", "--force goes with --unplanned", "add --unplanned");
   }
   if ([list, drop, mount, name].some((given) => given !== undefined) && test !== true) {
     throw new CliError("Invalid", "--mount, --name, --drop and --list go with --test", "add --test");

@@ -57,6 +57,14 @@ export class Replica {
     this.#feed({ type: "down" });
   }
 
+  /** It was promoted here: who sends it has to know, also while nothing changes there. */
+  fence(): void {
+    const [group, { stream }] = [this.#group, this.#state];
+    const message = "it was promoted here: the former owner can come back as its follower";
+    this.#pipe?.send("stop", { group, stream, code: "Fenced", message, retry: false });
+    this.down();
+  }
+
   /** What a heartbeat's answer says; nothing before the engine was asked. */
   ack(): AckVector | undefined {
     const { link, last, batches, stream } = this.#state;

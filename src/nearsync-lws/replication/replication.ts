@@ -11,6 +11,7 @@ import type { Work } from "../transport/alive.js";
 import type { Chunk } from "../wire/chunk.js";
 import type { Body, Message } from "../wire/control.js";
 import { Owned, nowOf } from "./owned.js";
+import type { Questions } from "./questions.js";
 import type { FollowerOptions, FollowerStatus, OwnedOptions } from "./owned.js";
 import type { Pipe } from "./pipe.js";
 import { Replica } from "./replica.js";
@@ -25,6 +26,10 @@ export interface ReplicationOptions {
   authorize: (peer: string, role: Role, group: string) => void;
   /** A peer that may says something of a planned change of owner; without: nobody may. */
   handover?: (peer: string, message: HandoverMessage) => void;
+  /** What peers ask each other; without: nothing. */
+  questions?: Questions;
+  /** A peer refuses what this site sends as its owner: somebody else is. */
+  fenced?: (group: string, peer: string) => void;
 }
 
 export interface Protection extends OwnedOptions, FollowerOptions {
@@ -72,15 +77,31 @@ export class Replication {
     this.#owned.delete(group);
   }
 
-  /** A snapshot was taken, and is durable: followers get it under its name, none skips it. */
-  announce(group: string, point: Point): void {
-    this.#owned.get(group)?.announce(point);
+  /** Nobody is sent the group any more: it is not owned here. What followers have stays noted. */
+  release(group: string): void {
+    this.#owned.get(group)?.close();
+    this.#owned.delete(group);
+  }
+
+  /** The replica of a group was promoted here. */
+  fence(group: string): void {
+    this.#replicas.get(group)?.fence();
   }
 
   /** Asks a follower again that has refused. */
   offerAgain(group: string, peer: string): void {
     const pipe = this.#pipes.get(peer);
     if (pipe !== undefined) this.#owned.get(group)?.up(peer, pipe);
+  }
+
+  /** The session with a peer. */
+  pipe(peer: string): Pipe | undefined {
+    return this.#pipes.get(peer);
+  }
+
+  /** A snapshot was taken, and is durable: followers get it under its name, none skips it. */
+  announce(group: string, point: Point): void {
+    this.#owned.get(group)?.announce(point);
   }
 
   /** A point that is durable goes to a follower, and is flushed there when it fulfils. */
@@ -161,6 +182,7 @@ export class Replication {
       closed: () => {
         if (open()) this.#pipes.delete(peer);
         for (const owned of followed()) owned.down(peer);
+        this.#options.questions?.down(pipe);
         for (const replica of this.#replicas.values()) if (replica.pipe === pipe) replica.down();
       },
     };
@@ -193,15 +215,21 @@ export class Replication {
         return this.#ack(peer, message.body);
       case "stop": {
         const { group, stream, code, message: text, retry } = message.body;
-        return this.#owned
-          .get(group)
-          ?.take(peer, { type: "stop", nowMs, stream, code, message: text, retry });
+        const owned = this.#owned.get(group);
+        owned?.take(peer, { type: "stop", nowMs, stream, code, message: text, retry });
+        if (code === "Fenced" && owned?.status(peer)?.link === "stopped") this.#options.fenced?.(group, peer);
+        return;
       }
       case "relinquish":
       case "wait":
       case "grant":
       case "taken":
         return this.#handover(peer, pipe, message);
+      case "ask":
+      case "successor":
+      case "follow":
+      case "follows":
+        return this.#options.questions?.take(peer, pipe, message);
       case "hello":
       case "proof":
       case "bulk":

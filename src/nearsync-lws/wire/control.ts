@@ -122,6 +122,41 @@ const bodies = {
   grant: z.strictObject({ group, epochId, lsn }),
   /** The sender is the owner now: of this group, in this epoch, where that point has this LSN. */
   taken: z.strictObject({ group, lsn, by: z.strictObject({ group, epochId, lsn }) }),
+  /** Who owns this group now? `group` and `epochId`: what the asker has, or had, in common with that one. */
+  ask: z.strictObject({
+    ask: count,
+    group,
+    epochId,
+    /** Of that epoch, the newest LSN that the asker has; null: all that there is. */
+    lsn: lsnOrNull,
+  }),
+  /** Answers `ask`; null: the sender has nobody to name. */
+  successor: z.strictObject({
+    ask: count,
+    successor: z
+      .strictObject({
+        group,
+        epochId,
+        /** Its own LSN of the last recovery point that both have; null: none is left. */
+        lsn: lsnOrNull,
+        /** The epoch that the two had in common, and the same point in it. */
+        of: epochId,
+        at: lsnOrNull,
+        /** When it was cut. */
+        timeNs: ns,
+      })
+      .nullable(),
+  }),
+  /** The sender follows this group from now on, and wants it to be sent. */
+  follow: z.strictObject({
+    ask: count,
+    group,
+    rpoMs: count,
+    bytesPerSecond: count.nullable(),
+    rf: z.number().int().min(0).max(3),
+  }),
+  /** Answers `follow`; an empty code: it is, or will be. Or refuses to answer `ask`. */
+  follows: z.strictObject({ ask: count, code: z.string().max(32), message: text }),
   goodbye: z.strictObject({ reason: z.string().max(ADDRESS_CHARACTERS_MAX) }),
 };
 
@@ -150,6 +185,10 @@ const NUMBERS: Readonly<Record<MessageType, number>> = {
   grant: 35,
   taken: 36,
   wait: 37,
+  ask: 38,
+  successor: 39,
+  follow: 40,
+  follows: 41,
 };
 
 /** Numbers that later versions use; until a feature allows one, it is refused by name. */

@@ -205,6 +205,7 @@ fn values() -> Vec<Sample> {
         branch: Some(Origin { lineage: 8, lsn: Lsn(9) }),
         ..promoted.clone()
     };
+    let fork = ReplicaRecord { role: Role::Fork, ..promoted.clone() };
     let follower = FollowerRecord { lsn: Lsn(0x0102) };
     let retention = RetentionRecord {
         window_s: Some(3600),
@@ -223,6 +224,7 @@ fn values() -> Vec<Sample> {
         sample("replica", replica.encode(), |bytes| Some(ReplicaRecord::decode(bytes).told()?.encode())),
         sample("replica-promoted", promoted.encode(), |bytes| Some(ReplicaRecord::decode(bytes).told()?.encode())),
         sample("replica-given", given.encode(), |bytes| Some(ReplicaRecord::decode(bytes).told()?.encode())),
+        sample("replica-fork", fork.encode(), |bytes| Some(ReplicaRecord::decode(bytes).told()?.encode())),
         sample("follower", follower.encode(), |bytes| Some(FollowerRecord::decode(bytes).told()?.encode())),
         sample("retention", retention.encode(), |bytes| Some(RetentionRecord::decode(bytes).told()?.encode())),
     ]

@@ -30,15 +30,17 @@ pub struct CutPoint {
 /// How far a replica is.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ReplicaState {
-    /// False: it was promoted, or given away.
+    /// False: it was promoted, or given away, or is a fork.
     pub is_replica: bool,
     /// This site owned it, and has given it to another one.
     pub is_given: bool,
+    /// What a former owner did: `source` is its successor, `lsn` the successor's LSN of their last common recovery point.
+    pub is_fork: bool,
     pub source: Uuid,
     pub lineage: u64,
     /// The owner's LSN of the newest recovery point that is whole; 0: none.
     pub lsn: u64,
-    /// Of what was promoted: the lineage that `lsn` is of, and the same recovery point here.
+    /// Of what was promoted, or is a fork: the lineage that `lsn` is of, and the same recovery point here.
     pub branch: Option<Origin>,
     /// The newest one, by this site's LSN, and its time.
     pub local_lsn: u64,
@@ -54,6 +56,8 @@ pub struct Leader {
     pub lineage: u64,
     /// Its LSN of the last recovery point that both have.
     pub lsn: u64,
+    /// When that was cut.
+    pub wall: Time,
 }
 
 /// What another site needs to know to make a replica.
@@ -202,6 +206,7 @@ impl Engine {
         Ok(Some(ReplicaState {
             is_replica: record.role == Role::Replica,
             is_given: record.role == Role::Relinquished,
+            is_fork: record.role == Role::Fork,
             source: record.source,
             lineage: record.lineage,
             lsn: record.lsn.0,
@@ -321,22 +326,65 @@ impl Engine {
         self.group_of(target)?.follower_forget(follower)
     }
 
-    /// A former owner follows the one that was promoted in its place. What it did after `at`, the last of its recovery points
-    /// that the other has, stays as a fork: a group of its own, by another name. `of`: the owner of now, and its LSN of that point.
-    ///
-    /// 1. Everything is durable, and the point is kept as long as the clone is there.
-    /// 2. Group and volumes get the fork's name.
-    /// 3. A clone of the point, under the old names, is a replica from its first op on.
-    ///
-    /// A crash in between: ask again.
+    /// A former owner stops: from here on nobody changes the group, whoever has it mounted, also after a start. What it did after
+    /// `at`, the last of its recovery points that its successor has, is a fork; the point is kept. `of`: the owner of now, and its LSN
+    /// of that point. Both 0: no point that both have is left, and all of it is the fork. Done before, it does nothing.
     ///
     /// # Errors
-    /// `NotFound`: the point is not kept; `Conflict`: a volume is mounted, or the fork's name is in use.
+    /// `NotFound`: the point is not kept; `Conflict`: it is the fork of something else; `Fenced`: it is a replica.
+    pub fn replica_fence(&self, target: &str, at: u64, of: &Leader) -> Result<()> {
+        self.ensure_open()?;
+        self.fence_group(&self.group_of(target)?, at, of)
+    }
+
+    /// The superblocks know before the group says so: a program that does not know forks must not write to one.
+    fn fence_group(&self, group: &Arc<Group>, at: u64, of: &Leader) -> Result<()> {
+        let is_fork_of = |record: &ReplicaRecord| {
+            (record.role, record.source, record.lsn) == (Role::Fork, of.source, Lsn(0))
+        };
+        let at = match at {
+            0 if group.replica().as_ref().is_some_and(is_fork_of) => return Ok(()),
+            0 => group.cut()?.lsn.0,
+            at => at,
+        };
+        let record = ReplicaRecord {
+            role: Role::Fork,
+            source: of.source,
+            lineage: group.lineage(),
+            lsn: Lsn(of.lsn),
+            staging: None,
+            branch: Some(Origin { lineage: of.lineage, lsn: Lsn(at) }),
+        };
+        self.pool.publish(Edit { groups: vec![GroupChange::Replicated { id: group.id }], ..Edit::default() })?;
+        let fenced = group.fence(&record, of.wall)?;
+        self.flush_group(group, fenced)
+    }
+
+    /// A former owner follows the one that was promoted in its place. What it did after `at` stays as a fork, a group of its own, by
+    /// another name.
+    ///
+    /// 1. Nobody changes it any more ([`Self::replica_fence`]), and everything is durable.
+    /// 2. Group and volumes get the fork's name.
+    /// 3. A clone of the point, under the old names, is a replica from its first op on.
+    /// 4. The point is its first recovery point.
+    ///
+    /// Without a common point, or where there is a follower of the same owner already, it ends with step 2: the follower begins from
+    /// nothing, when its owner sends.
+    ///
+    /// Asked again it goes on where a crash has left it; done before, it does nothing, also when the fork is gone.
+    ///
+    /// # Errors
+    /// As of the fence; `Conflict`: a volume is mounted, or the fork's name is in use.
     pub fn replica_rejoin(self: &Arc<Self>, target: &str, fork: &str, at: u64, of: &Leader) -> Result<()> {
         self.ensure_open()?;
         check_name("fork", fork)?;
         let known = |name: &str| self.groups.read().iter().find(|(_, entry)| entry.name == name).map(|(id, _)| *id);
+        let follows = |id: GroupId| {
+            let record = self.group(id).ok().and_then(|group| group.replica());
+            record.is_some_and(|record| record.role == Role::Replica && record.source == of.source)
+        };
         let group = match (known(target), known(fork)) {
+            (Some(id), _) if follows(id) => return self.finish_rejoin(id, of),
             (Some(id), None) => self.group(id)?,
             // It was begun before.
             (None, Some(id)) => self.group(id)?,
@@ -346,17 +394,21 @@ impl Engine {
         if let Some(mounted) = self.mounted_of(group.id) {
             return Err(Error::new(Kind::Conflict, format!("volume {mounted} is mounted: unmount it first")));
         }
-        let pin = group.pin(Lsn(at));
-        let pin = pin.ok_or_else(|| Error::new(Kind::NotFound, format!("recovery point {at} is not kept any more")))?;
+        self.fence_group(&group, at, of)?;
         self.flush_group(&group, Group::newest(&group))?;
-        let point = group.point(&crate::group::When::Lsn(Lsn(at)));
-        let wall = point.map(|point| point.wall).unwrap_or_default();
+        self.give_fork_names(&group, fork)?;
+        for follower in group.followers() {
+            group.follower_forget(&follower.name)?;
+        }
+        // A follower of the same owner, that somebody has made here, stays the only one.
+        let ids: Vec<GroupId> = self.groups.read().keys().copied().collect();
+        if at == 0 || ids.into_iter().any(follows) {
+            return Ok(());
+        }
         let volumes = group.volumes_at(Lsn(at))?;
         let counter = group.get_at(&key::volume(GROUP_BRANCH), Lsn(at))?;
         let counter = counter.ok_or_else(|| Error::corrupt("a group counts no volumes"))?;
-        self.give_fork_names(&group, fork)?;
         let id = self.create_group(target, Some((group.id, Lsn(at))))?;
-        drop(pin);
         let record = ReplicaRecord {
             role: Role::Replica,
             source: of.source,
@@ -365,14 +417,27 @@ impl Engine {
             staging: None,
             branch: None,
         };
-        let made = self.make_replica(id, &counter, &volumes, record.clone());
-        made.or_else(|error| {
+        self.make_replica(id, &counter, &volumes, record).or_else(|error| {
             self.give_up_group(id)?;
             Err(error)
         })?;
+        self.finish_rejoin(id, of)
+    }
+
+    /// Step 4.
+    fn finish_rejoin(&self, id: GroupId, of: &Leader) -> Result<()> {
         let clone = self.group(id)?;
-        let kept = clone.receive_point(&record, (wall, ""))?;
+        let kept = clone.with_replica(|record| match clone.newest_received() {
+            Err(_) if record.lsn == Lsn(of.lsn) && record.staging.is_none() => clone.receive_point(record, (of.wall, "")),
+            _ => Ok(Group::newest(&clone)),
+        })?;
         self.flush_group(&clone, kept)
+    }
+
+    /// The kept LSN here of a recovery point that came from elsewhere; `None`: it is not kept.
+    pub fn replica_find(&self, target: &str, lineage: u64, lsn: u64) -> Result<Option<u64>> {
+        let origin = Origin { lineage, lsn: Lsn(lsn) };
+        Ok(self.group_of(target)?.point_of(origin).map(|lsn| lsn.0))
     }
 
     fn mounted_of(&self, group: GroupId) -> Option<String> {
@@ -381,7 +446,8 @@ impl Engine {
         mounted.map(|(name, _)| name.clone())
     }
 
-    /// Step 2: the group first. Can be done again.
+    /// Step 2: the group first. Can be done again. A volume of several has its own name behind the fork's, or its number where that
+    /// is too long.
     fn give_fork_names(&self, group: &Arc<Group>, fork: &str) -> Result<()> {
         let rename = GroupChange::Rename { id: group.id, name: fork.to_owned() };
         self.pool.publish(Edit { groups: vec![rename], ..Edit::default() })?;
@@ -390,11 +456,12 @@ impl Engine {
         }
         let volumes = group.volumes()?;
         let alone = volumes.len() == 1;
+        let is_forks = |name: &str| name.strip_prefix(fork).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
         let mut effects = Effects::new();
         let mut renamed = Vec::new();
-        for (branch, record) in volumes.into_iter().filter(|(_, record)| !record.name.starts_with(fork)) {
-            let name = if alone { fork.to_owned() } else { format!("{fork}-{}", record.name) };
-            check_name("volume", &name)?;
+        for (branch, record) in volumes.into_iter().filter(|(_, record)| !is_forks(&record.name)) {
+            let whole = if alone { fork.to_owned() } else { format!("{fork}-{}", record.name) };
+            let name = Some(whole).filter(|name| check_name("volume", name).is_ok()).unwrap_or_else(|| format!("{fork}-{branch}"));
             let old = record.name.clone();
             effects.put(&key::volume(branch), &VolumeRecord { name: name.clone(), ..record }.encode());
             renamed.push((old, name));

@@ -239,6 +239,13 @@ impl PointTable {
         tick.max(named)
     }
 
+    /// The point that is this one of another site.
+    pub(super) fn of_origin(&self, origin: Origin) -> Option<Lsn> {
+        let tick = self.ticks.iter().rfind(|(_, kept)| kept.origin == Some(origin)).map(|(lsn, _)| *lsn);
+        let named = self.named.iter().rfind(|(_, named)| named.kept.origin == Some(origin)).map(|(lsn, _)| *lsn);
+        tick.max(named)
+    }
+
     pub(super) fn named(&self, name: &str) -> Option<PointInfo> {
         self.info(*self.names.get(name)?)
     }

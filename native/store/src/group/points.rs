@@ -138,19 +138,22 @@ impl Group {
         let _one = self.naming.lock();
         for _ in 0..EXPIRE_OPS_MAX {
             if retention.is_off() {
-                let ticks = self.points.lock().oldest_ticks(EXPIRE_POINTS_MAX);
+                let mut ticks = self.points.lock().oldest_ticks(EXPIRE_POINTS_MAX);
+                let more = ticks.len() >= EXPIRE_POINTS_MAX;
+                self.spare_for_followers(&mut ticks);
                 self.drop_points(&ticks)?;
-                if ticks.len() < EXPIRE_POINTS_MAX {
+                if !more || ticks.is_empty() {
                     break;
                 }
                 continue;
             }
             let now = self.moment();
-            let superfluous = {
+            let mut superfluous = {
                 let points = self.points.lock();
                 points.superfluous(&zones, points.place_of(&now), EXPIRE_POINTS_MAX)
             };
             let more = superfluous.lsns.len() >= EXPIRE_POINTS_MAX;
+            self.spare_for_followers(&mut superfluous.lsns);
             self.drop_points(&superfluous.lsns)?;
             self.points.lock().done(superfluous);
             if !more {

@@ -130,6 +130,11 @@ impl Timeline {
         &self.present
     }
 
+    /// The volume is of a fork: nothing can be changed in it.
+    pub fn is_fork(&self) -> bool {
+        self.group.is_fork()
+    }
+
     /// Points that the kernel refers to.
     pub fn open_points(&self) -> usize {
         self.slots.lock().open.len()

@@ -71,6 +71,7 @@ pub struct Delta {
     then: PastLedger,
     _base: Option<Pin>,
     next: Option<Cursor>,
+    is_for_followers: bool,
 }
 
 impl Delta {
@@ -80,7 +81,7 @@ impl Delta {
     /// `NotFound`: one of the two is not kept any more; `Invalid`: no such batch, or no such place.
     pub fn open(group: &Arc<Group>, base: Lsn, target: Lsn, cursor: &[u8]) -> Result<Self> {
         let lineage = group.lineage();
-        Self::between(group, lineage, (base, target), cursor)
+        Ok(Self { is_for_followers: base != Lsn(0), ..Self::between(group, lineage, (base, target), cursor)? })
     }
 
     fn between(group: &Arc<Group>, lineage: u64, (base, target): (Lsn, Lsn), cursor: &[u8]) -> Result<Self> {
@@ -98,7 +99,7 @@ impl Delta {
             false => Cursor::decode(cursor)?,
         };
         let span = Span { from: base, to: target, is_whole: base == Lsn(0) };
-        Ok(Self { group: group.clone(), lineage, span, then, _base: of_base, next: Some(next) })
+        Ok(Self { group: group.clone(), lineage, span, then, _base: of_base, next: Some(next), is_for_followers: false })
     }
 
     /// The batch that leads back from `from` to `to`, an earlier point of the same group.
@@ -118,6 +119,9 @@ impl Delta {
         // After an error the same chunk is read again.
         if part.is_err() {
             self.next = Some(cursor);
+        }
+        if part.as_ref().is_ok_and(|part| part.cursor.is_empty()) && self.is_for_followers {
+            self.group.sent(self.span.from, self.span.to);
         }
         part.map(Some)
     }

@@ -177,10 +177,16 @@ impl Volume {
     /// At unmount: the kernel's references are gone, so every orphan goes too.
     ///
     /// # Errors
-    /// Those of the log; what could not be reaped is reaped at the next opening.
+    /// Those of the log; what could not be reaped is reaped at the next opening. Of a fork nothing is.
     pub fn release(&self) -> Result<()> {
         self.references.clear();
-        if self.is_past || self.ledger.is_shut() { Ok(()) } else { self.reap_all().map_err(engine_error) }
+        if self.is_past || self.ledger.is_shut() {
+            return Ok(());
+        }
+        match self.reap_all().map_err(engine_error) {
+            Err(error) if error.kind == crate::error::Kind::Fenced => Ok(()),
+            other => other,
+        }
     }
 
     pub fn branch(&self) -> BranchId {
