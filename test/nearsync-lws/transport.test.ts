@@ -98,6 +98,16 @@ describe("a session", () => {
     assert.ok(atB.counters.bulkSent > 256 * 1024 && atB.counters.bulkReceived < 100);
   });
 
+  it("is there with each of several peers that call", async () => {
+    const [hub, ...others] = ["hub", "one", "two", "three"].map((name) => site(name));
+    assert.ok(hub !== undefined);
+    const address = await listening(hub, ...others.map((other) => peerOf(other)));
+    for (const other of others) {
+      await other.links.configure({ peers: [peerOf(hub, [address])], site: other.name });
+      await sessionsOf(hub, other);
+    }
+  });
+
   it("is one, whoever calls first, and comes back after a break", async () => {
     const [a, b] = [site("a"), site("b")];
     const atA = await listening(a, peerOf(b));
