@@ -60,8 +60,8 @@ impl<'a> Slot<'a> {
     fn wanted(&self) -> Vec<Range<usize>> {
         let pages = self.image.len() / BLOCK_BYTES;
         match &self.plan {
-            Plan::Whole => vec![0..pages],
-            Plan::Heads { page, .. } => vec![*page..(page + HEAD_PAGES).min(pages)],
+            Plan::Whole => std::iter::once(0..pages).collect(),
+            Plan::Heads { page, .. } => std::iter::once(*page..(page + HEAD_PAGES).min(pages)).collect(),
             Plan::Runs(runs) => runs.clone(),
             Plan::Done(_) => Vec::new(),
         }
@@ -126,7 +126,12 @@ impl Pool {
             }
             let mut results = self.read_pieces(reads).into_iter();
             for (slot, runs) in slots.iter_mut().zip(&wanted) {
-                let read = runs.iter().fold(Ok(()), |whole: Result<()>, _| whole.and(results.next().unwrap_or(Ok(()))));
+                // Each run has a result, also behind one that failed.
+                let mut read = Ok(());
+                for _ in runs {
+                    let one = results.next().unwrap_or(Ok(()));
+                    read = read.and(one);
+                }
                 let copy = slot.copy;
                 slot.arrived(read, |pages, into| self.read_copy(copy, (pages.start * BLOCK_BYTES) as u32, into));
             }
