@@ -149,6 +149,8 @@ export class Returns {
     const { peers, protections, log } = this.#options;
     if (this.#running.has(group) || protections.find(uuidOf(group), peer) === undefined) return true;
     const { pool, name } = await this.#book.local(group);
+    // What was given in order stays readable here, and says to whom; it follows when somebody asks for that.
+    if ((await pool.replication.state(name))?.isGiven === true) return true;
     const epochId = epochIdOf((await pool.replication.identity(name)).lineage);
     const successor = await peers.call("successorOf", { peer, group, epochId, lsn: null });
     const mayOwn = peers.has(peer, "may-own", group);

@@ -86,7 +86,7 @@ function checkOptions(options: FailoverOptions): void {
     );
   }
   if (to !== undefined && planned !== true && options.yield !== true) {
-    throw new CliError("Invalid", "--to goes with --planned and --yield", "add one of them");
+    throw new CliError("Invalid", "--to goes with --planned or --yield", "add --planned, or --yield");
   }
   if (options.force !== undefined && unplanned !== true) {
     throw new CliError("Invalid", "--force goes with --unplanned", "add --unplanned");
