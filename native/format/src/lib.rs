@@ -10,6 +10,7 @@ pub mod frame;
 pub mod egroup;
 #[cfg(test)]
 mod golden;
+pub mod header;
 pub mod ids;
 pub mod index;
 pub mod inode;

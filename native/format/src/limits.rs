@@ -108,6 +108,11 @@ pub const VALUE_BYTES_MAX: usize = XATTR_VALUE_BYTES_MAX;
 pub const CHUNK_BYTES_TARGET: usize = 240 << 10;
 pub const CHUNK_BYTES_MAX: usize = 512 << 10;
 pub const CURSOR_BYTES_MAX: usize = 16 + KEY_BYTES_MAX;
+/// One frame of the header stream, which is a part of one control message.
+pub const HEADER_FRAME_BYTES_MAX: usize = 48 << 10;
+pub const HEADER_FRAME_BYTES_MIN: usize = 512;
+/// Frames that a statement is made of at most: who has more of them folds them before.
+pub const HEADER_FRAMES_MAX: usize = 1 << 16;
 /// Name of a follower: a peer's fingerprint.
 pub const FOLLOWER_NAME_BYTES_MAX: usize = 64;
 pub const FOLLOWERS_MAX: usize = 16;

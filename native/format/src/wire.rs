@@ -1,4 +1,7 @@
 //! Fixed-width little-endian fields, written and read in order. The only primitives that layouts are made of.
+//!
+//! One layout needs numbers that are as short as they are small (the header stream, `header.rs`): seven bits a byte, the lowest
+//! first, bit 7 set on all but the last, which is not 0 unless it is the only one.
 
 /// Why bytes could not be decoded. Carries no payload: the caller knows which object it was reading.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,6 +38,9 @@ pub trait Put {
     fn put_u64(&mut self, value: u64);
     fn put_i64(&mut self, value: i64);
     fn put_bytes(&mut self, value: &[u8]);
+    fn put_short(&mut self, value: u64);
+    /// Signed: small numbers of either sign are short.
+    fn put_short_signed(&mut self, value: i64);
 }
 
 impl Put for Vec<u8> {
@@ -59,6 +65,16 @@ impl Put for Vec<u8> {
     }
     fn put_bytes(&mut self, value: &[u8]) {
         self.extend_from_slice(value);
+    }
+    fn put_short(&mut self, mut value: u64) {
+        while value > 0x7f {
+            self.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.push(value as u8);
+    }
+    fn put_short_signed(&mut self, value: i64) {
+        self.put_short((value << 1 ^ value >> 63) as u64);
     }
 }
 
@@ -114,6 +130,24 @@ impl<'a> Take<'a> {
     }
     pub fn uuid(&mut self) -> Result<crate::Uuid, DecodeError> {
         Ok(crate::Uuid(self.array()?))
+    }
+    pub fn short(&mut self) -> Result<u64, DecodeError> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.u8()?;
+            if shift == 63 && byte > 1 || shift > 0 && byte == 0 {
+                break;
+            }
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(DecodeError::Invalid("short number"))
+    }
+    pub fn short_signed(&mut self) -> Result<i64, DecodeError> {
+        let value = self.short()?;
+        Ok((value >> 1) as i64 ^ -((value & 1) as i64))
     }
     /// The layout ends here: anything left over is an error.
     pub fn end(self) -> Result<(), DecodeError> {

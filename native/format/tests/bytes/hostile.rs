@@ -210,6 +210,15 @@ const BEYOND: &[(&str, usize, &[u8])] = &[
     ("scrub-cursor", 2, &[1]),                // reserved
     ("promotion", 1, &[1]),                   // reserved
     ("egroup-footer", 4096 - 24, &[103]),     // more births than bytes
+    ("header-lines", 16, &[0; 8]),            // LSN 0
+    ("header-lines", 24, &[11]),              // an op more than LSNs
+    ("header-lines", 32, &[11]),              // older than what it tells
+    ("header-lines", 48, &[0, 0xca, 0x9a, 0x3b]), // nanoseconds
+    ("header-lines", 120, &[9]),              // kind
+    ("header-lines", 121, &[0]),              // a run of nothing
+    ("header-summary", 7, &[2]),              // flags
+    ("header-summary", 56, &[1]),             // a time of the first op
+    ("header-summary", 105, &[0]),            // a tail longer than the whole
 ];
 
 #[test]

@@ -7,6 +7,7 @@ use holdfast_format::chunk::{CHUNK_HEADER_BYTES, ChunkEntry, ChunkHeader, each_e
 use holdfast_format::DomainLevel;
 use holdfast_format::egroup::*;
 use holdfast_format::frame::{FRAME_HEADER_BYTES, FrameHeader, FramePlace};
+use holdfast_format::header::*;
 use holdfast_format::index::{self, Index, IndexBuilder};
 use holdfast_format::inode::*;
 use holdfast_format::limits::BLOCK_BYTES;
@@ -99,6 +100,7 @@ pub fn all() -> Vec<Sample> {
     samples.extend(items());
     samples.extend(tables());
     samples.push(chunk());
+    samples.extend(headers());
     samples
 }
 
@@ -425,6 +427,62 @@ fn seal_chunk(bytes: &mut [u8]) {
     let covered = [&bytes[..CHUNK_HEADER_BYTES - 8], &bytes[CHUNK_HEADER_BYTES..]].concat();
     let sum = checksum(&covered);
     put_sum(bytes, CHUNK_HEADER_BYTES - 8, sum);
+}
+
+/// A file is made, written and fsynced; and what was done to two files, told in short.
+fn headers() -> Vec<Sample> {
+    let branch = BranchId(1);
+    let frame = HeaderFrame {
+        lineage: 7,
+        first: Lsn(9),
+        last: Lsn(12),
+        newest: Lsn(12),
+        made: Time { sec: 0x0102, nsec: 0x03 },
+        previous: 5,
+        chain: 0,
+    };
+    let line = |kind, ino, bytes, nsec| HeaderLine { kind, branch, ino: Ino(ino), bytes, time: Time { sec: 0x0100, nsec } };
+    let lines = [
+        line(OpKind::Create, 0x0102, 0, 5),
+        line(OpKind::Write, 0x0102, 4096, 1000),
+        line(OpKind::Write, 0x0102, 100, 2000),
+        line(OpKind::Fsync, 0x0102, 0, 2001),
+    ];
+    let synced = HeaderTally { ops: 3, bytes: 4196, has_fsync: true, tail_ops: 0, tail_bytes: 0 };
+    let written = HeaderTally { ops: 1, bytes: 16, has_fsync: false, tail_ops: 1, tail_bytes: 16 };
+    let files = vec![
+        HeaderFile { branch, ino: Ino(0x0102), tally: synced },
+        HeaderFile { branch, ino: Ino(0x0103), tally: written },
+    ];
+    let summary = HeaderSummary { others: 2, others_tally: written, files, is_bound: true };
+    let (lines, summary) = (frame.encode_lines(&lines), frame.encode_summary(&summary));
+    let covered = [lines.len(), summary.len()];
+    vec![
+        sealed("header-lines", lines, again_headers, covered[0], seal_headers),
+        sealed("header-summary", summary, again_headers, covered[1], seal_headers),
+    ]
+}
+
+fn again_headers(bytes: &[u8]) -> Option<Vec<u8>> {
+    let (frame, body) = HeaderFrame::decode(bytes).told()?;
+    match body {
+        HeaderBody::Summary(summary) => Some(frame.encode_summary(&summary)),
+        HeaderBody::Lines(lines) => {
+            let lines = lines.collect::<Result<Vec<_>, _>>().told()?;
+            Some(frame.encode_lines(&lines))
+        }
+    }
+}
+
+fn seal_headers(bytes: &mut [u8]) {
+    if bytes.len() < HEADER_FRAME_HEADER_BYTES {
+        return;
+    }
+    let at = HEADER_FRAME_HEADER_BYTES - 8;
+    let previous = Take::new(&bytes[at - 8..]).u64().expect("inside the header");
+    let covered = [&bytes[..at], &bytes[at + 8..]].concat();
+    let chain = checksum_bound(previous, &covered);
+    put_sum(bytes, at, chain);
 }
 
 fn log() -> Vec<Sample> {

@@ -104,6 +104,7 @@ impl Group {
             let last_point = Lsn(self.last_point.load(Ordering::Acquire));
             let effects = (draft.branch, draft.effects.as_bytes());
             apply_effects(&self.pool, &generation, stamp, effects, place, last_point)?;
+            self.headers.note(&header);
             self.log.wall_sec.store(draft.time.sec, Ordering::Relaxed);
             self.newest.store(lsn.0, Ordering::Release);
             if draft.frees && draft.branch != GROUP_BRANCH {

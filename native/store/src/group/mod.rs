@@ -14,6 +14,7 @@ mod kept;
 mod loosen;
 mod flatten;
 mod handover;
+mod headers;
 mod outlook;
 mod pace;
 mod past;
@@ -48,6 +49,7 @@ use view::{Base, Generation, View};
 pub(crate) use drain::PACK_BYTES_MAX;
 pub use crate::metadata::tree::Span;
 pub use flatten::PROMOTED;
+pub use headers::HeaderRequest;
 pub use past::PastLedger;
 pub use kept::{PointInfo, PointTable, When};
 pub use account::{PointSpace, WouldFree};
@@ -150,6 +152,7 @@ pub struct Group {
     gate: Arc<Gate>,
     /// Another site was given the group. Set under the commit lock.
     given: AtomicBool,
+    headers: headers::Headers,
     account: Mutex<account::Account>,
     drained: AtomicU64,
     /// Wakes whoever waits for the drain to take a memtable.

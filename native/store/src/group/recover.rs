@@ -149,6 +149,7 @@ impl Group {
             replication: Default::default(),
             gate: Arc::default(),
             given: AtomicBool::new(false),
+            headers: Default::default(),
             account: Mutex::default(),
             drained: AtomicU64::new(record.drained_lsn.0),
             drained_signal: (Mutex::default(), Condvar::new()),

@@ -7,6 +7,7 @@
 
 mod ahead;
 mod flight;
+mod framed;
 mod frames;
 mod reservation;
 mod schedule;
@@ -18,6 +19,7 @@ use crate::ledger::Durable;
 use crate::oplog::place::Place;
 use crate::oplog::ring::Ring;
 use crate::placement::{Draw, Edit, Pool, Segment};
+pub use framed::FramedSegment;
 use flight::{Flights, Writer, head_pages};
 use holdfast_device::SharedMemory;
 use holdfast_format::limits::BLOCK_BYTES;

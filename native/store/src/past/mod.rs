@@ -12,5 +12,6 @@ mod time;
 pub use difference::{ChangeKind, DifferencePage, FileChange, check_span, difference};
 pub use cursor::{Cursor, Source};
 pub use door::Timeline;
+pub(crate) use sides::path_of;
 pub use feed::{Selections, tell};
 pub use time::{Zone, parse_when, point_name};

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::group::Group;
+use crate::group::view::NOW;
 use holdfast_format::inode::{DirentRecord, InodeRecord};
 use holdfast_format::{BranchId, Ino, Lsn, ROOT_INO, key};
 use std::cell::RefCell;
@@ -108,6 +109,16 @@ impl<'a> Side<'a> {
             Some(name) if inode.parent != Ino(0) => self.path_in(inode.parent, &name),
             _ => Ok(None),
         }
+    }
+}
+
+/// Where a file is now, or at a replica's newest recovery point, by its first name; `None`: it is not there.
+pub(crate) fn path_of(group: &Group, branch: BranchId, ino: Ino) -> Result<Option<Vec<u8>>> {
+    let at = if group.is_replica() { group.newest_received()?.lsn } else { NOW };
+    let side = Side::new(group, branch, at);
+    match side.inode(ino)? {
+        Some(inode) => side.path(ino, &inode),
+        None => Ok(None),
     }
 }
 

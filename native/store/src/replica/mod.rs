@@ -10,6 +10,7 @@
 
 pub(crate) mod apply;
 pub(crate) mod delta;
+pub mod loss;
 pub(crate) mod revert;
 
 pub use apply::Staged;

@@ -21,6 +21,8 @@ struct Mark {
     changed: AtomicU64,
     /// Times in a row that one write was followed by one fsync; [`WRITTEN`] in between.
     habit: AtomicU8,
+    /// The inode whose FSYNC record is the newest one of them, and that record's LSN.
+    synced: Mutex<(Ino, Lsn)>,
 }
 
 const WRITTEN: u8 = 0x80;
@@ -29,7 +31,7 @@ const WRITTEN: u8 = 0x80;
 pub struct Durability {
     /// Any change.
     changed: AtomicU64,
-    /// FSYNC record.
+    /// FSYNC record of everything since the opening.
     synced: AtomicU64,
     marks: Box<[Mark]>,
 }
@@ -46,10 +48,10 @@ impl Durability {
     }
 
     fn with_marks(newest: Lsn, marks: usize) -> Self {
-        let mark = || Mark { changed: AtomicU64::new(newest.0), habit: AtomicU8::new(0) };
+        let mark = || Mark { changed: AtomicU64::new(newest.0), habit: AtomicU8::new(0), synced: Mutex::default() };
         Self {
             changed: AtomicU64::new(newest.0),
-            synced: AtomicU64::new(newest.0),
+            synced: AtomicU64::new(0),
             marks: (0..marks).map(|_| mark()).collect(),
         }
     }
@@ -86,6 +88,24 @@ impl Durability {
         }
         let newest = if ino == ROOT_INO { &self.changed } else { &mark.changed };
         newest.load(Ordering::Acquire)
+    }
+
+    /// Whether something that nobody fsynced may be there: it was changed since its newest FSYNC record, or that is not known.
+    fn wants_record(&self, ino: Ino) -> bool {
+        if ino == ROOT_INO {
+            return self.changed.load(Ordering::Acquire) > self.synced.load(Ordering::Acquire);
+        }
+        let mark = self.mark(ino);
+        let (synced, lsn) = *mark.synced.lock();
+        synced != ino || mark.changed.load(Ordering::Acquire) > lsn.0
+    }
+
+    fn recorded(&self, ino: Ino, lsn: Lsn) {
+        if ino == ROOT_INO {
+            self.synced.fetch_max(lsn.0, Ordering::AcqRel);
+        } else {
+            *self.mark(ino).synced.lock() = (ino, lsn);
+        }
     }
 }
 
@@ -127,16 +147,13 @@ impl Volume {
     }
 
     /// Waits for the newest change of the inode, and with it for all that was acknowledged before it. An FSYNC record
-    /// goes into the log first, unless nothing changed since the last one: it tells peers what was asked to be durable
-    /// (REPLICATION.md 6), and need not be durable itself.
+    /// goes into the log first, unless the inode did not change since its last one: it tells peers what was promised to be durable
+    /// (`replica/loss.rs`), and need not be durable itself.
     pub(super) fn sync(&self, caller: &Caller, ino: Ino, done: FlushDone) {
         let until = self.durability.fsync(ino);
-        let changed = self.durability.changed.load(Ordering::Acquire);
-        if changed > self.durability.synced.load(Ordering::Acquire) {
+        if self.durability.wants_record(ino) {
             match self.commit_effects(OpKind::Fsync, actor(caller), ino, Effects::new()) {
-                Ok(lsn) => {
-                    self.durability.synced.fetch_max(lsn.0, Ordering::AcqRel);
-                }
+                Ok(lsn) => self.durability.recorded(ino, lsn),
                 // It is another site's: nothing has changed here since, and all of it is durable.
                 Err(FsError::Store(error)) if error.kind == Kind::Fenced => {}
                 Err(error) => return done(Err(error)),
