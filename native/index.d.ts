@@ -464,6 +464,71 @@ export interface Promotion {
   problem: string
 }
 
+/** The answer to a question of the other side. */
+export declare function proofAnswer(handle: number, question: Uint8Array): Promise<Uint8Array | Failure>
+
+/** Lets go of a point; false: there is none of this number. */
+export declare function proofClose(handle: number): boolean
+
+/** Compares the other side's answer with that of `proofLead`. */
+export declare function proofCompare(handle: number, question: Uint8Array, ours: Uint8Array, theirs: Uint8Array): Promise<ProofVerdict | Failure>
+
+/** What differs in a range. */
+export interface ProofFound {
+  mismatches: Array<ProofMismatch>
+  /** Keys that have to go again, for `replicaMend`; those of several ranges may be joined. */
+  mends: Uint8Array
+  /** The question for the rest of the range; absent: all of it was told. */
+  rest?: Uint8Array
+  /** How far it was told: where that is behind the verdict's `next`, comparing goes on there. */
+  reached: Uint8Array
+}
+
+/** The next ranges from a place on (empty: from the beginning). */
+export declare function proofLead(handle: number, from: Uint8Array): Promise<ProofLead | Failure>
+
+/** What to ask the other side, and what it should answer. */
+export interface ProofLead {
+  question: Uint8Array
+  answer: Uint8Array
+  /** Bytes that were read for it here, about. */
+  bytes: number
+}
+
+/** One thing that a replica has otherwise than its owner. */
+export interface ProofMismatch {
+  volume: string
+  /** 0: of the volume itself. */
+  inode: bigint
+  /** From the volume's root, without a slash in front; absent: it cannot be named. */
+  path?: Uint8Array
+  kind: string
+  /** `bytes`, `mode`, `name`, `file`, `attribute user.x` … */
+  what: string
+  /** What either side has, where that is short. */
+  detail: string
+  /** Of `bytes`. */
+  offset?: bigint
+  length?: bigint
+}
+
+/** What differs in a range, with the other side's answer to the question for it. This side is the owner. */
+export declare function proofMismatches(handle: number, question: Uint8Array, theirs: Uint8Array): Promise<ProofFound | Failure>
+
+/** Opens a recovery point of a lineage, its owner's or as it was received here; it stays kept until it is closed. */
+export declare function proofOpen(handle: number, target: string, lineage: bigint, lsn: bigint): Promise<number | Failure>
+
+/** What an answer says. */
+export interface ProofVerdict {
+  /** Where the next question begins; empty: everything was compared. */
+  next: Uint8Array
+  ranges: number
+  /** Records and blocks in them here. */
+  entries: number
+  /** Questions for what lies in ranges that differ. */
+  suspects: Array<Uint8Array>
+}
+
 /** The batch to the owner's `lsn` is whole: it becomes the newest recovery point, durably. `name`: the snapshot that it is. */
 export declare function replicaComplete(handle: number, target: string, lineage: bigint, lsn: bigint, wallS: number, wallNs: number, name: string): Promise<void | Failure>
 
@@ -486,6 +551,9 @@ export declare function replicaFence(handle: number, target: string, at: bigint,
 export declare function replicaFind(handle: number, target: string, lineage: bigint, lsn: bigint): Promise<bigint | null | Failure>
 
 export declare function replicaIdentity(handle: number, target: string): Promise<GroupIdentity | Failure>
+
+/** What proofs found goes to the followers with the next batch. The recovery point at which they have it. */
+export declare function replicaMend(handle: number, target: string, mends: Uint8Array): Promise<bigint | Failure>
 
 /** Makes a replica the owner of what it has received. `follower`: whom the point where the two part is kept for; empty: nobody. */
 export declare function replicaPromote(handle: number, target: string, follower: string): Promise<void | Failure>

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! chunk   = header 72 B | body, compressed by zstd if it says so
-//! header  = "HFCK" u32 | version u16 = 1 | flags u16 (bit 0: zstd, bit 1: the last of its batch) | body_bytes u32 | raw_bytes u32 | branch u32 | reserved u32
+//! header  = "HFCK" u32 | version u16 = 1 | flags u16 | body_bytes u32 | raw_bytes u32 | branch u32 | reserved u32
 //!         | lineage u64 | base u64 | target u64 | sequence u64 | reserved u64 | checksum u64 over everything before and the body
+//! flags   = bit 0: zstd | bit 1: the last of its batch | bit 2: it mends
 //! raw     = entries of one branch, in the order of keys
 //! entry   = tag u8 | rest
 //! 1 PUT     key_len u16 | value_len u32 | key | value      the newest version at `target`; never a DATA key
@@ -12,7 +13,8 @@
 //! 4 HOLE    inode u64 | start_block u32 | count u64        nothing is mapped there
 //! ```
 //! A batch (base, target] is chunks 0, 1, 2 … of it; applied all of them, over any state of the same lineage at or after `base`,
-//! they make the state at `target`. Each key of a batch comes once.
+//! they make the state at `target`. Each key of a batch comes once. A chunk that mends tells again what has not changed: inodes may come
+//! that the replica had and lost.
 
 use crate::ids::{BranchId, Ino, Lsn};
 use crate::key;
@@ -24,6 +26,7 @@ const MAGIC: u32 = u32::from_le_bytes(*b"HFCK");
 const VERSION: u16 = 1;
 const FLAG_ZSTD: u16 = 1;
 const FLAG_LAST: u16 = 2;
+const FLAG_MENDS: u16 = 4;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ChunkHeader {
@@ -36,6 +39,8 @@ pub struct ChunkHeader {
     pub sequence: u64,
     pub is_last: bool,
     pub is_compressed: bool,
+    /// It tells again what has not changed.
+    pub mends: bool,
     pub raw_bytes: u32,
 }
 
@@ -46,7 +51,8 @@ impl ChunkHeader {
         out.put_u32(MAGIC);
         out.put_u16(VERSION);
         let compressed = if self.is_compressed { FLAG_ZSTD } else { 0 };
-        out.put_u16(compressed | if self.is_last { FLAG_LAST } else { 0 });
+        let mends = if self.mends { FLAG_MENDS } else { 0 };
+        out.put_u16(compressed | mends | if self.is_last { FLAG_LAST } else { 0 });
         out.put_u32(body.len() as u32);
         out.put_u32(self.raw_bytes);
         out.put_u32(self.branch.0);
@@ -73,7 +79,7 @@ impl ChunkHeader {
             return Err(DecodeError::Invalid("chunk magic"));
         }
         let (version, flags) = (take.u16()?, take.u16()?);
-        if version != VERSION || flags & !(FLAG_ZSTD | FLAG_LAST) != 0 {
+        if version != VERSION || flags & !(FLAG_ZSTD | FLAG_LAST | FLAG_MENDS) != 0 {
             return Err(DecodeError::Unsupported(u64::from(version) << 16 | u64::from(flags)));
         }
         let (body_bytes, raw_bytes) = (take.u32()?, take.u32()?);
@@ -86,12 +92,12 @@ impl ChunkHeader {
         if sum_of(&bytes[..CHUNK_HEADER_BYTES - 8], body) != sum {
             return Err(DecodeError::Checksum);
         }
-        let (is_compressed, is_last) = (flags & FLAG_ZSTD != 0, flags & FLAG_LAST != 0);
+        let (is_compressed, is_last, mends) = (flags & FLAG_ZSTD != 0, flags & FLAG_LAST != 0, flags & FLAG_MENDS != 0);
         let whole = is_compressed || raw_bytes == body_bytes;
         if reserved != 0 || base >= target || raw_bytes as usize > CHUNK_BYTES_MAX || !whole {
             return Err(DecodeError::Invalid("chunk header"));
         }
-        Ok((Self { branch, lineage, base, target, sequence, is_last, is_compressed, raw_bytes }, body))
+        Ok((Self { branch, lineage, base, target, sequence, is_last, is_compressed, mends, raw_bytes }, body))
     }
 }
 
@@ -229,6 +235,7 @@ mod tests {
             sequence: 4,
             is_last: true,
             is_compressed: false,
+            mends: false,
             raw_bytes: 0,
         }
     }
@@ -249,9 +256,9 @@ mod tests {
         each_entry(BranchId(1), &raw, |entry| found.push(entry)).unwrap();
         assert_eq!(found, entries);
         assert!(each_entry(BranchId(2), &raw, |_| {}).is_err(), "another volume's");
-        let bytes = ChunkHeader { raw_bytes: raw.len() as u32, ..header() }.encode(&raw);
+        let bytes = ChunkHeader { raw_bytes: raw.len() as u32, mends: true, ..header() }.encode(&raw);
         let (decoded, body) = ChunkHeader::decode(&bytes).unwrap();
-        assert_eq!((decoded.sequence, body), (4, &raw[..]));
+        assert_eq!((decoded.sequence, decoded.mends, body), (4, true, &raw[..]));
         for at in 0..CHUNK_HEADER_BYTES + 40 {
             let mut bad = bytes.clone();
             bad[at] ^= 4;

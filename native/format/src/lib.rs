@@ -20,6 +20,7 @@ pub mod manifest;
 pub mod op;
 pub mod point;
 pub mod promotion;
+pub mod proof;
 pub mod replica;
 pub mod retention;
 pub mod ring;

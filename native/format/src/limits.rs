@@ -117,6 +117,12 @@ pub const HEADER_FRAMES_MAX: usize = 1 << 16;
 pub const FOLLOWER_NAME_BYTES_MAX: usize = 64;
 pub const FOLLOWERS_MAX: usize = 16;
 
+/// Proofs of equality: ranges that one question asks about; an answer's bytes, which go in a control message; keys that wait to be
+/// shipped again.
+pub const PROOF_PARTS_MAX: usize = 64;
+pub const PROOF_ANSWER_BYTES_MAX: usize = 48 << 10;
+pub const MENDS_MAX: usize = 1 << 16;
+
 /// Default budgets of one daemon; configurable.
 pub const MEMTABLE_BYTES_DEFAULT: usize = 32 << 20;
 pub const RING_BYTES_DEFAULT: usize = 64 << 20;
@@ -145,6 +151,8 @@ pub const THEN_PAYLOAD_SLOTS_MAX: u64 = 8;
 pub const UNFLUSHED_BYTES_MAX: usize = 256 << 20;
 
 const _: () = assert!(CHUNK_BYTES_TARGET + KEY_BYTES_MAX + VALUE_BYTES_MAX + 64 <= CHUNK_BYTES_MAX, "one record more than the target");
+const _: () = assert!((PROOF_PARTS_MAX + 2) * (KEY_BYTES_MAX + 3) < PROOF_ANSWER_BYTES_MAX, "a question is no longer than an answer");
+const _: () = assert!(SYMLINK_BYTES_MAX + 4 * KEY_BYTES_MAX + 256 < PROOF_ANSWER_BYTES_MAX, "an answer has one entry at least");
 const _: () = assert!(CURSOR_BYTES_MAX <= u16::MAX as usize && FOLLOWER_NAME_BYTES_MAX <= NAME_BYTES_MAX);
 const _: () = assert!(SLOT_BYTES_MAX as usize / BLOCK_BYTES <= 1024, "a page number fits a u16, a bitmap 128 B");
 const _: () = assert!(MARKS_MAX * 34 + DOMAIN_BYTES_MAX + GROUP_NAME_BYTES_MAX + 256 < BLOCK_BYTES, "superblock");

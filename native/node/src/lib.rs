@@ -14,6 +14,7 @@ mod history;
 mod identity;
 mod mount;
 mod pool;
+mod proof;
 mod registry;
 mod replica;
 mod retention;

@@ -12,6 +12,7 @@ use holdfast_store::api::{Caller, FileSystem};
 use holdfast_store::engine::{Delta, Engine, EngineOptions, Leader, Staged};
 use holdfast_store::error::Kind;
 use holdfast_store::volume::{Volume, VolumeOptions};
+use rig::prove::{Compared, prove, say};
 use rig::tree::{difference, walk};
 use rig::{Rig, volume_create};
 use std::collections::BTreeMap;
@@ -53,6 +54,7 @@ struct Totals {
     known: u64,
     promoted_in_the_middle: u64,
     promoted: u64,
+    proved: u64,
 }
 
 struct Run {
@@ -242,6 +244,19 @@ impl Run {
         self.totals.points += 1;
         self.owner().follower_has(GROUP, FOLLOWER, batch.target).expect("kept");
         self.check_received();
+        if self.rng.chance(1, 2) {
+            self.prove(lineage, batch.target);
+        }
+    }
+
+    /// Both sides say the same of what was received, in ranges of any size.
+    fn prove(&mut self, lineage: u64, lsn: u64) {
+        let part_bytes = [1, 3000, 20_000, usize::MAX][self.rng.below(4) as usize];
+        let compared = Compared { owner: (self.owner(), GROUP), replica: (self.replica(), REPLICA), lineage, lsn };
+        let proved = prove(&compared, part_bytes);
+        let said: Vec<String> = proved.mismatches.iter().map(say).collect();
+        assert!(said.is_empty(), "at LSN {lsn}, ranges of {part_bytes} bytes: {said:#?}");
+        self.totals.proved += 1;
     }
 
     fn cut(&mut self) {
@@ -447,6 +462,7 @@ fn play(seeds: std::ops::Range<u64>) {
                 all.given_up += one.given_up;
                 all.known += one.known;
                 all.promoted += one.promoted;
+                all.proved += one.proved;
                 all.promoted_in_the_middle += one.promoted_in_the_middle;
             }
             Err(panic) => {
@@ -456,7 +472,7 @@ fn play(seeds: std::ops::Range<u64>) {
         }
     }
     println!("{all:?}");
-    let counts = [all.chunks_lost, all.power_cuts, all.resumed, all.given_up, all.known, all.promoted_in_the_middle, all.promoted];
+    let counts = [all.proved, all.chunks_lost, all.power_cuts, all.resumed, all.given_up, all.known, all.promoted_in_the_middle, all.promoted];
     assert!(counts.iter().all(|count| *count > 10) && all.points > 300 && all.chunks > all.points, "{all:?}");
 }
 

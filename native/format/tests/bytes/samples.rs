@@ -14,6 +14,7 @@ use holdfast_format::limits::BLOCK_BYTES;
 use holdfast_format::manifest::*;
 use holdfast_format::op::*;
 use holdfast_format::point::{PointKind, PointRecord};
+use holdfast_format::proof::{Entries, Hashes, PartHash, Question, Shown};
 use holdfast_format::replica::{FollowerRecord, Origin, ReplicaRecord, Role, Staging};
 use holdfast_format::retention::{HistoryLimit, RetentionRecord, ThinStep};
 use holdfast_format::ring::{RingHeader, RingRecordHeader};
@@ -101,6 +102,7 @@ pub fn all() -> Vec<Sample> {
     samples.extend(tables());
     samples.push(chunk());
     samples.extend(headers());
+    samples.extend(proofs());
     samples
 }
 
@@ -403,6 +405,7 @@ fn chunk() -> Sample {
         sequence: 3,
         is_last: true,
         is_compressed: false,
+        mends: false,
         raw_bytes: raw.len() as u32,
     };
     let bytes = header.encode(&raw);
@@ -851,5 +854,25 @@ fn tables() -> Vec<Sample> {
             desc.encode(&mut out);
             Some(out)
         }),
+    ]
+}
+
+/// Of a file's attributes and its first nine blocks: what is asked, and both kinds of answers.
+fn proofs() -> Vec<Sample> {
+    let (branch, ino) = (BranchId(1), Ino(0x0102));
+    let block = key::data(branch, ino, 9, 0);
+    let question = Question::Hashes(vec![key::inode(branch, ino), block.clone()]);
+    let part = PartHash { hash: [0xab; 16], entries: 12, unreadable: 1 };
+    let hashes = Hashes { reached: block.clone(), parts: vec![part] };
+    let entries = vec![
+        (key::link(branch, ino, ROOT_INO, 0x8000), Shown::Record(Vec::new())),
+        (key::orphan(BranchId(2), ino), Shown::Digest([0xcd; 16])),
+        (key::data(BranchId(2), ino, 3, 0), Shown::Unreadable),
+    ];
+    let entries = Entries { reached: key::volume(BranchId(3)), has_inode: true, entries };
+    vec![
+        sample("proof-question", question.encode(), |bytes| Some(Question::decode(bytes).told()?.encode())),
+        sample("proof-hashes", hashes.encode(), |bytes| Some(Hashes::decode(bytes).told()?.encode())),
+        sample("proof-entries", entries.encode(), |bytes| Some(Entries::decode(bytes).told()?.encode())),
     ]
 }

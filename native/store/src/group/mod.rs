@@ -12,6 +12,7 @@ mod difference;
 mod drain;
 mod kept;
 mod loosen;
+mod mends;
 mod flatten;
 mod handover;
 mod headers;

@@ -5,8 +5,10 @@ use super::view::View;
 use super::Group;
 use crate::error::{Error, Kind, Result};
 use crate::extent;
+use crate::extent::cache::DataCache;
 use crate::ledger::{BlockRef, Durable, Ledger, Mapped, OpDraft, Space};
 use holdfast_format::inode::Time;
+use holdfast_format::limits::BLOCK_BYTES;
 use holdfast_format::{BranchId, Ino, Lsn};
 use std::sync::Arc;
 
@@ -35,6 +37,20 @@ impl PastLedger {
             true => Ok(view),
             false => Err(Error::new(Kind::NotFound, format!("what was there at LSN {} is not kept any more", self.at))),
         }
+    }
+
+    /// [`Ledger::read_blocks`] past the cache of the pool: what the drives hold now, not what they held once.
+    pub fn read_stored(
+        &self,
+        cache: &Arc<DataCache>,
+        (branch, ino, levels): (BranchId, Ino, u16),
+        first_block: u32,
+        into: &mut [u8],
+    ) -> Result<()> {
+        let _hold = self.group.pool.hold();
+        let count = into.len() / BLOCK_BYTES;
+        let resolved = extent::resolve::resolve(&self.view()?, (branch, ino), levels, first_block as u64, count)?;
+        extent::read::read_resolved(extent::read::Sources { cache, ..self.group.sources() }, &resolved, into)
     }
 }
 

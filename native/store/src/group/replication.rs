@@ -13,6 +13,7 @@
 
 use super::Group;
 use super::kept::{PointInfo, PointTable};
+use super::mends::Mends;
 use crate::error::{Error, Kind, Result};
 use crate::ledger::{Ledger, OpDraft, PointDraft};
 use holdfast_format::checksum::checksum;
@@ -48,6 +49,7 @@ pub(super) struct Replication {
     sent: Mutex<Vec<(Lsn, Lsn)>>,
     /// Ticks that nothing else asks for stayed for followers: when those let go, everything is asked about again.
     spared: AtomicBool,
+    pub(super) mends: Mends,
 }
 
 /// What a follower has, and what its record says of that; both are pinned.
@@ -146,6 +148,12 @@ impl Group {
         let own = own.filter(|lsn| points.keeps(*lsn));
         let parted = parted.map(|(branch, _)| branch.lsn).filter(|lsn| points.keeps(*lsn));
         own.or(parted).or_else(|| points.of_origin(origin))
+    }
+
+    /// The LSN here of the newest recovery point that was received, which is kept even where its tick was not.
+    pub(crate) fn received_as(&self, origin: Origin) -> Option<Lsn> {
+        let is_newest = self.replica().is_some_and(|record| (record.lineage, record.lsn) == (origin.lineage, origin.lsn));
+        if is_newest { *self.replication.received.lock() } else { None }
     }
 
     /// Reads the records at open, and pins what they speak of.
@@ -268,6 +276,7 @@ impl Group {
             (gone, is_due)
         };
         self.let_go(gone);
+        self.forget_mends();
         if is_due { self.record_follower(name) } else { Ok(()) }
     }
 
@@ -308,7 +317,13 @@ impl Group {
         let sent = confirmed(&self.replication.followers.lock(), &mut self.replication.sent.lock());
         let gone = follower.maybe.into_iter().chain([follower.has]).chain(recorded).chain(sent);
         self.let_go(gone.collect());
+        self.forget_mends();
         Ok(())
+    }
+
+    /// What every follower has; `None`: nobody follows.
+    pub(super) fn followers_have(&self) -> Option<Lsn> {
+        self.replication.followers.lock().values().map(|follower| follower.has).min()
     }
 
     /// Keeps the present of a replica, which may be the middle of a batch, to be compared.

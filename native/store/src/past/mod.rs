@@ -6,7 +6,7 @@ mod difference;
 mod door;
 mod feed;
 mod notes;
-mod sides;
+pub(crate) mod sides;
 mod time;
 
 pub use difference::{ChangeKind, DifferencePage, FileChange, check_span, difference};

@@ -65,6 +65,7 @@ pub fn stage(group: &Arc<Group>, bytes: &[u8], cursor: &[u8]) -> Result<(Staged,
         };
         let next = ReplicaRecord { staging: Some(staging), ..record.clone() };
         let mut writer = Writer::new(group, header.branch)?;
+        writer.is_back = header.mends;
         writer.entries(&raw)?;
         writer.effects.put(&key::replica(), &next.encode());
         writer.commit()?;
@@ -179,7 +180,7 @@ struct Writer<'a> {
     /// Inodes that came with this chunk: no block of theirs hides anything.
     fresh: BTreeSet<Ino>,
     volumes: Volumes,
-    /// Inodes may come that were removed here a moment ago.
+    /// Inodes may come that were removed here, a moment ago or wrongly.
     is_back: bool,
 }
 
@@ -252,7 +253,7 @@ impl<'a> Writer<'a> {
                     self.fresh.insert(parts.ino);
                 }
                 // On which levels cells lie is a matter of this site.
-                // Where it was removed a moment ago, there is a hole over what it had on any of them.
+                // Where it was removed before, there is a hole over what it had on any of them.
                 let of_none = if self.is_back { ALL_LEVELS } else { 0 };
                 record.levels = before.as_ref().map_or(of_none, |before| before.levels);
                 self.stored += stored_bytes(&record) as i64 - before.as_ref().map_or(0, stored_bytes) as i64;

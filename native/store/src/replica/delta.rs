@@ -69,6 +69,8 @@ pub struct Delta {
     lineage: u64,
     span: Span,
     then: PastLedger,
+    /// Keys that go again, in order.
+    mends: Vec<Key>,
     _base: Option<Pin>,
     next: Option<Cursor>,
     is_for_followers: bool,
@@ -99,7 +101,9 @@ impl Delta {
             false => Cursor::decode(cursor)?,
         };
         let span = Span { from: base, to: target, is_whole: base == Lsn(0) };
-        Ok(Self { group: group.clone(), lineage, span, then, _base: of_base, next: Some(next), is_for_followers: false })
+        let mends = group.mends_in(span);
+        let group = group.clone();
+        Ok(Self { group, lineage, span, then, mends, _base: of_base, next: Some(next), is_for_followers: false })
     }
 
     /// The batch that leads back from `from` to `to`, an earlier point of the same group.
@@ -138,6 +142,7 @@ impl Delta {
             ino: key::parts(&cursor.key).map_or(Ino(0), |parts| parts.ino),
             covered: cursor.covered,
             inode: None,
+            mends: false,
             stop: None,
         };
         let until = key::volume(BranchId(u32::MAX));
@@ -154,7 +159,7 @@ impl Delta {
                 return Err(error);
             }
         } else {
-            self.group.changed_keys(self.span, (&cursor.key, &until), &mut |key| reader.take(key, None))?;
+            self.read_changes(&mut reader, (&cursor.key, &until))?;
         }
         let header = ChunkHeader {
             branch: reader.branch.unwrap_or(BranchId(GROUP_BRANCH.0 + 1)),
@@ -164,12 +169,36 @@ impl Delta {
             sequence: cursor.sequence,
             is_last: reader.stop.is_none(),
             is_compressed: false,
+            mends: reader.mends,
             raw_bytes: reader.raw.len() as u32,
         };
         let chunk = pack(&header, &reader.raw)?;
         self.next = reader.stop.map(|(key, covered)| Cursor { sequence: cursor.sequence + 1, covered, key });
         let cursor = self.next.as_ref().map(Cursor::encode).unwrap_or_default();
         Ok(Part { chunk, cursor, raw_bytes: reader.raw.len() })
+    }
+
+    /// Keys that changed, and between them those that go again.
+    fn read_changes(&self, reader: &mut Reader<'_>, (from, until): (&[u8], &[u8])) -> Result<()> {
+        let first = self.mends.partition_point(|key| &key[..] < from);
+        let mut mends = self.mends[first..].iter().peekable();
+        self.group.changed_keys(self.span, (from, until), &mut |key| {
+            while let Some(mend) = mends.next_if(|mend| &mend[..] < key) {
+                if !reader.take_again(mend)? {
+                    return Ok(false);
+                }
+            }
+            match mends.next_if(|mend| &mend[..] == key) {
+                Some(mend) => reader.take_again(mend),
+                None => reader.take(key, None),
+            }
+        })?;
+        while reader.stop.is_none()
+            && let Some(mend) = mends.next()
+        {
+            reader.take_again(mend)?;
+        }
+        Ok(())
     }
 }
 
@@ -200,6 +229,8 @@ struct Reader<'a> {
     covered: u64,
     /// Of `ino` at the target, once somebody asked.
     inode: Option<Option<InodeRecord>>,
+    /// Something goes again.
+    mends: bool,
     /// Where the next chunk begins.
     stop: Option<(Key, u64)>,
 }
@@ -207,6 +238,12 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn is_full(&self) -> bool {
         self.raw.len() + self.weight >= self.bytes
+    }
+
+    /// A key that did not change, but has to go.
+    fn take_again(&mut self, key: &[u8]) -> Result<bool> {
+        self.mends = true;
+        self.take(key, None)
     }
 
     /// False: the chunk is full, and the key comes again.

@@ -11,7 +11,9 @@
 pub(crate) mod apply;
 pub(crate) mod delta;
 pub mod loss;
+pub(crate) mod proof;
 pub(crate) mod revert;
 
 pub use apply::Staged;
 pub use delta::{Delta, Part};
+pub use proof::{Found, Lead, Mismatch, MismatchKind, Proof, Verdict, decode_mends};

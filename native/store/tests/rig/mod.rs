@@ -7,6 +7,7 @@ pub mod judge;
 pub mod load;
 pub mod manifest;
 pub mod player;
+pub mod prove;
 pub mod step;
 pub mod tree;
 
