@@ -197,7 +197,9 @@ export const withoutRoot: string | false = process.geteuid?.() === 0 ? false : "
 /** The daemon's metrics, as Prometheus reads them. */
 export function metricsOf(state: string): Promise<string> {
   return new Promise((resolve, reject) => {
-    const asked = request({ socketPath: join(state, "admin.sock"), path: "/metrics" }, (response) => {
+    // A connection of its own: one that was kept may have been closed while this process waited for a program.
+    const how = { socketPath: join(state, "admin.sock"), path: "/metrics", agent: false } as const;
+    const asked = request(how, (response) => {
       let text = "";
       response.setEncoding("utf8").on("data", (part: string) => (text += part));
       response.on("end", () => resolve(text));

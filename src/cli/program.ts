@@ -22,6 +22,7 @@ import { addScrub } from "./verbs/scrub.js";
 import { addSnapshot } from "./verbs/snapshot.js";
 import { addTop } from "./verbs/top.js";
 import { addUmount } from "./verbs/umount.js";
+import { addVerify } from "./verbs/verify.js";
 import { addVersions } from "./verbs/versions.js";
 import { addVolume } from "./verbs/volume.js";
 
@@ -58,6 +59,7 @@ export function createProgram(): Command {
     addUmount,
     addStatus,
     addScrub,
+    addVerify,
     addTop,
     addDoctor,
     addCompletion,

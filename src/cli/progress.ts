@@ -14,6 +14,11 @@ export class Progress {
     this.#write(`${bar(part, whole)} ${Math.floor(share * 100)} %  ${printable(what)}`);
   }
 
+  /** Where nobody knows how much there is. */
+  say(what: string): void {
+    this.#write(printable(what));
+  }
+
   /** Takes the line away again. */
   end(): void {
     if (this.#last !== "") this.#write("");

@@ -7,6 +7,7 @@ import { z } from "zod";
 import { HoldfastError, fromSystem } from "../io-path/errors.js";
 import { formatAddress, parseAddress } from "../nearsync-lws/address.js";
 import { NAME, nameFrom } from "./names.js";
+import { parseEvery } from "./policy/schedule.js";
 import { parseDuration, parseSize, parseThin } from "./units.js";
 import type { ThinStep } from "./units.js";
 
@@ -44,6 +45,8 @@ export interface Config {
     site: string;
     /** Where replicas of other sites' groups are made; undefined: in the only pool there is. */
     pool: string | undefined;
+    /** How often replicas are compared with what is here, as a policy has it; undefined: only when somebody asks. */
+    verifyEvery: string | undefined;
   };
   /** Folder for the rings; `undefined`: chosen by the daemon, on a tmpfs where there is one. */
   runtimeDir: string | undefined;
@@ -104,6 +107,17 @@ const address = z.string().transform((value, context) => {
   }
 });
 
+const every = z.string().transform((value, context) => {
+  try {
+    if (value === "never") return undefined;
+    parseEvery(value);
+    return value;
+  } catch (error) {
+    context.addIssue(`${error instanceof Error ? error.message : String(error)}, or: never`);
+    return z.NEVER;
+  }
+});
+
 const MIB = 2 ** 20;
 /** What a group can have points for; what is older can be thinned. */
 const WINDOW_SECONDS_MAX = 36 * 3600;
@@ -136,6 +150,7 @@ const schema = z.strictObject({
         .regex(NAME, "a name has 1 to 63 letters, digits, dots, underscores or hyphens")
         .default(() => nameFrom(hostname())),
       pool: z.string().regex(NAME, "is not a name").optional(),
+      verify: z.strictObject({ every: every.prefault("7d") }).prefault({}),
     })
     .prefault({}),
   runtime_dir: z.string().startsWith("/", "must be an absolute path").optional(),
@@ -188,6 +203,7 @@ export function parseConfig(text: string, file: string): Config {
       advertise: replication.advertise,
       site: replication.site,
       pool: replication.pool,
+      verifyEvery: replication.verify.every,
     },
     runtimeDir: runtime_dir,
   });

@@ -22,4 +22,5 @@ export const HTTP_STATUS: Readonly<Record<ErrorCode, number>> = {
   Closed: 503,
   NeedsYes: 409,
   Damage: 500,
+  Different: 500,
 };

@@ -124,6 +124,12 @@ function protectionMetrics(status: StatusAnswer, gauge: MakeGauge): void {
   const parts = gauge("protection_lag_seconds", "Parts of how far a peer is behind", [...labels, "part"]);
   const ops = gauge("protection_backlog_ops", "Operations that the peer does not have", labels);
   const sent = gauge("protection_sent_bytes", "Bytes of batches sent since the daemon began to", labels);
+  const compared = gauge(
+    "protection_verified_seconds",
+    "When the newest comparison of a replica with its owner that came to an end began",
+    labels,
+  );
+  const differences = gauge("protection_differences", "Differences that it found, and that are left", labels);
   for (const { group, peer, rpoMs, lag: behind, ...rest } of status.protections) {
     link.set({ group, peer }, rest.link === "up" ? 1 : 0);
     promised.set({ group, peer }, rpoMs / 1000);
@@ -134,6 +140,10 @@ function protectionMetrics(status: StatusAnswer, gauge: MakeGauge): void {
     parts.set({ group, peer, part: "flush" }, behind.flushMs / 1000);
     ops.set({ group, peer }, rest.backlog.ops);
     sent.set({ group, peer }, rest.bytesSent);
+    if (rest.verified === null || rest.verified.state === "failed" || rest.verified.state === "running")
+      continue;
+    compared.set({ group, peer }, Date.parse(rest.verified.started) / 1000);
+    differences.set({ group, peer }, rest.verified.left);
   }
 }
 

@@ -19,7 +19,7 @@ import type { Log } from "./log.js";
 import { checkName } from "./names.js";
 import type { Peers } from "./peers.js";
 import { EXIT_CODES } from "./protocol.js";
-import type { ProtectRequest, ProtectionAnswer } from "./protocol.js";
+import type { ProtectRequest, ProtectionAnswer, VerificationAnswer } from "./protocol.js";
 import { PROTECTIONS_MAX, readProtections, writeProtections } from "./protections-file.js";
 import type { StoredProtection } from "./protections-file.js";
 import type { StateFolder } from "./state-folder.js";
@@ -57,6 +57,8 @@ interface Local {
 
 export class Protections {
   readonly #options: ProtectionsOptions;
+  /** How the newest comparison of one ended. */
+  verified: (protection: StoredProtection) => VerificationAnswer | null = () => null;
   /** Why one could not be begun, by group and peer. */
   readonly #problems = new Map<string, string>();
   /** Since the start, no peer has said yet whether somebody else owns these now; by group and peer. */
@@ -71,6 +73,10 @@ export class Protections {
     this.#options = options;
     // Before anybody can ask.
     this.#stored = readProtections(options.folder);
+  }
+
+  get stored(): readonly StoredProtection[] {
+    return this.#stored;
   }
 
   async start(): Promise<void> {
@@ -379,7 +385,11 @@ export class Protections {
     const peer = this.#options.peers.nameOf(stored.peer);
     if (report?.link === "up" || report?.link === "stopped") this.#unconfirmed.delete(keyOf(stored));
     const isUnconfirmed = this.#unconfirmed.has(keyOf(stored));
-    const told = { group: group ?? stored.group, peer, rpoMs, bytesPerSecond };
+    const verified = this.verified(stored);
+    const told = {
+      ...{ group: group ?? stored.group, peer, rpoMs, bytesPerSecond },
+      verified: verified === null ? null : { ...verified, group: group ?? stored.group },
+    };
     if (report === undefined) {
       const problem = this.#problems.get(keyOf(stored)) ?? "it is about to begin";
       const backlog = { ops: newestLsn, batches: 0 };

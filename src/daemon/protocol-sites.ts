@@ -5,6 +5,7 @@ import type { PathJson } from "../io-path/paths.js";
 import type { LagReport } from "../nearsync-lws/machines/lag.js";
 import type { InviteState } from "../nearsync-lws/pairing/host.js";
 import type { Role } from "../nearsync-lws/peers.js";
+import type { VerificationAnswer } from "./protocol-verify.js";
 
 /** Another daemon, as this one knows it. */
 export interface PeerAnswer {
@@ -100,6 +101,8 @@ export interface ProtectionAnswer {
   bytesSent: number;
   /** Empty: none. */
   problem: string;
+  /** How the newest comparison with the replica ended, the first one: or fares; null: there was none. */
+  verified: VerificationAnswer | null;
 }
 
 export interface ReplicaAnswer {

@@ -56,6 +56,9 @@
 //   GET    /v1/forks                       ForkAnswer[]
 //   GET    /v1/forks/NAME                  ForkAnswer ; with `changes`
 //   DELETE /v1/forks/NAME?yes=true         {} ; for good
+//   POST   /v1/verifications               VerifyRequest → VerificationAnswer ; it goes on in the background
+//   GET    /v1/verifications/TARGET/PEER   VerificationAnswer ; how it fares, or how the last one ended
+//   DELETE /v1/verifications/TARGET/PEER   VerificationAnswer ; it ends before its next step
 //   POST   /v1/flush                       {} ; everything acknowledged is durable
 //   GET    /metrics                        Prometheus text
 //
@@ -119,6 +122,7 @@ export type {
   YieldAnswer,
   YieldRequest,
 } from "./protocol-sites.js";
+export type { Mismatch, VerificationAnswer, VerifyRequest } from "./protocol-verify.js";
 
 export const ADMIN_SOCKET = "admin.sock";
 
@@ -142,6 +146,7 @@ export const EXIT_CODES: Readonly<Record<ErrorCode, number>> = {
   Denied: 9,
   NeedsYes: 10,
   Damage: 11,
+  Different: 12,
 };
 
 /** Bytes, or text with a unit. */

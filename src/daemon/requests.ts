@@ -165,6 +165,8 @@ export const forkDrop = z.strictObject({ yes: flag });
 export const plannedFailover = z.strictObject({ target: name, to: name.optional() });
 export const testFailover = z.strictObject({ ...pathFields, target: name, name: name.optional() });
 
+export const verify = z.strictObject({ target: name, peer: name, repair: z.boolean().default(false) });
+
 /** Checks a body; the message names the field. */
 export function parse<T>(schema: z.ZodType<T>, body: unknown): T {
   const parsed = schema.safeParse(body);

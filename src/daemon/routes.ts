@@ -19,6 +19,7 @@ import type { Returns } from "./returns.js";
 import * as requests from "./requests.js";
 import type { Supervisor } from "./supervisor.js";
 import { renderMetrics } from "./metrics.js";
+import { verificationWarnings } from "./verifications.js";
 
 /** Tables that are read to tell what something holds; the quick ones within about a second. */
 const TABLE_BYTES = { none: 0, quick: 128 * 2 ** 20, whole: Number.MAX_SAFE_INTEGER };
@@ -53,7 +54,8 @@ function statusRoutes({ supervisor, peers, protections, handovers, returns }: Se
     const told = await supervisor.status();
     if (told.phase !== "running") return told;
     const sent = await protections.answers();
-    const ofSites = [...peers.warnings(), ...protectionWarnings(sent)];
+    const compared = verificationWarnings(sent.map(({ verified }) => verified));
+    const ofSites = [...peers.warnings(), ...protectionWarnings(sent), ...compared];
     const warnings = [...told.warnings, ...ofSites, ...handovers.warnings(), ...returns.warnings()];
     return { ...told, protections: sent, warnings };
   };

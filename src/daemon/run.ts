@@ -19,6 +19,8 @@ import { startAdminServer } from "./server.js";
 import { StateFolder } from "./state-folder.js";
 import { Supervisor } from "./supervisor.js";
 import { TestFailovers } from "./test-failovers.js";
+import { verificationRoutes } from "./verification-routes.js";
+import { Verifications } from "./verifications.js";
 
 export interface DaemonOptions {
   state: string;
@@ -51,15 +53,19 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
       },
     });
     const protections: Protections = new Protections({ folder, supervisor, peers, site, log });
-    const handovers: Handovers = new Handovers({ folder, supervisor, peers, protections, replicas, log });
+    const parts = { folder, supervisor, peers, protections, replicas, log };
+    const handovers: Handovers = new Handovers(parts);
     replicas.revoke = (uuid) => handovers.revoke(uuid);
-    const returns: Returns = new Returns({ folder, supervisor, peers, protections, replicas, log });
+    const returns: Returns = new Returns(parts);
+    const { verifyEvery: every } = config.replication;
+    const verifications = new Verifications({ ...parts, every });
     const tests = new TestFailovers({ folder, supervisor, protections, log });
     const stop = nextSignal(log);
     const routes = [
       ...createRoutes({ supervisor, peers, protections, replicas, handovers, returns }),
       ...forkRoutes(new Forks(supervisor), returns),
       ...failoverRoutes(handovers, tests),
+      ...verificationRoutes(verifications),
     ];
     const server = await startAdminServer({ folder, routes, log });
     try {
@@ -69,12 +75,14 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
       returns.start();
       await protections.start();
       await handovers.start();
+      verifications.start();
       const problems = [...supervisor.pools.problems(), ...supervisor.mounts.problems()];
       log.info({ problems }, problems.length === 0 ? "ready" : "started with problems");
       notifySystemd(log);
       await stop;
     } finally {
       try {
+        await verifications.stop();
         await handovers.stop();
         await returns.stop();
         await protections.stop();

@@ -2,7 +2,7 @@
 
 import type { FailureCode } from "#native";
 
-export type ErrorCode = FailureCode | "NeedsYes" | "Damage";
+export type ErrorCode = FailureCode | "NeedsYes" | "Damage" | "Different";
 
 export class HoldfastError extends Error {
   override readonly name = "HoldfastError";

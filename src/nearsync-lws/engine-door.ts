@@ -64,6 +64,11 @@ export class EngineDoor {
     this.#locals.set(group, { place, replication, history, points: new Map() });
   }
 
+  /** `NotFound` where no group of this name is known, or not yet. */
+  place(group: string): Place {
+    return this.#at(group).place;
+  }
+
   readonly call: Door = <C extends DoorCall["call"]>(call: Extract<DoorCall, { call: C }>) => {
     const run = this.#handlers[call.call] as (given: typeof call) => Promise<DoorAnswers[C]>;
     const running = run(call).finally(() => this.#running.delete(running));

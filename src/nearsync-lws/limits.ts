@@ -94,6 +94,26 @@ export const ASKS_MAX = 256;
 /** A step of a former owner's return that failed is tried again after so long. */
 export const RETURN_RETRY_MS = 1000;
 
+/** A question of a proof, an answer to one, and what is told of a verification. */
+export const PROOF_BYTES_MAX = 48 * 1024;
+/** Recovery points that a peer compares here at the same time, and verifications that run here. */
+export const PROOFS_MAX = 4;
+/** A point that nobody asks about is let go after so long. */
+export const PROOF_IDLE_MS = 120_000;
+/** An answer is a piece of work of a second or so; one that does not come for so long does not come. */
+export const ANSWER_MS = 120_000;
+/** A verification waits so long for a session that ended. */
+export const RESUME_MS = 60_000;
+/** Differences that are listed; after so many, nobody needs more to know that a replica is another one. */
+export const MISMATCHES_LISTED_MAX = 1000;
+export const MISMATCHES_MAX = 10_000;
+/** Keys that are sent again at once, in bytes; what else differs comes after it. */
+export const MENDS_BYTES_MAX = 512 * 1024;
+/** Ranges that are looked at again after that. */
+export const SUSPECTS_MAX = 1024;
+/** A repair of which nothing moves for so long is given up. */
+export const MEND_MS = 300_000;
+
 assertRelations();
 
 /** How the limits hang together; checked when the module is loaded. */
@@ -106,6 +126,10 @@ function assertRelations(): void {
     CHUNK_BYTES_MIN <= CHUNK_BYTES_MAX &&
     CHUNK_RAW_BYTES_MAX < CHUNK_BYTES_MAX &&
     BATCHES_MAX < POINTS_REMEMBERED_MAX &&
+    PROOF_BYTES_MAX + 1024 <= CONTROL_BYTES_MAX &&
+    PROOF_BYTES_MAX * PROOFS_MAX < CONTROL_BACKLOG_MAX &&
+    ANSWER_MS <= PROOF_IDLE_MS &&
+    MISMATCHES_LISTED_MAX <= MISMATCHES_MAX &&
     CUT_MS_MIN < BEAT_LOST_MS &&
     BEAT_MS * 4 <= BEAT_LOST_MS &&
     LITTLE_MS + LAST_WRITE_BACK_MS < FREEZE_MS &&

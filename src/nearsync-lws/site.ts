@@ -11,8 +11,12 @@ import type { Peer, Role } from "./peers.js";
 import type { Pipe } from "./replication/pipe.js";
 import { Questions } from "./replication/questions.js";
 import type { FollowRequest, SuccessorQuestion } from "./replication/questions.js";
+import type { VerifyReport } from "./proof/report.js";
+import { Verifications } from "./proof/verifications.js";
+import type { VerifyRequest } from "./proof/verifications.js";
 import { Replication, portOf } from "./replication/replication.js";
 import { systemClock } from "./seams.js";
+import type { Work } from "./transport/alive.js";
 import type {
   Configuration,
   DaemonCalls,
@@ -31,6 +35,7 @@ export class Site implements WorkerCalls {
   readonly #replication: Replication;
   readonly #questions: Questions;
   readonly #links: Links;
+  readonly #verifications: Verifications;
   #peers: readonly Peer[] = [];
 
   constructor({ identity }: WorkerSetup, daemon: Daemon & Omit<DaemonCalls, keyof LinkEvents>) {
@@ -50,9 +55,33 @@ export class Site implements WorkerCalls {
       questions: this.#questions,
       fenced: (group, peer) => daemon.fenced({ group, peer }),
     });
+    this.#verifications = new Verifications({
+      clock: systemClock,
+      authorize: authorized,
+      place: (group) => this.#door.place(group),
+      epochOf: (group, peer) => this.#replication.epochOf(group, peer),
+      follower: (group, peer) => this.#replication.status(group, peer),
+      force: (group) => this.#replication.force(group),
+    });
     const begin = (session: Parameters<Replication["begin"]>[1] & { peer: Peer }) =>
-      this.#replication.begin(session.peer.fingerprint, session);
+      this.#begin(session.peer.fingerprint, session);
     this.#links = new Links({ identity, daemon, begin });
+  }
+
+  /** Replication, and comparing beside it. */
+  #begin(peer: string, session: Pipe): Work {
+    const work = this.#replication.begin(peer, session);
+    this.#verifications.up(peer, session);
+    return {
+      ...work,
+      message: (message) => {
+        if (!this.#verifications.take(peer, session, message)) work.message(message);
+      },
+      closed: (reason) => {
+        this.#verifications.down(peer, session);
+        work.closed(reason);
+      },
+    };
   }
 
   configure(configuration: Configuration): Promise<{ listening: string | null }> {
@@ -127,8 +156,13 @@ export class Site implements WorkerCalls {
     throw new HoldfastError("Unavailable", "the peer is not connected");
   }
 
+  verify(request: VerifyRequest): Promise<VerifyReport | null> {
+    return this.#verifications.run(request);
+  }
+
   async close(): Promise<void> {
     this.#replication.close();
+    await this.#verifications.close();
     await this.#links.close();
     await this.#door.close();
   }

@@ -7,6 +7,8 @@ import type { InviteState, Paired } from "./pairing/host.js";
 import type { Point } from "./machines/door.js";
 import type { Successor } from "./machines/return.js";
 import type { Peer } from "./peers.js";
+import type { VerifyReport } from "./proof/report.js";
+import type { VerifyRequest } from "./proof/verifications.js";
 import type { FollowerStatus } from "./replication/owned.js";
 import type { FollowRequest, SuccessorQuestion } from "./replication/questions.js";
 import type { HandoverMessage, Protection } from "./replication/replication.js";
@@ -92,6 +94,8 @@ export interface WorkerCalls extends LinkCalls {
   successorOf(question: SuccessorQuestion): Promise<Successor | null>;
   /** Asks a peer to send a group of its. */
   askToFollow(request: FollowRequest): Promise<void>;
+  /** Compares a group with a peer's replica of it, or a replica with its owner; or tells how that fares. */
+  verify(request: VerifyRequest): Promise<VerifyReport | null>;
   /** Ends everything; nothing of it runs in the engine when it fulfils. */
   close(request: null): Promise<void>;
 }

@@ -25,6 +25,7 @@ describe("exit statuses", () => {
       Denied: 9,
       NeedsYes: 10,
       Damage: 11,
+      Different: 12,
     });
   });
 });

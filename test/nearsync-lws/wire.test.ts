@@ -89,6 +89,7 @@ describe("the examples of WIRE.md", () => {
       ["ask", 9, { ask: 3, group: GROUP, epochId: EPOCH, lsn: null }],
       ["successor", 10, { ask: 3, successor }],
       ["hello", 0, hello],
+      ["prove", 3, { group: GROUP, epochId: EPOCH, lsn: 7, proof: 2, question: Buffer.from("what") }],
     ] as const) {
       const frame = Buffer.from(example(type), "hex");
       assert.equal(encodeMessage(type, number, body as never).toString("hex"), frame.toString("hex"));

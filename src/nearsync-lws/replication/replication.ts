@@ -138,6 +138,12 @@ export class Replication {
     );
   }
 
+  /** Epoch of a group that is owned here, and sent to this peer. */
+  epochOf(group: string, peer: string): string | undefined {
+    const owned = this.#owned.get(group);
+    return owned?.followers.has(peer) === true ? owned.options.epochId : undefined;
+  }
+
   /** The newest recovery point that a replica shows. */
   replicaLsn(group: string): number | null {
     return this.#replicas.get(group)?.state.last ?? null;
@@ -230,6 +236,10 @@ export class Replication {
       case "follow":
       case "follows":
         return this.#options.questions?.take(peer, pipe, message);
+      case "prove":
+      case "proved":
+      case "verify":
+      case "verified":
       case "hello":
       case "proof":
       case "bulk":

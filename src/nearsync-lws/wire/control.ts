@@ -12,6 +12,7 @@ import {
   DESCRIPTION_BYTES_MAX,
   GROUPS_MAX,
   POINT_NAME_CHARACTERS_MAX,
+  PROOF_BYTES_MAX,
 } from "../limits.js";
 import { pack, unpack } from "./pack.js";
 
@@ -40,6 +41,15 @@ const stream = z
   .max(2 ** 32 - 1);
 /** A recovery point and when it was cut, by both of the owner's clocks. */
 const point = { lsn, timeNs: ns, bootNs: ns };
+
+/** Of a question; its answer has the same. */
+const question = z
+  .number()
+  .int()
+  .min(0)
+  .max(2 ** 32 - 1);
+/** What answers it, or why there is no answer; `code` empty: it is one. */
+const answer = { group, answer: bytes(0, PROOF_BYTES_MAX), code: z.string().max(32), message: text };
 
 /** Of one group, what the side that has the replica says of it. */
 const vector = z.strictObject({
@@ -157,6 +167,16 @@ const bodies = {
   }),
   /** Answers `follow`; an empty code: it is, or will be. Or refuses to answer `ask`. */
   follows: z.strictObject({ ask: count, code: z.string().max(32), message: text }),
+  /** Of a recovery point that both sides keep: a question to the other's engine; empty: nothing more is asked. */
+  prove: z.strictObject({ group, epochId, lsn, proof: question, question: bytes(0, PROOF_BYTES_MAX) }),
+  proved: z.strictObject({ ...answer, proof: question }),
+  /** From the site of a replica: its owner compares the two, or says how that fares. */
+  verify: z.strictObject({
+    group,
+    ticket: question,
+    action: z.enum(["start", "repair", "look", "stop"]),
+  }),
+  verified: z.strictObject({ ...answer, ticket: question }),
   goodbye: z.strictObject({ reason: z.string().max(ADDRESS_CHARACTERS_MAX) }),
 };
 
@@ -189,6 +209,10 @@ const NUMBERS: Readonly<Record<MessageType, number>> = {
   successor: 39,
   follow: 40,
   follows: 41,
+  prove: 46,
+  proved: 47,
+  verify: 48,
+  verified: 49,
 };
 
 /** Numbers that later versions use; until a feature allows one, it is refused by name. */
