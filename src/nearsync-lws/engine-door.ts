@@ -7,9 +7,12 @@
 //   where this process did not cut the point itself, time since boot is reckoned back from that.
 
 import { HoldfastError } from "../io-path/errors.js";
+import { Headers } from "../io-path/headers.js";
 import { History } from "../io-path/history.js";
 import { Replication } from "../io-path/replica.js";
 import type { Delta } from "../io-path/replica.js";
+import { chainText } from "./header-store.js";
+import type { HeaderStore } from "./header-store.js";
 import { CHUNK_BYTES_MAX, CHUNK_RAW_BYTES_MAX, POINTS_REMEMBERED_MAX } from "./limits.js";
 import type { Door, DoorAnswers, DoorCall, Point } from "./machines/door.js";
 import type { Clock } from "./seams.js";
@@ -24,6 +27,8 @@ export interface Place {
 
 export interface EngineDoorOptions {
   clock: Clock;
+  /** Keeps what owners of replicas here tell ahead. */
+  headers: HeaderStore;
   /** Finds the replica of a group, or makes it. */
   place: (wanted: { group: string; peer: string; description: Uint8Array }) => Promise<Place>;
 }
@@ -32,6 +37,7 @@ interface Local {
   place: Place;
   replication: Replication;
   history: History;
+  headers: Headers;
   /** Points that were cut here, by LSN, oldest first; a repeated cut has the later moment. */
   points: Map<number, Point>;
 }
@@ -60,8 +66,8 @@ export class EngineDoor {
     const { pool, name } = place;
     const before = this.#locals.get(group);
     if (before?.place.pool === pool && before.place.name === name) return;
-    const [replication, history] = [new Replication(pool), new History(pool)];
-    this.#locals.set(group, { place, replication, history, points: new Map() });
+    const [replication, history, headers] = [new Replication(pool), new History(pool), new Headers(pool)];
+    this.#locals.set(group, { place, replication, history, headers, points: new Map() });
   }
 
   /** `NotFound` where no group of this name is known, or not yet. */
@@ -116,6 +122,16 @@ export class EngineDoor {
       const { lsn, name, timeNs } = target;
       const wall = { wallSeconds: Number(timeNs / NS), wallNanoseconds: Number(timeNs % NS) };
       await replication.complete(place.name, BigInt(`0x${epochId}`), { lsn: BigInt(lsn), name, ...wall });
+      (await this.#options.headers.of(group)).release(lsn);
+      return null;
+    },
+    headers: (call) => this.#tell(call),
+    headersKeep: async ({ group, epochId, frames }) => {
+      const file = await this.#options.headers.of(group);
+      return await file.keep(frames, BigInt(`0x${epochId}`));
+    },
+    headersBeat: async ({ group, newest, timeNs }) => {
+      (await this.#options.headers.of(group)).beat({ newest, timeNs });
       return null;
     },
   };
@@ -189,6 +205,19 @@ export class EngineDoor {
     return { chunk, cursor: Buffer.from(cursor).toString("hex"), done: cursor.length === 0 };
   }
 
+  /** Mostly nothing is new: that is seen without a thread of the engine. */
+  async #tell(call: Extract<DoorCall, { call: "headers" }>): Promise<DoorAnswers["headers"]> {
+    const { group, from, chain, bytesMax, summarize } = call;
+    const { headers, place } = this.#at(group);
+    const newest = Number(headers.newest(place.name));
+    if (newest < from) return { newest, frame: null };
+    const previous = chain === null ? null : BigInt(`0x${chain}`);
+    const told = await headers.next(place.name, { from: BigInt(from), previous, bytesMax, summarize });
+    if (told === null) return { newest, frame: null };
+    const frame = { bytes: told.bytes, last: Number(told.last), chain: chainText(told.chain) };
+    return { newest: Number(told.newest), frame };
+  }
+
   async #follow(call: Extract<DoorCall, { call: "follow" }>): Promise<null> {
     const { group, follower, lsn, ifNone } = call;
     const { replication, place } = this.#at(group);
@@ -213,7 +242,10 @@ export class EngineDoor {
       );
     }
     const { lineage, lsn, staging } = state;
+    const headers = await this.#options.headers.of(group);
+    headers.release(Number(lsn));
     return {
+      headers: headers.mark,
       epochId: epochIdOf(lineage),
       last: lsn === 0n ? null : Number(lsn),
       staging:

@@ -93,6 +93,22 @@ export const ASK_MS = 30_000;
 export const ASKS_MAX = 256;
 /** A step of a former owner's return that failed is tried again after so long. */
 export const RETURN_RETRY_MS = 1000;
+/** A frame of headers: what the engine takes as a limit, and what fits into a control message. */
+export const HEADERS_BYTES_MIN = 512;
+export const HEADERS_BYTES_MAX = 48 * 1024;
+/** What is new is told after so long; where nothing was, it is looked for so often. */
+export const HEADERS_EVERY_MS = 25;
+export const HEADERS_IDLE_MS = 50;
+/** Of a bandwidth limit. */
+export const HEADERS_SHARE = 0.1;
+/** Bytes of frames under way to one follower that it has not acknowledged. */
+export const HEADERS_UNACKED_MAX = 256 * 1024;
+/** Frames that a stream can be continued after, in another session. */
+export const HEADERS_REMEMBERED_MAX = 64;
+/** Bytes of frames of one group that a follower keeps; more are folded into one. */
+export const HEADERS_KEPT_MAX = 1024 * 1024;
+/** What the file of them may have beyond twice what is kept, before it is written anew. */
+export const HEADERS_SLACK_BYTES = 256 * 1024;
 
 /** A question of a proof, an answer to one, and what is told of a verification. */
 export const PROOF_BYTES_MAX = 48 * 1024;
@@ -134,6 +150,11 @@ function assertRelations(): void {
     BEAT_MS * 4 <= BEAT_LOST_MS &&
     LITTLE_MS + LAST_WRITE_BACK_MS < FREEZE_MS &&
     FREEZE_MS < GATE_MS &&
-    BEAT_LOST_MS < STALL_MS;
+    BEAT_LOST_MS < STALL_MS &&
+    HEADERS_BYTES_MAX + 1024 <= CONTROL_BYTES_MAX &&
+    HEADERS_BYTES_MAX < HEADERS_UNACKED_MAX &&
+    HEADERS_UNACKED_MAX + CONTROL_BYTES_MAX < CONTROL_BACKLOG_MAX &&
+    HEADERS_EVERY_MS <= HEADERS_IDLE_MS &&
+    HEADERS_UNACKED_MAX < HEADERS_KEPT_MAX;
   if (!holds) throw new Error("the limits of src/nearsync-lws/limits.ts contradict each other");
 }

@@ -2,6 +2,8 @@
 
 import { EngineDoor } from "./engine-door.js";
 import { HoldfastError } from "../io-path/errors.js";
+import { HeaderStore } from "./header-store.js";
+import type { KnownHeaders } from "./header-store.js";
 import { Links } from "./links.js";
 import type { Daemon } from "./links.js";
 import type { Point } from "./machines/door.js";
@@ -31,6 +33,7 @@ import type {
 } from "./worker-api.js";
 
 export class Site implements WorkerCalls {
+  readonly #headers: HeaderStore;
   readonly #door: EngineDoor;
   readonly #replication: Replication;
   readonly #questions: Questions;
@@ -38,13 +41,14 @@ export class Site implements WorkerCalls {
   readonly #verifications: Verifications;
   #peers: readonly Peer[] = [];
 
-  constructor({ identity }: WorkerSetup, daemon: Daemon & Omit<DaemonCalls, keyof LinkEvents>) {
+  constructor({ identity, folder }: WorkerSetup, daemon: Daemon & Omit<DaemonCalls, keyof LinkEvents>) {
     const authorized = (fingerprint: string, role: Role, group: string) => {
       const peer = this.#peers.find((one) => one.fingerprint === fingerprint);
       if (peer === undefined) throw new HoldfastError("Denied", "the peer was removed");
       authorize(peer, role, group);
     };
-    this.#door = new EngineDoor({ clock: systemClock, place: daemon.place });
+    this.#headers = new HeaderStore(folder);
+    this.#door = new EngineDoor({ clock: systemClock, headers: this.#headers, place: daemon.place });
     const { succeededBy, follow } = daemon;
     this.#questions = new Questions({ clock: systemClock, authorize: authorized, succeededBy, follow });
     this.#replication = new Replication({
@@ -114,6 +118,10 @@ export class Site implements WorkerCalls {
     this.#replication.announce(group, point);
   }
 
+  async knownHeaders({ group }: { group: string }): Promise<KnownHeaders> {
+    return (await this.#headers.of(group)).known();
+  }
+
   reports(): ProtectionReport[] {
     const { sessions } = this.#links;
     return this.#replication
@@ -165,5 +173,6 @@ export class Site implements WorkerCalls {
     await this.#verifications.close();
     await this.#links.close();
     await this.#door.close();
+    await this.#headers.close();
   }
 }

@@ -2,6 +2,7 @@
 
 import type { AuditLine } from "./audit.js";
 import type { Place } from "./engine-door.js";
+import type { KnownHeaders } from "./header-store.js";
 import type { Identity } from "./identity.js";
 import type { InviteState, Paired } from "./pairing/host.js";
 import type { Point } from "./machines/door.js";
@@ -76,6 +77,8 @@ export interface WorkerCalls extends LinkCalls {
   unprotect(request: { group: string; peer: string }): void;
   /** A snapshot was taken, and is durable. */
   announce(request: { group: string; point: Point }): void;
+  /** What came of a group's headers, of which this site has the replica. */
+  knownHeaders(request: { group: string }): Promise<KnownHeaders>;
   reports(request: null): ProtectionReport[];
   /** Offers a group again to a peer that has refused it. */
   offerAgain(request: { group: string; peer: string }): void;
@@ -124,4 +127,6 @@ export interface DaemonCalls extends LinkEvents {
 
 export interface WorkerSetup {
   identity: Identity;
+  /** For files of replication. */
+  folder: string;
 }

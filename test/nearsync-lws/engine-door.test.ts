@@ -9,6 +9,7 @@ import { Pool } from "../../src/io-path/pool.js";
 import type { EngineOptions } from "../../src/io-path/pool.js";
 import { decodeDescription, encodeDescription } from "../../src/nearsync-lws/description.js";
 import { EngineDoor, epochIdOf, groupIdOf } from "../../src/nearsync-lws/engine-door.js";
+import { HeaderStore } from "../../src/nearsync-lws/header-store.js";
 import type { DoorAnswers, Point, Staging } from "../../src/nearsync-lws/machines/door.js";
 import { systemClock } from "../../src/nearsync-lws/seams.js";
 import { failsWith } from "./fixture.js";
@@ -20,7 +21,7 @@ describe("the machines' door on the engine", () => {
   const folder = mkdtempSync(join(tmpdir(), "holdfast-door-"));
   const pools: Pool[] = [];
   let [group, epochId] = ["", ""];
-  let owner: EngineDoor, peer: EngineDoor;
+  let owner: EngineDoor, peer: EngineDoor, kept: HeaderStore;
   let description: Uint8Array = new Uint8Array(0);
 
   const poolAt = async (name: string): Promise<Pool> => {
@@ -86,6 +87,7 @@ describe("the machines' door on the engine", () => {
     [group, epochId] = [groupIdOf(uuid), epochIdOf(lineage)];
     owner = new EngineDoor({
       clock: systemClock,
+      headers: new HeaderStore(folder),
       place: () => assert.fail("an owner is asked for a replica"),
     });
     owner.set(group, { pool: here.replication.pool, name: "v" });
@@ -94,13 +96,15 @@ describe("the machines' door on the engine", () => {
       await there.replication.create(told.engine, told.name, told.rf);
       return { pool: there.replication.pool, name: told.name };
     };
-    peer = new EngineDoor({ clock: systemClock, place });
+    kept = new HeaderStore(folder);
+    peer = new EngineDoor({ clock: systemClock, headers: kept, place });
     const engine = await here.replication.describe("v");
     description = encodeDescription({ name: "w", isNameChosen: true, rf: 1, site: "here", engine });
   });
   after(async () => {
     await owner.close();
     await peer.close();
+    await kept.close();
     for (const pool of pools) await pool.close();
     rmSync(folder, { recursive: true, force: true });
   });

@@ -36,7 +36,11 @@ function site(roles: Role[] = ["replica-write"], groupRoles: Record<string, Role
 
 function pipe() {
   const sent: [string, object][] = [];
-  const made: Pipe = { send: (type, body) => void sent.push([type, body]), sendChunk: () => undefined };
+  const made: Pipe = {
+    send: (type, body) => void sent.push([type, body]),
+    sendChunk: () => undefined,
+    fail: (reason) => assert.fail(reason),
+  };
   return { pipe: made, sent };
 }
 
@@ -151,6 +155,7 @@ describe("messages that nobody asked for", () => {
       received: 5,
       applied: 5,
       flushed: 5,
+      headers: null,
     };
     work.message({ type: "ack", body: vector });
     work.message({ type: "credit", body: { group: GROUP, stream: 1, bytesMax: 1 } });
@@ -168,13 +173,19 @@ describe("messages that nobody asked for", () => {
     replication.protect({ ...protection, peer: "b" });
     const work = replication.begin("b", pipe().pipe);
     work.begun();
-    const state = { group: GROUP, stream: 1, epochId: null, last: null, staging: null, creditBytes: 1 };
+    const state = {
+      ...{ group: GROUP, stream: 1, epochId: null, last: null, staging: null, creditBytes: 1 },
+      headers: null,
+    };
     work.message({ type: "state", body: state });
     assert.throws(
       () => work.message({ type: "state", body: state }),
       failsWith("Invalid", "without an offer"),
     );
-    const ack = { group: GROUP, stream: 1, epochId: EPOCH, received: 9, applied: 9, flushed: 9 };
+    const ack = {
+      ...{ group: GROUP, stream: 1, epochId: EPOCH, received: 9, applied: 9, flushed: 9 },
+      headers: null,
+    };
     assert.throws(() => work.message({ type: "ack", body: ack }), failsWith("Invalid", "not sent"));
     work.message({ type: "ack", body: { ...ack, epochId: "00".repeat(8) } });
     work.message({ type: "ack", body: { ...ack, stream: 7 } });

@@ -42,6 +42,9 @@ const MET: Readonly<Record<string, number>> = {
   "middlemen noticed": 50,
   "bulk sockets dead without a word": 20,
   "lag beyond the promise": 100,
+  "frames of headers": 10_000,
+  "headers in parts": 20,
+  "headers ahead of what is durable": 1000,
 };
 
 const wanted = process.env.HOLDFAST_SIM_SEED;

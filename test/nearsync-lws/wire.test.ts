@@ -234,6 +234,11 @@ describe("bytes that nobody meant", () => {
       encodeMessage("state", 0, {
         ...{ group: GROUP, stream: 5, epochId: EPOCH, last: 5, creditBytes: 1 },
         staging: { base: 5, target: 9, cursor: Buffer.from("x") },
+        headers: { lsn: 5, chain: EPOCH },
+      }),
+      encodeMessage("headers", 0, {
+        ...{ group: GROUP, stream: 5, epochId: EPOCH, from: 5, to: 9 },
+        frame: Buffer.from("frame"),
       }),
     ];
     const trace = createHash("sha256");

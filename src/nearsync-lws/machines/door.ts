@@ -12,9 +12,15 @@
 //              before may go; an older LSN than the last one changes nothing; `ifNone`: nor does any other.
 //              Null: it follows no more
 //
+//   headers    the next frame of the group's header stream: from an LSN on, continuing the frame with this chain (null:
+//              a stream begins); null: nothing is new, or nothing that can be told yet. It may be ahead of what is durable
+//
 // Replica's side:
 //   replicaCreate  makes the replica of a group of this peer from the owner's description; there already: nothing
-//   replicaState   what is there, durably
+//   replicaState   what is there, durably; `headers`: where the newest frame that was kept ends
+//   headersKeep    keeps frames of the owner's header stream, in order: durable when this is answered. `Conflict`: one
+//                  neither continues what is here nor begins a stream
+//   headersBeat    the owner had this LSN when it looked
 //   stage      keeps a chunk beside what readers see, with the cursor after it; a chunk of another batch first drops
 //              what was staged; an empty one changes nothing. It may be durable later only: `replicaState` tells
 //              the newest durable cursor
@@ -24,6 +30,7 @@
 // `Fenced`: the epoch is older than one that is known. `NoSpace`: it may go later.
 
 import type { ErrorCode } from "../../io-path/errors.js";
+import type { HeaderMark } from "./headers.js";
 
 /** A recovery point and when it was cut, by both of the owner's clocks. */
 export interface Point {
@@ -50,6 +57,16 @@ export type DoorCall =
   | { call: "replicaCreate"; group: string; peer: string; description: Uint8Array }
   | { call: "replicaState"; group: string }
   | {
+      call: "headers";
+      group: string;
+      from: number;
+      chain: string | null;
+      bytesMax: number;
+      summarize: boolean;
+    }
+  | { call: "headersKeep"; group: string; epochId: string; frames: Uint8Array[] }
+  | { call: "headersBeat"; group: string; newest: number; timeNs: bigint }
+  | {
       call: "stage";
       group: string;
       epochId: string;
@@ -67,7 +84,16 @@ export interface DoorAnswers {
   deltaClose: null;
   follow: null;
   replicaCreate: null;
-  replicaState: { epochId: string | null; last: number | null; staging: Staging | null };
+  replicaState: {
+    epochId: string | null;
+    last: number | null;
+    staging: Staging | null;
+    headers: HeaderMark | null;
+  };
+  /** `newest`: the group's newest LSN. */
+  headers: { newest: number; frame: { bytes: Uint8Array; last: number; chain: string } | null };
+  headersKeep: HeaderMark | null;
+  headersBeat: null;
   stage: null;
   commit: null;
 }

@@ -77,6 +77,8 @@ export type SenderEvent =
   | { type: "credit"; nowMs: number; stream: number; bytesMax: number }
   | ({ type: "ack"; nowMs: number; stream: number } & AckVector)
   | { type: "stop"; nowMs: number; stream: number; code: string; message: string; retry: boolean }
+  /** Something else went over the same link. */
+  | { type: "paid"; nowMs: number; bytes: number }
   | { type: "tick"; nowMs: number };
 
 export type SenderEffect =
@@ -152,6 +154,8 @@ export function sender(state: Sender, event: SenderEvent): [Sender, SenderEffect
       return go({ ...state, creditMax: Math.max(state.creditMax, event.bytesMax) }, event.nowMs);
     case "ack":
       return onAck(state, event);
+    case "paid":
+      return [{ ...state, bucket: spend(refill(state.bucket, event.nowMs), event.bytes) }, []];
     case "tick": {
       if (state.link === "stopped" && state.retryMs !== null) {
         // A timer may ring a little early.

@@ -10,9 +10,12 @@ import type { Schedule, ScheduleEvent } from "../machines/schedule.js";
 import { newSender, sender, wantsCut } from "../machines/sender.js";
 import type { AckVector, Sender, SenderEffect, SenderEvent } from "../machines/sender.js";
 import type { Clock } from "../seams.js";
+import type { HeaderMark } from "../machines/headers.js";
 import { Arrivals } from "./arrivals.js";
 import { Parcels } from "./pipe.js";
 import type { Pipe } from "./pipe.js";
+import { Told } from "./told.js";
+import type { HeaderStatus } from "./told.js";
 
 export interface OwnedOptions {
   /** 32 hexadecimal digits. */
@@ -33,6 +36,7 @@ export interface Follower {
   description: Uint8Array;
   sender: Sender;
   lag: Lag;
+  told: Told;
   pipe: Pipe | undefined;
   cancelWake: () => void;
   arrivals: Arrivals;
@@ -49,6 +53,8 @@ export interface FollowerStatus extends LagReport {
   batches: number;
   /** Cuts of the group that nobody had room for. */
   skipped: number;
+  /** How far it knows what is done, ahead of the batches. */
+  headers: HeaderStatus;
 }
 
 type Opened = Extract<SenderEffect, { type: "open" }>;
@@ -89,7 +95,11 @@ export class Owned {
     { bytesPerSecond, description, turn }: FollowerOptions & { turn: number },
     pipe: Pipe | undefined,
   ): void {
+    const { group, epochId } = this.options;
+    const paid = (bytes: number) => this.#feed(peer, { type: "paid", nowMs: nowOf(this.#clock), bytes });
+    const link = { bytesPerSecond, door: this.#door, clock: this.#clock, paid };
     const follower: Follower = {
+      told: new Told({ group, epochId, ...link }),
       description,
       sender: { ...newSender(bytesPerSecond, nowOf(this.#clock)), turn },
       lag: newLag(this.#schedule.everyMs),
@@ -130,7 +140,21 @@ export class Owned {
     follower.pipe = undefined;
     follower.cancelWake();
     follower.arrivals.fail("the session with the peer ended");
+    follower.told.down();
     this.#feed(peer, { type: "down" });
+  }
+
+  /** The follower says what it has. */
+  state(peer: string, event: Extract<SenderEvent, { type: "state" }>, headers: HeaderMark | null): void {
+    this.#feed(peer, event);
+    const follower = this.#followers.get(peer);
+    if (follower?.pipe === undefined || follower.sender.turn !== event.stream) return;
+    if (follower.sender.link === "up") follower.told.up(follower.pipe, event.stream, event.last, headers);
+  }
+
+  /** The group's newest LSN as it was seen last, and when; null: nobody looks. */
+  look(peer: string): { newest: number; timeNs: bigint } | null {
+    return this.#followers.get(peer)?.told.look ?? null;
   }
 
   /** What the follower says. */
@@ -138,11 +162,12 @@ export class Owned {
     this.#feed(peer, event);
   }
 
-  ack(peer: string, stream: number, vector: AckVector): void {
+  ack(peer: string, stream: number, { headers, ...vector }: AckVector & { headers: HeaderMark | null }): void {
     const follower = this.#followers.get(peer);
     if (follower?.sender.turn !== stream) return;
     this.#feed(peer, { type: "ack", nowMs: nowOf(this.#clock), stream, ...vector });
     follower.lag = lag(follower.lag, { type: "ack", ...vector });
+    follower.told.ack(headers, vector.flushed);
     follower.arrivals.reached(follower.sender.has ?? 0);
   }
 
@@ -183,7 +208,8 @@ export class Owned {
     const report = reportLag(follower.lag, nowOf(this.#clock));
     const sent = this.#bytesSent.get(peer) ?? 0;
     const why = problem ?? this.#cutProblem;
-    return { ...report, link, problem: why, has, bytesSent: sent, batches, skipped };
+    const headers = follower.told.status();
+    return { ...report, link, problem: why, has, bytesSent: sent, batches, skipped, headers };
   }
 
   #feed(peer: string, event: SenderEvent): void {
@@ -192,6 +218,7 @@ export class Owned {
     const [next, effects] = sender(follower.sender, event);
     follower.sender = next;
     for (const effect of effects) this.#carryOut(peer, follower, effect);
+    if (next.link !== "up") follower.told.down();
     this.#tick();
   }
 

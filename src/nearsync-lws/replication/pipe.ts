@@ -6,6 +6,8 @@ import type { Body, MessageType } from "../wire/control.js";
 export interface Pipe {
   send<T extends MessageType>(type: T, body: Body<T>): void;
   sendChunk(chunk: Chunk): void;
+  /** The other side broke the rules, as turned out later. */
+  fail(reason: string): void;
 }
 
 /** Bytes that wait for their turn, by number: the machines hold plain data only. */

@@ -1,7 +1,9 @@
 // One group that this daemon has a replica of: carries out what its receiver asks for.
 
 import { HoldfastError } from "../../io-path/errors.js";
+import { CONTROL_BYTES_MAX, HEADERS_UNACKED_MAX } from "../limits.js";
 import type { DoorAnswer, DoorCall, DoorPort } from "../machines/door.js";
+import type { HeaderMark } from "../machines/headers.js";
 import { newReceiver, receiver } from "../machines/receiver.js";
 import type { Receiver, ReceiverEffect, ReceiverEvent } from "../machines/receiver.js";
 import type { Chunk } from "../wire/chunk.js";
@@ -18,6 +20,11 @@ export class Replica {
   #state: Receiver = newReceiver();
   #pipe: Pipe | undefined;
   #epochId = "";
+  /** The owner's headers are durable here up to there. */
+  #headers: HeaderMark | null = null;
+  /** Frames of them that wait for their turn, and whether some are being kept. */
+  #told: Uint8Array[] = [];
+  #keeping = false;
   /** Who sends it. */
   #peer = "";
 
@@ -36,6 +43,7 @@ export class Replica {
   }
 
   offer(peer: string, pipe: Pipe, { stream, epochId, description }: Body<"offer">): void {
+    this.#told = [];
     this.#pipe = pipe;
     this.#peer = peer;
     this.#epochId = epochId;
@@ -52,7 +60,42 @@ export class Replica {
     this.#feed({ type: "chunk", stream, ref, bytes, epochId, base, target, sequence, last });
   }
 
+  /** What the owner did, ahead of the batches. */
+  headers({ stream, epochId, frame }: Body<"headers">): void {
+    if (this.#state.link !== "up" || this.#state.stream !== stream) return;
+    const bytes = this.#told.reduce((sum, { length }) => sum + length, frame.length);
+    if (bytes > HEADERS_UNACKED_MAX + CONTROL_BYTES_MAX) this.#pipe?.fail("more headers than are acknowledged");
+    this.#told.push(frame);
+    this.#keep(epochId);
+  }
+
+  /** All that came, one call after the other. */
+  #keep(epochId: string): void {
+    const [pipe, frames] = [this.#pipe, this.#told];
+    if (this.#keeping || pipe === undefined || frames.length === 0) return;
+    [this.#told, this.#keeping] = [[], true];
+    const { turn } = this.#state;
+    this.#door({ call: "headersKeep", group: this.#group, epochId, frames }, (answer) => {
+      this.#keeping = false;
+      if (this.#pipe !== pipe || this.#state.turn !== turn) return this.#keep(this.#epochId);
+      // What cannot be kept is not acknowledged: the owner shows that. What does not belong here ends the session.
+      if (!answer.ok && (answer.code === "Conflict" || answer.code === "Corrupt")) return pipe.fail(answer.message);
+      if (answer.ok) this.#headers = answer.value;
+      const vector = this.ack();
+      if (answer.ok && vector !== undefined) pipe.send("ack", vector);
+      this.#keep(epochId);
+    });
+  }
+
+  /** The owner has so much, and looked then. */
+  beat({ newest, lookedNs }: Body<"beat">["groups"][number]): void {
+    if (this.#state.link !== "up") return;
+    const group = this.#group;
+    this.#door({ call: "headersBeat", group, newest, timeNs: lookedNs }, () => undefined);
+  }
+
   down(): void {
+    this.#told = [];
     this.#pipe = undefined;
     this.#feed({ type: "down" });
   }
@@ -77,6 +120,7 @@ export class Replica {
       received,
       applied: last,
       flushed: last,
+      headers: this.#headers,
     };
   }
 
@@ -100,11 +144,13 @@ export class Replica {
           effect.staging === null
             ? null
             : { ...effect.staging, cursor: Buffer.from(effect.staging.cursor, "hex") };
-        return this.#pipe?.send("state", { group, stream, epochId, last, staging, creditBytes });
+        const headers = this.#headers;
+        return this.#pipe?.send("state", { group, stream, epochId, last, staging, creditBytes, headers });
       }
       case "ack": {
         const { epochId, received, applied, flushed } = effect;
-        return this.#pipe?.send("ack", { group, stream, epochId, received, applied, flushed });
+        const headers = this.#headers;
+        return this.#pipe?.send("ack", { group, stream, epochId, received, applied, flushed, headers });
       }
       case "credit":
         return this.#pipe?.send("credit", { group, stream, bytesMax: effect.bytesMax });
@@ -131,8 +177,11 @@ export class Replica {
 
   #query(turn: number): void {
     this.#door({ call: "replicaState", group: this.#group }, (answer: DoorAnswer<"replicaState">) => {
-      if (answer.ok) this.#feed({ type: "queried", turn, ...answer.value });
-      else this.#feed({ type: "failed", turn, code: answer.code, message: answer.message });
+      if (answer.ok) {
+        const { headers, ...told } = answer.value;
+        this.#headers = headers;
+        this.#feed({ type: "queried", turn, ...told });
+      } else this.#feed({ type: "failed", turn, code: answer.code, message: answer.message });
     });
   }
 

@@ -168,13 +168,18 @@ export class Replication {
         for (const owned of this.#owned.values()) owned.up(peer, pipe);
       },
       beatGroups: () =>
-        followed().flatMap(({ newest, options: { group, epochId } }) =>
-          newest === null || newest.lsn === 0
-            ? []
-            : [{ group, epochId, lsn: newest.lsn, timeNs: newest.timeNs, bootNs: newest.bootNs }],
-        ),
+        followed().flatMap((owned) => {
+          const { newest: point, options } = owned;
+          if (point === null || point.lsn === 0) return [];
+          const { group, epochId } = options;
+          const { lsn, timeNs, bootNs } = point;
+          const { newest, timeNs: lookedNs } = owned.look(peer) ?? { newest: lsn, timeNs };
+          return [{ group, epochId, lsn, timeNs, bootNs, newest: Math.max(newest, lsn), lookedNs }];
+        }),
       acks: () => [...this.#replicas.values()].flatMap((one) => (one.pipe === pipe ? (one.ack() ?? []) : [])),
-      beat: () => undefined,
+      beat: ({ groups }) => {
+        for (const told of groups) mine(told.group)?.beat(told);
+      },
       beatAck: ({ acks }) => {
         for (const vector of acks) this.#ack(peer, vector);
       },
@@ -206,12 +211,17 @@ export class Replication {
         return;
       }
       case "state": {
-        const { group, stream, last, staging, creditBytes } = message.body;
+        const { group, stream, last, staging, creditBytes, headers } = message.body;
         const told =
           staging === null ? null : { ...staging, cursor: Buffer.from(staging.cursor).toString("hex") };
         return this.#owned
           .get(group)
-          ?.take(peer, { type: "state", nowMs, stream, last, staging: told, creditBytes });
+          ?.state(peer, { type: "state", nowMs, stream, last, staging: told, creditBytes }, headers);
+      }
+      case "headers": {
+        const replica = this.#replicas.get(message.body.group);
+        if (replica?.pipe === pipe) replica.headers(message.body);
+        return;
       }
       case "credit": {
         const { group, stream, bytesMax } = message.body;

@@ -112,6 +112,12 @@ export class Session {
     if (this.#reason === undefined) this.#parts.bulk.send(encodeChunk(chunk));
   }
 
+  fail(reason: string): void {
+    this.#take(() => {
+      throw new HoldfastError("Invalid", reason);
+    });
+  }
+
   close(reason: string): void {
     if (this.#reason !== undefined) return;
     this.#reason = reason;

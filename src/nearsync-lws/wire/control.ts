@@ -10,6 +10,7 @@ import {
   CONTROL_BYTES_MAX,
   CURSOR_BYTES_MAX,
   DESCRIPTION_BYTES_MAX,
+  HEADERS_BYTES_MAX,
   GROUPS_MAX,
   POINT_NAME_CHARACTERS_MAX,
   PROOF_BYTES_MAX,
@@ -42,6 +43,8 @@ const stream = z
 /** A recovery point and when it was cut, by both of the owner's clocks. */
 const point = { lsn, timeNs: ns, bootNs: ns };
 
+/** Where a frame of headers ends, and its chain. */
+const mark = z.strictObject({ lsn, chain: z.string().regex(/^[0-9a-f]{16}$/) });
 /** Of a question; its answer has the same. */
 const question = z
   .number()
@@ -62,6 +65,8 @@ const vector = z.strictObject({
   applied: lsnOrNull,
   /** The same, and a power cut does not take it back. */
   flushed: lsnOrNull,
+  /** The newest frame of headers that is durable there. */
+  headers: mark.nullable(),
 });
 
 const bodies = {
@@ -84,7 +89,18 @@ const bodies = {
     /** The sender's clock since boot: it comes back in `beatAck`. */
     sentNs: ns,
     /** Of each group that the sender owns for this peer: what is durable there, and since when nothing is newer. */
-    groups: z.array(z.strictObject({ group, epochId, ...point })).max(GROUPS_MAX),
+    groups: z
+      .array(
+        z.strictObject({
+          group,
+          epochId,
+          ...point,
+          /** The newest LSN, durable or not, and when that was looked at. */
+          newest: lsn,
+          lookedNs: ns,
+        }),
+      )
+      .max(GROUPS_MAX),
   }),
   beatAck: z.strictObject({
     sentNs: ns,
@@ -107,6 +123,8 @@ const bodies = {
     last: lsnOrNull,
     staging: z.strictObject({ base: lsnOrNull, target: lsn, cursor: bytes(0, CURSOR_BYTES_MAX) }).nullable(),
     creditBytes: count,
+    /** The newest frame of headers that is durable there. */
+    headers: mark.nullable(),
   }),
   begin: z.strictObject({
     group,
@@ -167,6 +185,15 @@ const bodies = {
   }),
   /** Answers `follow`; an empty code: it is, or will be. Or refuses to answer `ask`. */
   follows: z.strictObject({ ask: count, code: z.string().max(32), message: text }),
+  /** What was done from one LSN to another, ahead of the batches. */
+  headers: z.strictObject({
+    group,
+    stream,
+    epochId,
+    from: lsn,
+    to: lsn,
+    frame: bytes(1, HEADERS_BYTES_MAX),
+  }),
   /** Of a recovery point that both sides keep: a question to the other's engine; empty: nothing more is asked. */
   prove: z.strictObject({ group, epochId, lsn, proof: question, question: bytes(0, PROOF_BYTES_MAX) }),
   proved: z.strictObject({ ...answer, proof: question }),
@@ -209,6 +236,7 @@ const NUMBERS: Readonly<Record<MessageType, number>> = {
   successor: 39,
   follow: 40,
   follows: 41,
+  headers: 42,
   prove: 46,
   proved: 47,
   verify: 48,

@@ -12,6 +12,8 @@ import type {
 } from "../../../src/nearsync-lws/machines/door.js";
 import { CHUNK_BYTES_MAX, CUT_MS_MIN } from "../../../src/nearsync-lws/limits.js";
 import type { ErrorCode } from "../../../src/io-path/errors.js";
+import { keepHeaders, tellHeaders } from "./headers.js";
+import type { HeadersModel } from "./headers.js";
 import type { Host, World } from "./world.js";
 
 export const KEYS = 24;
@@ -40,6 +42,7 @@ export interface ReplicaModel {
   staged: { staging: Staging; entries: [number, number][]; begun: boolean } | null;
   /** What a crash leaves of it. */
   kept: { staging: Staging; entries: [number, number][]; begun: boolean } | null;
+  headers: HeadersModel;
 }
 
 interface Delta {
@@ -145,14 +148,39 @@ export class Engine {
       case "replicaCreate":
         return this.#create(call.group);
       case "replicaState": {
-        const { epochId, last, staged } = this.#replica(call.group);
-        return { epochId, last, staging: staged?.begun === true ? staged.staging : null };
+        const { epochId, last, staged, headers } = this.#replica(call.group);
+        return {
+          epochId,
+          last,
+          staging: staged?.begun === true ? staged.staging : null,
+          headers: headers.marks.at(-1) ?? null,
+        };
       }
+      case "headers":
+        return this.#headers(call);
+      case "headersKeep": {
+        const { headers } = this.#replica(call.group);
+        for (const frame of call.frames) {
+          const kept = keepHeaders(headers, frame, call.epochId);
+          if (kept === null) throw new Refused("Conflict", "headers that do not continue what is here");
+          this.world.count("frames of headers");
+        }
+        return headers.marks.at(-1) ?? null;
+      }
+      case "headersBeat":
+        return null;
       case "stage":
         return this.#stage(call);
       case "commit":
         return this.#commit(call);
     }
+  }
+
+  #headers(call: Extract<DoorCall, { call: "headers" }>): DoorAnswers["headers"] {
+    if (!this.world.calm && this.world.chance(0.002)) throw new Refused("Unavailable", "too many calls");
+    const told = tellHeaders(this.#owner(call.group), call);
+    if (told.frame !== null && told.frame.last < told.newest) this.world.count("headers in parts");
+    return told;
   }
 
   #owner(group: string): OwnedModel {
@@ -264,7 +292,8 @@ export class Engine {
     if (this.owned.has(group)) throw new Refused("Conflict", "owned here");
     if (!this.replicas.has(group)) {
       const visible = new Array<number>(KEYS).fill(NONE);
-      this.replicas.set(group, { epochId: null, last: null, visible, staged: null, kept: null });
+      const headers: HeadersModel = { marks: [], ops: new Map() };
+      this.replicas.set(group, { epochId: null, last: null, visible, staged: null, kept: null, headers });
     }
     return null;
   }

@@ -99,6 +99,12 @@ export class End implements Running, Pipe {
     world.at(world.between(1, 200), this.other.host, deliver);
   }
 
+  fail(reason: string): void {
+    this.#take(() => {
+      throw new HoldfastError("Invalid", reason);
+    });
+  }
+
   close(reason: string): void {
     if (this.closed !== undefined) return;
     this.closed = reason;

@@ -104,7 +104,7 @@ export const MUTANTS: readonly Mutant[] = [
     file: "machines/receiver",
     find: "flushed: paid.last",
     replace: "flushed: done.target",
-    killedBy: /lets go of history|K4: lag/,
+    killedBy: /lets go of history|K4: lag|more than 2 batches/,
   },
   {
     name: "stage a batch on one that is not committed",

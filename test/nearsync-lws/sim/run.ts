@@ -4,11 +4,14 @@
 //     behind what it was; and the lag that the owner reports is never less than the true one
 // K5  what was committed is what it stays until the next commit (the model keeps one state: compared at every look)
 // K6  no value that nobody wrote (part of K4: states are compared whole)
+// K9  what a replica has acknowledged of the header stream it knows, as it was done; and how far behind it is with that
+//     is never told shorter than it is
 // K7  when the faults are over, every replica catches up, and the reported lag comes down to the promise
 
 import { NAMED_MAX } from "../../../src/nearsync-lws/limits.js";
 import { KEYS, stateAt } from "./engine.js";
 import type { EngineBugs } from "./engine.js";
+import { wrongHeaders } from "./headers.js";
 import { End } from "./link.js";
 import type { Cuts, LinkQuality } from "./link.js";
 import { Site } from "./site.js";
@@ -307,6 +310,7 @@ export class Run {
       if (status.link === "stopped") world.count("senders stopped");
       if (status.batches > 1) world.count("two batches under way");
       if (status.skipped > 0) world.count("ticks skipped");
+      this.#lookAtHeaders(site, { group, peer });
       if (status.rpoMs === null) return;
       const missing = owner.ops[replica?.last ?? 0];
       const truth = missing === undefined ? 0 : world.nowMs - missing.atMs;
@@ -322,6 +326,28 @@ export class Run {
       );
       if (said > 3 * rpoMs + 2000) world.count("lag beyond the promise");
     });
+  }
+
+  /** K9. */
+  #lookAtHeaders(site: Site, { group, peer }: Pick<Protected, "group" | "peer">): void {
+    const { world } = this;
+    const owner = site.engine.owned.get(group);
+    const replica = this.#site(peer).engine.replicas.get(group);
+    const { headers: told } = site.replication.status(group, peer) ?? {};
+    if (owner === undefined || replica?.last == null || told?.lsn == null) return;
+    const wrong = wrongHeaders(replica.headers, owner, replica.last + 1, told.lsn);
+    world.demand(wrong === undefined, () => `K9: of headers of ${group.slice(0, 4)}, ${peer}: ${wrong}`);
+    if (told.lsn > owner.durable) world.count("headers ahead of what is durable");
+    if (told.lagMs === null) return;
+    let known = replica.last;
+    while (replica.headers.ops.has(known + 1)) known += 1;
+    const missing = owner.ops[known];
+    const truth = missing === undefined ? 0 : world.nowMs - missing.atMs;
+    const { lagMs: said } = told;
+    world.demand(
+      said >= truth - 0.001,
+      () => `K9: ${peer} is said to know all but the last ${said} ms, and it is ${truth} ms`,
+    );
   }
 
   #caughtUp(): boolean {
@@ -343,7 +369,7 @@ export class Run {
     this.#look();
     this.#each((site, { group, peer, rpoMs }) => {
       const status = site.replication.status(group, peer);
-      const { rpoMs: said = null } = status ?? {};
+      const { rpoMs: said = null, headers } = status ?? {};
       const owner = site.engine.owned.get(group);
       if (owner?.ops.length === 0) return;
       const { last = null } = this.#site(peer).engine.replicas.get(group) ?? {};
@@ -351,6 +377,10 @@ export class Run {
       world.demand(
         mark === last,
         () => `${site.name} keeps history from ${mark} for ${peer}, which is at ${last}`,
+      );
+      world.demand(
+        headers?.lagMs != null && headers.lagMs <= 1000,
+        () => `K9: headers ${JSON.stringify(headers)} behind where nothing happens, ${peer}`,
       );
       const promise = 2 * rpoMs + 2000;
       world.demand(
