@@ -252,6 +252,40 @@ export interface GroupUsage {
   metadataBytes: bigint
 }
 
+/** A frame of a header stream. */
+export interface HeaderFrame {
+  bytes: Uint8Array
+  lineage: bigint
+  /** The LSNs that it speaks of. */
+  first: bigint
+  last: bigint
+  /** The owner's newest LSN when it was made, and when that was. */
+  newest: bigint
+  wallS: number
+  wallNs: number
+  /** It follows the frame whose chain this is, and has this one itself. */
+  previous: bigint
+  chain: bigint
+}
+
+/** What a frame says of itself; `Corrupt`: it is none. */
+export declare function headersCheck(frame: Uint8Array): HeaderFrame | Failure
+
+/** Frames that follow each other, of what came after `above`, as one; null: there are none. */
+export declare function headersFold(above: bigint, frames: Array<Uint8Array>): Promise<HeaderFrame | null | Failure>
+
+/** LSN of a group's newest op, durable or not: a look, which waits for nobody. */
+export declare function headersNewest(handle: number, target: string): bigint | Failure
+
+/**
+ * The next frame of a group's header stream, of so many bytes at most; null: nothing is new. `previous` absent: the stream begins.
+ * `summarize`: where not all that is new fits, a summary of all of it.
+ */
+export declare function headersNext(handle: number, target: string, from: bigint, previous: bigint | undefined | null, bytesMax: number, summarize: boolean): Promise<HeaderFrame | null | Failure>
+
+/** The chain that a stream of this lineage begins with at an LSN. */
+export declare function headersStart(lineage: bigint, first: bigint): bigint
+
 export interface Healing {
   thingsLeft: bigint
   bytesLeft: bigint
@@ -291,6 +325,44 @@ export declare function identityCreate(): Identity | Failure
  * as long as the open file.
  */
 export declare function lockExclusive(fd: number): boolean | Failure
+
+/** What is lost between two LSNs. Ops are those of users; fsynced is what they were promised to be durable. */
+export interface Loss {
+  first: bigint
+  last: bigint
+  /** The newest LSN that is known of, and when that was. */
+  newest: bigint
+  wallS: number
+  wallNs: number
+  ops: number
+  bytes: number
+  files: number
+  fsyncedOps: number
+  fsyncedBytes: number
+  fsyncedFiles: number
+  /** False: the sums are bounds. */
+  isExact: boolean
+  /** Some of the files. */
+  named: Array<LostFile>
+}
+
+/** What a replica's owner did after its recovery point `above`, as frames that follow each other tell. */
+export declare function lossOfFrames(handle: number, target: string, above: bigint, frames: Array<Uint8Array>): Promise<Loss | Failure>
+
+/** What a group of this site did itself after `above`, up to `until`, as its log tells. */
+export declare function lossOfLog(handle: number, target: string, above: bigint, until: bigint): Promise<Loss | Failure>
+
+/** A file of a statement. */
+export interface LostFile {
+  branch: number
+  inode: bigint
+  /** As far as this site knows it; empty: it does not. */
+  path: Uint8Array
+  ops: number
+  bytes: number
+  /** Of the ops. */
+  fsynced: number
+}
 
 /** False once the kernel has ended the connection, and for a handle that is dead. */
 export declare function mountAlive(handle: number): boolean

@@ -122,6 +122,11 @@ function protectionMetrics(status: StatusAnswer, gauge: MakeGauge): void {
     labels,
   );
   const parts = gauge("protection_lag_seconds", "Parts of how far a peer is behind", [...labels, "part"]);
+  const told = gauge(
+    "protection_headers_lag_seconds",
+    "Until so long ago a peer knows everything that was done; absent: it is not told now",
+    labels,
+  );
   const ops = gauge("protection_backlog_ops", "Operations that the peer does not have", labels);
   const sent = gauge("protection_sent_bytes", "Bytes of batches sent since the daemon began to", labels);
   const compared = gauge(
@@ -133,6 +138,8 @@ function protectionMetrics(status: StatusAnswer, gauge: MakeGauge): void {
   for (const { group, peer, rpoMs, lag: behind, ...rest } of status.protections) {
     link.set({ group, peer }, rest.link === "up" ? 1 : 0);
     promised.set({ group, peer }, rpoMs / 1000);
+    const { lagMs } = rest.headers;
+    if (lagMs !== null) told.set({ group, peer }, lagMs / 1000);
     if (behind.rpoMs !== null) lag.set({ group, peer }, behind.rpoMs / 1000);
     parts.set({ group, peer, part: "cut" }, behind.cutMs / 1000);
     parts.set({ group, peer, part: "ship" }, behind.shipMs / 1000);

@@ -259,10 +259,14 @@ export class Peers {
   #workerNow(): PeerWorker {
     if (this.#stopped) throw new HoldfastError("Closed", "the daemon is stopping");
     const { folder, log } = this.#options;
-    this.#worker ??= new PeerWorker({ identity: ownIdentity(folder), folder: folder.at(".") }, this.#calls(), (reason) => {
-      log.error({ reason }, "the thread that talks to peers failed");
-      this.#worker = undefined;
-    });
+    this.#worker ??= new PeerWorker(
+      { identity: ownIdentity(folder), folder: folder.at(".") },
+      this.#calls(),
+      (reason) => {
+        log.error({ reason }, "the thread that talks to peers failed");
+        this.#worker = undefined;
+      },
+    );
     return this.#worker;
   }
 

@@ -47,6 +47,7 @@ const FINAL: readonly string[] = ["Conflict", "Denied", "Invalid", "Fenced"];
 const LATE_FACTOR = 3;
 /** What was protected before a start counts as unconfirmed until its peer has answered, or for so long. */
 const CONFIRM_MS = 10_000;
+const NO_HEADERS = { lsn: null, lagMs: null, bytesSent: 0 };
 const NO_LAG = { rpoMs: null, cutMs: 0, shipMs: 0, applyMs: 0, flushMs: 0 };
 
 interface Local {
@@ -402,25 +403,18 @@ export class Protections {
         backlog,
         roundTripMs: null,
         bytesSent: 0,
+        headers: NO_HEADERS,
         problem,
       };
     }
-    const { has, batches, roundTripMs, bytesSent, cutMs, shipMs, applyMs, flushMs } = report;
+    const { has, batches, roundTripMs, bytesSent, headers, cutMs, shipMs, applyMs, flushMs } = report;
     const link = isUnconfirmed ? "unconfirmed" : report.link;
     const lag = { rpoMs: report.rpoMs, cutMs, shipMs, applyMs, flushMs };
     // The record that keeps the peer's point is the one after it, and nothing to send.
     const backlog = { ops: Math.max(0, newestLsn - (has ?? 0) - 1), batches };
     const gone = group === undefined ? "no open pool has the group" : "";
-    return {
-      ...told,
-      link,
-      lag,
-      has,
-      backlog,
-      roundTripMs,
-      bytesSent,
-      problem: report.problem?.message ?? gone,
-    };
+    const problem = report.problem?.message ?? gone;
+    return { ...told, link, lag, has, backlog, roundTripMs, bytesSent, headers, problem };
   }
 }
 

@@ -2,6 +2,7 @@
 // of it for the command line.
 
 import type { PathJson } from "../io-path/paths.js";
+import type { HeaderStatus } from "../nearsync-lws/replication/told.js";
 import type { LagReport } from "../nearsync-lws/machines/lag.js";
 import type { InviteState } from "../nearsync-lws/pairing/host.js";
 import type { Role } from "../nearsync-lws/peers.js";
@@ -99,6 +100,8 @@ export interface ProtectionAnswer {
   /** Of the newest heartbeat that was answered; null: none yet. */
   roundTripMs: number | null;
   bytesSent: number;
+  /** What the peer is told ahead of the batches: known there, durably, up to an LSN, and to a moment so long ago. */
+  headers: HeaderStatus;
   /** Empty: none. */
   problem: string;
   /** How the newest comparison with the replica ended, the first one: or fares; null: there was none. */
@@ -130,8 +133,45 @@ export interface FailoverAnswer {
   already: boolean;
   /** Everything up to this LSN of the former owner is here. */
   recovered: { lsn: number; time: string | null };
-  /** What the former owner did after that. */
-  later: "unknown";
+  /** What that costs. */
+  loss: LossStatement;
+}
+
+/** Some of what users did to a file; its path where this site knows it, else null. */
+export interface LostFileAnswer {
+  inode: number;
+  path?: string | null | undefined;
+  path_base64?: string | undefined;
+  ops: number;
+  bytes: number;
+  /** Of the ops: promised to be durable. */
+  fsyncedOps: number;
+}
+
+/** What users did between two LSNs (the last one below the first: nothing). */
+export interface LossAnswer {
+  firstLsn: number;
+  lastLsn: number;
+  ops: number;
+  bytes: number;
+  files: number;
+  /** Of all that: an fsync of the file, or of everything, came after it. */
+  fsynced: { ops: number; bytes: number; files: number };
+  /** False: the sums are bounds. */
+  isExact: boolean;
+  /** Some of the files. */
+  named: LostFileAnswer[];
+}
+
+/** What going on from a replica costs. */
+export interface LossStatement {
+  group: string;
+  /** Everything up to this LSN of the former owner is here. */
+  recovered: { lsn: number; time: string | null };
+  /** What that did then, as far as it told before it was gone. */
+  known: LossAnswer;
+  /** What it did after this LSN, and since then (by its clock), nobody knows here; so many log records at least. */
+  unknown: { afterLsn: number; since: string | null; opsAtLeast: number };
 }
 
 export interface PlannedRequest {

@@ -49,6 +49,7 @@
 //   DELETE /v1/protections/TARGET/PEER     {} ; the replica stays as it is
 //   POST   /v1/failovers                   FailoverRequest → FailoverAnswer
 //   POST   /v1/failovers/planned           PlannedRequest → PlannedAnswer
+//   GET    /v1/failovers/:target/statement LossStatement
 //   GET    /v1/failovers/tests             TestFailoverAnswer[]
 //   POST   /v1/failovers/tests             TestFailoverRequest → TestFailoverAnswer
 //   DELETE /v1/failovers/tests/TARGET      TestFailoverDropAnswer ; its clone goes with it
@@ -101,6 +102,8 @@ export type {
 };
 export type {
   FailoverAnswer,
+  LossAnswer,
+  LossStatement,
   FailoverRequest,
   ForkAnswer,
   ForkChanges,

@@ -13,7 +13,9 @@ import { groupIdOf } from "../nearsync-lws/engine-door.js";
 import type { Place } from "../nearsync-lws/engine-door.js";
 import { checkName } from "./names.js";
 import type { Pools } from "./pools.js";
-import type { FailoverAnswer, FailoverRequest } from "./protocol.js";
+import type { FailoverAnswer, FailoverRequest, LossStatement } from "./protocol.js";
+import { untold } from "./statements.js";
+import type { Promoting, Statements } from "./statements.js";
 import { readReplicas, writeReplicas } from "./protections-file.js";
 import type { StoredReplica } from "./protections-file.js";
 import type { StateFolder } from "./state-folder.js";
@@ -28,6 +30,7 @@ export interface ReplicasOptions {
   isConnected: (peer: string) => boolean;
   /** The replica of a group (as the wire has it) was promoted: its owner has to know. */
   promoted: (group: string) => Promise<void>;
+  statements: Statements;
 }
 
 export interface Wanted {
@@ -117,11 +120,8 @@ export class Replicas {
   }
 
   /** What was given away goes on here, of another epoch: for when nobody else can. */
-  async #takeBack(
-    pool: Pool,
-    group: string,
-    { recovered, yes }: Pick<FailoverAnswer, "recovered"> & { yes: boolean },
-  ): Promise<FailoverAnswer> {
+  async #takeBack(promoting: Promoting, yes: boolean): Promise<FailoverAnswer> {
+    const { pool, name: group, recovered } = promoting;
     if (!yes) {
       throw new HoldfastError(
         "NeedsYes",
@@ -131,33 +131,16 @@ export class Replicas {
     }
     this.revoke((await pool.replication.identity(group)).uuid);
     await pool.replication.promote(group, "");
-    return { group, already: false, recovered, later: "unknown" };
+    return { group, already: false, recovered, loss: untold(promoting) };
   }
 
   /** Makes a replica the owner of what it has received. Done before: the same answer. */
   async failover({ target, yes, force }: FailoverRequest): Promise<FailoverAnswer> {
     return await this.#options.supervisor.exclusively(async () => {
-      const { group, pool } = await this.#options.supervisor.resolve(target);
-      const state = await pool.replication.state(group);
-      if (state === null) {
-        throw new HoldfastError(
-          "Fenced",
-          `${group} is no replica: this site owns it`,
-          "fail over at the site that has its replica",
-        );
-      }
-      if (state.isFork) {
-        throw new HoldfastError(
-          "Fenced",
-          `${group} is a fork: it stays as it is`,
-          "clone it to go on from it",
-        );
-      }
-      const recovered = { lsn: Number(state.lsn), time: await timeOf(pool, group, state) };
-      if (recovered.lsn === 0) {
-        throw new HoldfastError("NotFound", `${group} has not received a whole recovery point yet`);
-      }
-      if (state.isGiven) return await this.#takeBack(pool, group, { recovered, yes });
+      const { statements } = this.#options;
+      const promoting = await this.#promoting(target);
+      const { pool, name: group, state, recovered } = promoting;
+      if (state.isGiven) return await this.#takeBack(promoting, yes);
       const owner = this.ownerOf(state.source) ?? "";
       if (state.isReplica && force !== true && this.#options.isConnected(owner)) {
         throw new HoldfastError(
@@ -166,18 +149,47 @@ export class Replicas {
           "stop it first; --force takes over all the same, and what it did last becomes a fork there",
         );
       }
+      const loss = await statements.of(promoting);
       if (state.isReplica && !yes) {
         const cut = recovered.time === null ? "" : `, cut at ${recovered.time}`;
+        const { ops, fsynced } = loss.known;
         throw new HoldfastError(
           "NeedsYes",
-          `${group} goes on from LSN ${recovered.lsn}${cut}; what came later at its owner is unknown here`,
+          `${group} goes on from LSN ${recovered.lsn}${cut}; known to be lost are ${ops} operations, ` +
+            `${fsynced.ops} of them fsynced; what its owner did after LSN ${loss.unknown.afterLsn} is unknown here`,
           "stop the owner if it runs still, then add --yes",
         );
       }
+      if (state.isReplica) statements.keep(promoting, loss);
       await pool.replication.promote(group, owner);
       await this.#options.promoted(groupIdOf(state.source));
-      return { group, already: !state.isReplica, recovered, later: "unknown" };
+      return { group, already: !state.isReplica, recovered, loss };
     });
+  }
+
+  /** What a failover cost, or would cost now. */
+  async statement(target: string): Promise<LossStatement> {
+    return await this.#options.statements.of(await this.#promoting(target));
+  }
+
+  async #promoting(target: string): Promise<Promoting> {
+    const { group: name, pool } = await this.#options.supervisor.resolve(target);
+    const state = await pool.replication.state(name);
+    if (state === null) {
+      throw new HoldfastError(
+        "Fenced",
+        `${name} is no replica: this site owns it`,
+        "fail over at the site that has its replica",
+      );
+    }
+    if (state.isFork) {
+      throw new HoldfastError("Fenced", `${name} is a fork: it stays as it is`, "clone it to go on from it");
+    }
+    const recovered = { lsn: Number(state.lsn), time: await timeOf(pool, name, state) };
+    if (recovered.lsn === 0) {
+      throw new HoldfastError("NotFound", `${name} has not received a whole recovery point yet`);
+    }
+    return { pool, name, state, recovered };
   }
 }
 

@@ -17,6 +17,8 @@ import { createRoutes } from "./routes.js";
 import { forgetRuntimeFolder, openRuntimeFolder } from "./runtime-folder.js";
 import { startAdminServer } from "./server.js";
 import { StateFolder } from "./state-folder.js";
+import { statementRoutes } from "./statement-routes.js";
+import { Statements } from "./statements.js";
 import { Supervisor } from "./supervisor.js";
 import { TestFailovers } from "./test-failovers.js";
 import { verificationRoutes } from "./verification-routes.js";
@@ -41,7 +43,11 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
     const { pool, site } = config.replication;
     const isConnected = (peer: string): boolean => peers.isConnected(peer);
     const promoted = (group: string): Promise<void> => peers.promoted(group);
-    const replicas = new Replicas({ folder, supervisor, pool, isConnected, promoted });
+    const statements = new Statements({
+      folder,
+      peers: { call: (method, argument) => peers.call(method, argument) },
+    });
+    const replicas: Replicas = new Replicas({ folder, supervisor, pool, isConnected, promoted, statements });
     const peers: Peers = new Peers({
       ...{ folder, config: config.replication, log },
       serves: {
@@ -65,6 +71,7 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
       ...createRoutes({ supervisor, peers, protections, replicas, handovers, returns }),
       ...forkRoutes(new Forks(supervisor), returns),
       ...failoverRoutes(handovers, tests),
+      ...statementRoutes(replicas),
       ...verificationRoutes(verifications),
     ];
     const server = await startAdminServer({ folder, routes, log });

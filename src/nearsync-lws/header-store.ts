@@ -6,13 +6,13 @@
 //   2 BEAT    newest u64 | timeNs i64                what the owner had when it looked last
 //   3 MARK    lsn u64 | chain u64                    the stream goes on after this
 //
-// - A frame counts when it is durable: one fdatasync for all that came meanwhile. A beat only says until when nothing is
-//   unknown, so it is written and not waited for.
+// - A frame counts when it is durable: one fdatasync for all that came meanwhile. A beat only says until when nothing
+//   is unknown, so it is written and not waited for.
 // - A record that is torn ends the file: half a frame is none.
-// - A frame continues one that came before (its LSN, its chain), mostly the newest, or begins a stream: what it speaks of,
-//   and what is later, is forgotten. Anything else is refused.
-// - What the replica has as a recovery point is dropped. The file is written anew (beside it, fdatasync, rename, fsync of
-//   the folder) when it is mostly that; when what is kept is too much, it is folded into one summary.
+// - A frame continues one that came before (its LSN, its chain), mostly the newest, or begins a stream: what it speaks
+//   of, and what is later, is forgotten. Anything else is refused.
+// - What the replica has as a recovery point is dropped. The file is written anew (beside it, fdatasync, rename, fsync
+//   of the folder) when it is mostly that; when what is kept is too much, it is folded into one summary.
 
 import { open, readFile, rename, rm } from "node:fs/promises";
 import type { FileHandle } from "node:fs/promises";
@@ -211,7 +211,10 @@ export class HeaderFile {
     const folds = kept() > HEADERS_KEPT_MAX;
     if (folds) {
       const frames = [...this.#frames];
-      const folded = await foldHeaders(BigInt(this.#released), frames.map(({ bytes }) => bytes));
+      const folded = await foldHeaders(
+        BigInt(this.#released),
+        frames.map(({ bytes }) => bytes),
+      );
       const since = this.#frames.slice(frames.length);
       const last = frames.at(-1)?.last ?? 0;
       // Unless a stream began anew meanwhile.

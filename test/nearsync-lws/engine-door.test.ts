@@ -1,7 +1,7 @@
 // The machines' door on the real engine: two pools of one process, as two sites.
 
 import assert from "node:assert/strict";
-import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { appendFileSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
@@ -113,7 +113,7 @@ describe("the machines' door on the engine", () => {
     await assert.rejects(owner.call({ call: "cut", group: "00" }), failsWith("NotFound", "not here"));
     await assert.rejects(state(), failsWith("NotFound", "not here"));
     await peer.call({ call: "replicaCreate", group, peer: FOLLOWER, description });
-    assert.deepEqual(await state(), { epochId, last: null, staging: null });
+    assert.deepEqual(await state(), { epochId, last: null, staging: null, headers: null });
   });
 
   it("cuts the same point again with a later moment, and tells of it what the engine keeps", async () => {
@@ -157,7 +157,51 @@ describe("the machines' door on the engine", () => {
     assert.equal(await ship(null, cut.lsn, ""), 1);
     await commit(null, cut);
     await commit(null, cut);
-    assert.deepEqual(await state(), { epochId, last: cut.lsn, staging: null });
+    assert.deepEqual(await state(), { epochId, last: cut.lsn, staging: null, headers: null });
+  });
+
+  it("tells what is done beyond recovery points, durably, as long as one frame continues the other", async () => {
+    const has = (await state()).last as number;
+    const tell = async (from: number, chain: string | null) => {
+      const told = await owner.call({
+        ...{ call: "headers", group, from, chain, bytesMax: 4096, summarize: false },
+      });
+      assert.ok(told.frame !== null);
+      return told.frame;
+    };
+    const keep = (frame: Uint8Array, id = epochId) =>
+      peer.call({ call: "headersKeep", group, epochId: id, frames: [frame] });
+    const nothing = await owner.call({
+      ...{ call: "headers", group, from: 1e9, chain: null, bytesMax: 4096, summarize: false },
+    });
+    assert.equal(nothing.frame, null);
+    await change(3);
+    const first = await tell(has + 1, null);
+    assert.deepEqual(await keep(first.bytes), { lsn: first.last, chain: first.chain });
+    await change(4);
+    const second = await tell(first.last + 1, first.chain);
+    await assert.rejects(keep(second.bytes, "0".repeat(16)), failsWith("Conflict", "another epoch"));
+    const torn = Buffer.from(second.bytes);
+    torn.writeUInt8(torn.readUInt8(torn.length - 1) ^ 1, torn.length - 1);
+    await assert.rejects(keep(torn), failsWith("Corrupt", "header stream"));
+    const mark = { lsn: second.last, chain: second.chain };
+    assert.deepEqual(await keep(second.bytes), mark);
+    assert.deepEqual((await state()).headers, mark);
+    const stranger = await tell(first.last + 1, "0".repeat(16));
+    await assert.rejects(keep(stranger.bytes), failsWith("Conflict", "do not continue"));
+    await peer.call({ call: "headersBeat", group, newest: second.last, timeNs: 5n });
+    assert.equal((await kept.of(group)).known().frames.length, 2);
+    // What another process finds, with half a record behind it.
+    await kept.close();
+    appendFileSync(join(folder, `headers-${group}`), Buffer.from([40, 0, 0, 0, 1, 2, 3]));
+    const again = new HeaderStore(folder);
+    const found = (await again.of(group)).known();
+    assert.deepEqual([found.mark, found.beat], [mark, { newest: second.last, timeNs: 5n }]);
+    assert.deepEqual(
+      found.frames.map((frame) => Buffer.from(frame)),
+      [first, second].map(({ bytes }) => Buffer.from(bytes)),
+    );
+    await again.close();
   });
 
   it("refuses points that are not kept and batches that do not follow, and goes on", async () => {

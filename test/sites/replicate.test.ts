@@ -213,11 +213,11 @@ describe("a group that is protected to a peer", () => {
     const big = readFileSync(join(mount, "big"));
     await a.stop("SIGKILL");
     const asked = b.fails(10, "failover", "v", "--unplanned");
-    assert.match(asked.message, /goes on from LSN \d+, cut at .* unknown/);
+    assert.match(asked.message, /goes on from LSN \d+, cut at .*; known to be lost .* unknown/);
     const done = b.json<FailoverAnswer>("failover", "v", "--unplanned", "--yes");
-    assert.deepEqual([done.already, done.later], [false, "unknown"]);
+    assert.deepEqual([done.already, done.loss.recovered], [false, done.recovered]);
     const again = b.json<FailoverAnswer>("failover", "v", "--unplanned", "--yes");
-    assert.deepEqual([again.already, again.recovered], [true, done.recovered]);
+    assert.deepEqual([again.already, again.recovered, again.loss], [true, done.recovered, done.loss]);
     assert.equal(replica()?.replicaOf, null);
     const [here = ""] = b.folders("here");
     b.json("mount", "v", here);

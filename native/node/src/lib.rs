@@ -10,6 +10,7 @@ mod call;
 mod clones;
 mod convert;
 mod handover;
+mod headers;
 mod history;
 mod identity;
 mod mount;

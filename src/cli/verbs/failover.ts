@@ -1,10 +1,11 @@
 // holdfast failover GROUP --planned | --unplanned | --test | --yield
 
 import type { Command } from "commander";
-import type { FailoverAnswer, PlannedAnswer } from "../../daemon/protocol.js";
+import type { FailoverAnswer, LossStatement, PlannedAnswer } from "../../daemon/protocol.js";
 import { contextOf } from "../context.js";
 import { CliError } from "../errors.js";
 import { print } from "../output.js";
+import { statementText } from "./failover-statement.js";
 import { testFailover } from "./failover-test.js";
 import type { TestOptions } from "./failover-test.js";
 import { yieldGroup } from "./failover-yield.js";
@@ -13,6 +14,7 @@ interface FailoverOptions extends TestOptions {
   planned?: boolean;
   to?: string;
   unplanned?: boolean;
+  statement?: boolean;
   test?: boolean;
   yield?: boolean;
   force?: boolean;
@@ -28,7 +30,8 @@ export function addFailover(program: Command): void {
       "--to <peer>",
       "with --planned, at the owner: who is to be it, else this site; with --yield: to whom",
     )
-    .option("--unplanned", "the owner is gone; what it did after the newest recovery point here is not known")
+    .option("--unplanned", "the owner is gone; says first what that costs")
+    .option("--statement", "what the failover cost, or would cost now")
     .option("--force", "with --unplanned: also while the owner is connected")
     .option(
       "--yield",
@@ -45,14 +48,20 @@ export function addFailover(program: Command): void {
       if (options.yield === true && group !== undefined) return await yieldGroup(group, options, command);
       if (options.test === true) return await testFailover(group, options, command);
       if (options.planned === true && group !== undefined) return await planned(group, options.to, command);
-      if (group === undefined || options.unplanned !== true) {
+      const way = options.unplanned === true || options.statement === true;
+      if (group === undefined || !way) {
         throw new CliError(
           "Invalid",
-          "say which group, and how: --planned, --unplanned, --test or --yield",
+          "say which group, and how: --planned, --unplanned, --test, --statement or --yield",
           "see: holdfast failover --help",
         );
       }
       const { client, output } = contextOf(command);
+      if (options.statement === true || options.yes !== true) {
+        const said = await client.get<LossStatement>(`/v1/failovers/${encodeURIComponent(group)}/statement`);
+        print(output, said, () => statementText(said));
+        if (options.statement === true) return;
+      }
       const [yes, force] = [options.yes === true, options.force === true];
       const request = { target: group, mode: "unplanned", yes, force };
       const done = await client.post<FailoverAnswer>("/v1/failovers", request);
@@ -96,10 +105,6 @@ function checkOptions(options: FailoverOptions): void {
   }
 }
 
-function told({ group, already, recovered: { lsn, time } }: FailoverAnswer): string {
-  return [
-    `${group} is ${already ? "already " : ""}owned here, and can be mounted`,
-    `recovered to LSN ${lsn} of its former owner${time === null ? "" : `, cut at ${time}`}`,
-    "what that did later is unknown here",
-  ].join("\n");
+function told({ group, already, loss }: FailoverAnswer): string {
+  return `${group} is ${already ? "already " : ""}owned here, and can be mounted\n${statementText(loss)}`;
 }

@@ -13,7 +13,8 @@
 //              Null: it follows no more
 //
 //   headers    the next frame of the group's header stream: from an LSN on, continuing the frame with this chain (null:
-//              a stream begins); null: nothing is new, or nothing that can be told yet. It may be ahead of what is durable
+//              a stream begins); null: nothing is new, or nothing that can be told yet. It may be ahead of what is
+//              durable
 //
 // Replica's side:
 //   replicaCreate  makes the replica of a group of this peer from the owner's description; there already: nothing

@@ -1,8 +1,8 @@
 // Tells one follower what is done, ahead of the batches: frames of the group's header stream, each chained to the one
 // before.
 //
-// - A stream begins after the follower's recovery point, and again there whenever the two sides do not agree on where it
-//   stands: the follower says the newest frame that it has durably (LSN and chain), and only what was sent by this
+// - A stream begins after the follower's recovery point, and again there whenever the two sides do not agree on where
+//   it stands: the follower says the newest frame that it has durably (LSN and chain), and only what was sent by this
 //   process is continued. What the follower has as a recovery point is not told any more.
 // - One frame is read at a time; at most so many bytes are under way that the follower has not acknowledged.
 // - With a bandwidth limit, a tenth of it is for headers; where that is too little, a frame is a summary of all that is
@@ -197,11 +197,7 @@ function onAck(
 }
 
 /** Looks for what is new, if it is time, and nothing has to be waited for. */
-function go(
-  state: HeaderSender,
-  nowMs: number,
-  before: HeaderEffect[] = [],
-): [HeaderSender, HeaderEffect[]] {
+function go(state: HeaderSender, nowMs: number, before: HeaderEffect[] = []): [HeaderSender, HeaderEffect[]] {
   const unacked = state.sent.reduce((sum, { bytes }) => sum + bytes, 0);
   if (state.turn === null || state.reading || unacked >= HEADERS_UNACKED_MAX) return [state, before];
   const bucket = refill(state.bucket, nowMs);

@@ -162,7 +162,11 @@ export class Owned {
     this.#feed(peer, event);
   }
 
-  ack(peer: string, stream: number, { headers, ...vector }: AckVector & { headers: HeaderMark | null }): void {
+  ack(
+    peer: string,
+    stream: number,
+    { headers, ...vector }: AckVector & { headers: HeaderMark | null },
+  ): void {
     const follower = this.#followers.get(peer);
     if (follower?.sender.turn !== stream) return;
     this.#feed(peer, { type: "ack", nowMs: nowOf(this.#clock), stream, ...vector });

@@ -64,7 +64,8 @@ export class Replica {
   headers({ stream, epochId, frame }: Body<"headers">): void {
     if (this.#state.link !== "up" || this.#state.stream !== stream) return;
     const bytes = this.#told.reduce((sum, { length }) => sum + length, frame.length);
-    if (bytes > HEADERS_UNACKED_MAX + CONTROL_BYTES_MAX) this.#pipe?.fail("more headers than are acknowledged");
+    if (bytes > HEADERS_UNACKED_MAX + CONTROL_BYTES_MAX)
+      this.#pipe?.fail("more headers than are acknowledged");
     this.#told.push(frame);
     this.#keep(epochId);
   }
@@ -79,7 +80,8 @@ export class Replica {
       this.#keeping = false;
       if (this.#pipe !== pipe || this.#state.turn !== turn) return this.#keep(this.#epochId);
       // What cannot be kept is not acknowledged: the owner shows that. What does not belong here ends the session.
-      if (!answer.ok && (answer.code === "Conflict" || answer.code === "Corrupt")) return pipe.fail(answer.message);
+      if (!answer.ok && (answer.code === "Conflict" || answer.code === "Corrupt"))
+        return pipe.fail(answer.message);
       if (answer.ok) this.#headers = answer.value;
       const vector = this.ack();
       if (answer.ok && vector !== undefined) pipe.send("ack", vector);

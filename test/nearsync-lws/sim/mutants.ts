@@ -142,6 +142,20 @@ export const MUTANTS: readonly Mutant[] = [
     killedBy: /K7: lag/,
   },
   {
+    name: "headers that go on after those of another life",
+    file: "machines/headers",
+    find: "headers !== null && known && headers.lsn >= last",
+    replace: "headers !== null && headers.lsn >= last",
+    killedBy: /K9: of headers/,
+  },
+  {
+    name: "headers that look newer than they are",
+    file: "machines/headers",
+    find: "coversMs: isAll ? askedMs : null",
+    replace: "coversMs: isAll ? nowMs : null",
+    killedBy: /K9: .* is said to know/,
+  },
+  {
     name: "a bucket that stays empty",
     file: "machines/bucket",
     find: "Math.min(burst, tokens +",
