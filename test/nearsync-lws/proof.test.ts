@@ -51,7 +51,11 @@ class TestClock implements Clock {
 
 function pipe() {
   const sent: [string, object][] = [];
-  const made: Pipe = { send: (type, body) => void sent.push([type, body]), sendChunk: () => undefined };
+  const made: Pipe = {
+    send: (type, body) => void sent.push([type, body]),
+    sendChunk: () => undefined,
+    fail: (reason) => assert.fail(reason),
+  };
   return { pipe: made, sent };
 }
 
