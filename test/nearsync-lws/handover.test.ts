@@ -132,6 +132,6 @@ describe("a planned change of owner", () => {
       [state] = giver(state, { type: "copied", turn: state.turn, nowMs, tookMs: 900 });
     }
     assert.equal(state.phase, "opening");
-    assert.match(state.problem?.message ?? "", /more than the line takes/);
+    assert.match(state.problem?.message ?? "", /more is written here than the line takes/);
   });
 });
