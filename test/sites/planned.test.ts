@@ -36,11 +36,14 @@ const EROFS = 30;
 
 /** A program that is talked to in lines. */
 class Talking {
+  /** All of them: one that a failed test has left keeps this process from ending. */
+  static readonly children = new Set<ChildProcess>();
   readonly #child: ChildProcess;
   readonly #lines: AsyncIterator<string>;
 
   constructor(program: string, args: string[]) {
     this.#child = spawn(program, args, { stdio: ["pipe", "pipe", "inherit"] });
+    Talking.children.add(this.#child);
     const reader: Interface = createInterface({ input: this.#child.stdout as NodeJS.ReadableStream });
     this.#lines = reader[Symbol.asyncIterator]();
   }
@@ -162,6 +165,7 @@ describe("a planned change of owner", { skip: without("cc") }, () => {
   });
   after(async () => {
     line?.close();
+    for (const child of Talking.children) child.kill("SIGKILL");
     await a.remove();
     await b.remove();
   });
