@@ -98,7 +98,7 @@ function formerLineage({ isReplica, lineage, branch }: ReplicaState): string {
   return epochIdOf(isReplica || branch === null ? lineage : branch.lineage);
 }
 
-/** Where no owner told anything: of what was promoted before there were statements, or was given away and taken back. */
+/** Where no owner told anything: of what was promoted before there were statements, or given away and taken back. */
 export function untold({ name, recovered }: Promoting): LossStatement {
   const { lsn, time } = recovered;
   const unknown = { afterLsn: lsn, since: time, opsAtLeast: 0 };
