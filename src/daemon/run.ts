@@ -3,6 +3,7 @@
 import { execFile } from "node:child_process";
 import type { Server } from "node:http";
 import { loadConfig } from "./config.js";
+import type { Config } from "./config.js";
 import { failoverRoutes } from "./failover-routes.js";
 import { forkRoutes } from "./fork-routes.js";
 import { Forks } from "./forks.js";
@@ -13,8 +14,10 @@ import { Peers } from "./peers.js";
 import { Protections } from "./protections.js";
 import { Replicas } from "./replicas.js";
 import { Returns } from "./returns.js";
+import type { Route } from "./route.js";
 import { createRoutes } from "./routes.js";
 import { forgetRuntimeFolder, openRuntimeFolder } from "./runtime-folder.js";
+import type { RuntimeFolder } from "./runtime-folder.js";
 import { startAdminServer } from "./server.js";
 import { StateFolder } from "./state-folder.js";
 import { statementRoutes } from "./statement-routes.js";
@@ -39,62 +42,18 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
     folder.lock();
     const runtime = openRuntimeFolder(folder, config.runtimeDir);
     log.info({ state: folder.path, runtime: runtime.path, tmpfs: runtime.tmpfs }, "starting");
-    const supervisor = new Supervisor({ folder, runtime, config, log });
-    const { pool, site } = config.replication;
-    const isConnected = (peer: string): boolean => peers.isConnected(peer);
-    const promoted = (group: string): Promise<void> => peers.promoted(group);
-    const statements = new Statements({
-      folder,
-      peers: { call: (method, argument) => peers.call(method, argument) },
-    });
-    const replicas: Replicas = new Replicas({ folder, supervisor, pool, isConnected, promoted, statements });
-    const peers: Peers = new Peers({
-      ...{ folder, config: config.replication, log },
-      serves: {
-        place: (wanted) => replicas.place(wanted),
-        handover: (said) => handovers.heard(said),
-        succeededBy: (question) => returns.succeededBy(question),
-        follow: (request) => protections.follow(request),
-        fenced: (what) => returns.fenced(what),
-      },
-    });
-    const protections: Protections = new Protections({ folder, supervisor, peers, site, log });
-    const parts = { folder, supervisor, peers, protections, replicas, log };
-    const handovers: Handovers = new Handovers(parts);
-    replicas.revoke = (uuid) => handovers.revoke(uuid);
-    const returns: Returns = new Returns(parts);
-    const { verifyEvery: every } = config.replication;
-    const verifications = new Verifications({ ...parts, every });
-    const tests = new TestFailovers({ folder, supervisor, protections, log });
+    const daemon = assemble({ folder, runtime, config, log });
     const stop = nextSignal(log);
-    const routes = [
-      ...createRoutes({ supervisor, peers, protections, replicas, handovers, returns }),
-      ...forkRoutes(new Forks(supervisor), returns),
-      ...failoverRoutes(handovers, tests),
-      ...statementRoutes(replicas),
-      ...verificationRoutes(verifications),
-    ];
-    const server = await startAdminServer({ folder, routes, log });
+    const server = await startAdminServer({ folder, routes: daemon.routes, log });
     try {
-      await supervisor.start();
-      await tests.start();
-      await peers.start();
-      returns.start();
-      await protections.start();
-      await handovers.start();
-      verifications.start();
-      const problems = [...supervisor.pools.problems(), ...supervisor.mounts.problems()];
+      await daemon.start();
+      const problems = daemon.problems();
       log.info({ problems }, problems.length === 0 ? "ready" : "started with problems");
       notifySystemd(log);
       await stop;
     } finally {
       try {
-        await verifications.stop();
-        await handovers.stop();
-        await returns.stop();
-        await protections.stop();
-        await peers.stop();
-        await supervisor.stop();
+        await daemon.stop();
         forgetRuntimeFolder(folder);
       } finally {
         await closeServer(server);
@@ -103,6 +62,73 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
   } finally {
     folder.close();
   }
+}
+
+interface Daemon {
+  routes: Route[];
+  start: () => Promise<void>;
+  /** Of pools and mounts that could not be brought up. */
+  problems: () => readonly string[];
+  stop: () => Promise<void>;
+}
+
+interface Ground {
+  folder: StateFolder;
+  runtime: RuntimeFolder;
+  config: Config;
+  log: Log;
+}
+
+/** All parts, which know each other; nothing is done yet. */
+function assemble({ folder, runtime, config, log }: Ground): Daemon {
+  const supervisor = new Supervisor({ folder, runtime, config, log });
+  const { pool, site } = config.replication;
+  const isConnected = (peer: string): boolean => peers.isConnected(peer);
+  const promoted = (group: string): Promise<void> => peers.promoted(group);
+  const statements = new Statements({
+    folder,
+    peers: { call: (method, argument) => peers.call(method, argument) },
+  });
+  const replicas: Replicas = new Replicas({ folder, supervisor, pool, isConnected, promoted, statements });
+  const peers: Peers = new Peers({
+    ...{ folder, config: config.replication, log },
+    serves: {
+      place: (wanted) => replicas.place(wanted),
+      handover: (said) => handovers.heard(said),
+      succeededBy: (question) => returns.succeededBy(question),
+      follow: (request) => protections.follow(request),
+      fenced: (what) => returns.fenced(what),
+    },
+  });
+  const protections: Protections = new Protections({ folder, supervisor, peers, site, log });
+  const parts = { folder, supervisor, peers, protections, replicas, log };
+  const handovers: Handovers = new Handovers(parts);
+  replicas.revoke = (uuid) => handovers.revoke(uuid);
+  const returns: Returns = new Returns(parts);
+  const { verifyEvery: every } = config.replication;
+  const verifications = new Verifications({ ...parts, every });
+  const tests = new TestFailovers({ folder, supervisor, protections, log });
+  const routes = [
+    ...createRoutes({ supervisor, peers, protections, replicas, handovers, returns }),
+    ...forkRoutes(new Forks(supervisor), returns),
+    ...failoverRoutes(handovers, tests),
+    ...statementRoutes(replicas),
+    ...verificationRoutes(verifications),
+  ];
+  const start = async (): Promise<void> => {
+    await supervisor.start();
+    await tests.start();
+    await peers.start();
+    returns.start();
+    await protections.start();
+    await handovers.start();
+    verifications.start();
+  };
+  const stop = async (): Promise<void> => {
+    for (const part of [verifications, handovers, returns, protections, peers, supervisor]) await part.stop();
+  };
+  const problems = () => [...supervisor.pools.problems(), ...supervisor.mounts.problems()];
+  return { routes, start, stop, problems };
 }
 
 /** The first signal stops the daemon; later ones change nothing: a stop is bounded by `stop.grace`. */
