@@ -80,7 +80,7 @@ impl Run {
     }
 
     /// Copies of the group's volumes, as far as they excuse an error.
-    fn rf_of(&self, group: &str) -> u8 {
+    pub fn rf_of(&self, group: &str) -> u8 {
         let rfs = || self.volumes.values().filter(|mounted| mounted.group == group).map(|mounted| mounted.rf);
         if rfs().any(|rf| rf == 1) { 1 } else { rfs().max().unwrap_or(0) }
     }

@@ -34,7 +34,11 @@ impl Run {
             Ok(()) => Err(Violation::new(Check::RefusedCall, format!("{name}: RF {after} was set and is {now}"))),
             // What would make it possible is in the message.
             Err(error) if error.kind == Kind::Invalid && error.message.contains("add drives") && now == before => Ok(false),
-            Err(error) => self.excuse_control(&format!("RF {after} of {name}"), &error, &group).map(|()| false),
+            // What it had holds for the write that changes it, also where that turns out to be done.
+            Err(error) => {
+                let rf = if error.kind == Kind::NoSpace { 0 } else { before.max(self.rf_of(&group)) };
+                self.excuse(&format!("RF {after} of {name}"), &error, rf).map(|()| false)
+            }
         }
     }
 
