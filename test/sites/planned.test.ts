@@ -64,6 +64,13 @@ class Talking {
   }
 }
 
+/** What a command said: all of it, and what of that it complained of. */
+interface Said {
+  code: number;
+  text: string;
+  complaint: string;
+}
+
 describe("a planned change of owner", { skip: without("cc") }, () => {
   const [a, b] = [new Place(), new Place()];
   let line: SlowLine | undefined;
@@ -75,22 +82,24 @@ describe("a planned change of owner", { skip: without("cc") }, () => {
     return line;
   };
   /** Not `json`: the line runs in this process, and must not stand still. */
-  const command = async (place: Place, ...args: string[]): Promise<{ code: number; text: string }> => {
+  const command = async (place: Place, ...args: string[]): Promise<Said> => {
     const child = spawn(process.execPath, [MAIN, ...args, "--json"], {
       env: { ...process.env, HOLDFAST_STATE: place.state },
       stdio: ["ignore", "pipe", "pipe"],
     });
-    let text = "";
-    for (const stream of [child.stdout, child.stderr]) {
-      stream.setEncoding("utf8").on("data", (part: string) => (text += part));
-    }
+    const said: Said = { code: 0, text: "", complaint: "" };
+    child.stdout.setEncoding("utf8").on("data", (part: string) => (said.text += part));
+    child.stderr.setEncoding("utf8").on("data", (part: string) => {
+      said.text += part;
+      said.complaint += part;
+    });
     const [code] = (await once(child, "close")) as [number];
-    return { code, text };
+    return { ...said, code };
   };
   const fails = async (place: Place, code: number, ...args: string[]): Promise<ErrorBody> => {
     const result = await command(place, ...args);
     assert.equal(result.code, code, `${args.join(" ")}: ${result.text}`);
-    return JSON.parse(result.text) as ErrorBody;
+    return JSON.parse(result.complaint) as ErrorBody;
   };
   const planned = async (place: Place, ...args: string[]): Promise<PlannedAnswer> => {
     const { code, text } = await command(place, "failover", ...args, "--planned");
