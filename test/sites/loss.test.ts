@@ -17,7 +17,7 @@ import type {
 } from "../../src/daemon/protocol.js";
 import { Place, until } from "../daemon-fixture.js";
 import { randomOf } from "../nearsync-lws/random.js";
-import { configOf, startPeers } from "./pair.js";
+import { configOf, startPeers, stayThere } from "./pair.js";
 
 const ROUNDS = 3;
 const SEED = Number(process.env.HOLDFAST_LOSS_SEED ?? Date.now() % 1_000_000);
@@ -76,15 +76,11 @@ describe(`what a failover costs (seed ${SEED})`, () => {
 
   before(async () => {
     await startPeers(a, b);
-    // From now on each listens where the other looks for it.
-    for (const [place, other, site] of [
-      [a, b, "north"],
-      [b, a, "south"],
-    ] as const) {
-      const [listen] = other.json<PeerAnswer[]>("peer", "list")[0]?.addresses ?? [];
-      const memory = place === a ? `runtime_dir: ${rings}\nmemory: {ring: ${RING_BYTES}}\n` : "";
-      writeFileSync(configOf(place), `replication: {site: ${site}, listen: "${listen}"}\n${memory}`);
-    }
+    stayThere(a, b, {
+      north: `runtime_dir: ${rings}
+memory: {ring: ${RING_BYTES}}
+`,
+    });
     await a.stop();
     await a.start({ config: configOf(a) });
     a.json("pool", "create", "p", "--size", "512MiB", ...drives.flatMap((path) => ["--drive", path]));

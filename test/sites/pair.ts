@@ -1,9 +1,15 @@
 // Two sites as the tests begin with them.
 
+import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import type { PeerAnswer, PeerInviteAnswer } from "../../src/daemon/protocol.js";
-import { until } from "../daemon-fixture.js";
+import type {
+  PeerAnswer,
+  PeerInviteAnswer,
+  ProtectionAnswer,
+  VolumeAnswer,
+} from "../../src/daemon/protocol.js";
+import { run, until } from "../daemon-fixture.js";
 import type { Place } from "../daemon-fixture.js";
 
 export const configOf = (place: Place): string => join(place.folder, "config.yaml");
@@ -25,4 +31,52 @@ export async function startPeers(north: Place, south: Place): Promise<void> {
   const made = north.json<PeerInviteAnswer>("peer", "pair", "--invite", "--listen", "127.0.0.1:0");
   south.json("peer", "pair", made.invite);
   await until("they are connected", () => north.json<PeerAnswer[]>("peer", "list")[0]?.connected === true);
+}
+
+/** From the next start on each listens where the other looks for it; `more`: YAML for a site beside that. */
+export function stayThere(north: Place, south: Place, more: { north?: string } = {}): void {
+  for (const [place, other, site] of [
+    [north, south, "north"],
+    [south, north, "south"],
+  ] as const) {
+    const [listen] = other.json<PeerAnswer[]>("peer", "list")[0]?.addresses ?? [];
+    const beside = place === north ? (more.north ?? "") : "";
+    writeFileSync(configOf(place), `replication: {site: ${site}, listen: "${listen}"}\n${beside}`);
+  }
+}
+
+/** Whether what the peer has of a group was cut after that moment, as `protect list` says that was asked at `asked`. */
+export function isCutAfter(since: number, asked: number, told: ProtectionAnswer | undefined): boolean {
+  return told?.link === "up" && told.lag.rpoMs !== null && asked - told.lag.rpoMs > since;
+}
+
+/** What the peer has of a group was cut after now: all that is written is there. On failure `others` tell, too. */
+export async function caughtUp(
+  owner: Place,
+  { group = "v", others = [], deadlineMs }: { group?: string; others?: Place[]; deadlineMs?: number } = {},
+): Promise<void> {
+  const since = performance.now();
+  let told: ProtectionAnswer | undefined;
+  const look = () => {
+    const asked = performance.now();
+    told = owner.json<ProtectionAnswer[]>("protect", "list").find((one) => one.group === group);
+    assert.ok(told !== undefined, `${group} is not protected`);
+    return isCutAfter(since, asked, told);
+  };
+  await until("the peer has everything", look, deadlineMs).catch((error: unknown) => {
+    const logs = [owner, ...others].map(({ log }) => log).join("\n");
+    throw new Error(`${String(error)}\n${JSON.stringify(told)}\n${logs}`, { cause: error });
+  });
+}
+
+/** The newest recovery point of the replica `v` is what its owner's mount shows. */
+export function sameThere(follower: Place, mounted: string): void {
+  const [seen = ""] = follower.folders("seen");
+  const { localLsn = 0 } = follower.json<VolumeAnswer>("volume", "show", "v").replicaOf ?? {};
+  follower.json("mount", "v", seen, "--at", `lsn:${localLsn}`);
+  try {
+    run("diff", ["-r", mounted, seen]);
+  } finally {
+    follower.json("umount", seen);
+  }
 }

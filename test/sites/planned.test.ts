@@ -20,7 +20,7 @@ import type {
 } from "../../src/daemon/protocol.js";
 import { FREEZE_MS } from "../../src/nearsync-lws/limits.js";
 import { MAIN, Place, ROOT, mountsBelow, run, until, without } from "../daemon-fixture.js";
-import { configOf } from "./pair.js";
+import { configOf, isCutAfter } from "./pair.js";
 import { SlowLine } from "./slow-line.js";
 import { RECORD_BYTES, record } from "./writer.js";
 import type { WriterReport } from "./writer.js";
@@ -117,7 +117,7 @@ describe("a planned change of owner", { skip: without("cc") }, () => {
       const asked = performance.now();
       const { text } = await command(a, "protect", "list");
       const told = (JSON.parse(text) as ProtectionAnswer[]).find((one) => one.group === group);
-      return told?.link === "up" && told.lag.rpoMs !== null && asked - told.lag.rpoMs > since;
+      return isCutAfter(since, asked, told);
     });
   };
   /** At the former owner: read-only as long as somebody uses the mount, then it ends. */

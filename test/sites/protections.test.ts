@@ -14,23 +14,13 @@ import type {
 } from "../../src/daemon/protocol.js";
 import { Client } from "../../src/cli/client.js";
 import { Place, until } from "../daemon-fixture.js";
-import { configOf, startPeers } from "./pair.js";
+import { caughtUp, configOf, startPeers } from "./pair.js";
 
 describe("protections", () => {
   const [a, b] = [new Place(), new Place()];
   let [mountA, mountB] = ["", ""];
   const names = (place: Place) => place.json<VolumeAnswer[]>("volume", "list").map(({ name }) => name);
   const list = (place: Place) => place.json<ProtectionAnswer[]>("protect", "list");
-  /** What the peer has of this group was cut after now. */
-  const caughtUp = async (place: Place, group = "v"): Promise<void> => {
-    const since = performance.now();
-    await until("the peer has everything", () => {
-      const asked = performance.now();
-      const told = list(place).find((one) => one.group === group);
-      assert.ok(told !== undefined);
-      return told.link === "up" && told.lag.rpoMs !== null && asked - told.lag.rpoMs > since;
-    });
-  };
   /** A file of the newest point of a replica. */
   const readAt = (place: Place, volume: string, file: string): string => {
     const [dir = ""] = place.folders("seen");
@@ -117,7 +107,7 @@ describe("protections", () => {
     const follows = () => a.json<VolumeAnswer>("volume", "show", "v").replicaOf !== null;
     await until("the former owner follows", follows);
     await until("it is sent the group", () => list(b).some(({ group }) => group === "v-north"));
-    await caughtUp(b, "v-north");
+    await caughtUp(b, { group: "v-north" });
     assert.equal(readAt(a, "v", "who"), "north goes on");
     assert.deepEqual(list(a), []);
     a.json("failover", "v", "--unplanned", "--force", "--yes");

@@ -7,14 +7,13 @@ import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import type {
   FailoverAnswer,
-  PeerAnswer,
   ProtectionAnswer,
   SnapshotAnswer,
   VolumeAnswer,
 } from "../../src/daemon/protocol.js";
 import { CREDIT_BYTES } from "../../src/nearsync-lws/limits.js";
 import { Place, metricsOf, run, until } from "../daemon-fixture.js";
-import { configOf, startPeers } from "./pair.js";
+import { caughtUp, configOf, sameThere, startPeers, stayThere } from "./pair.js";
 
 const FILES = 40;
 const BIG_BYTES = 24 * 2 ** 20;
@@ -48,20 +47,7 @@ describe("a group that is protected to a peer", () => {
   };
   const replica = (): VolumeAnswer | undefined =>
     b.json<VolumeAnswer[]>("volume", "list").find(({ name }) => name === "v");
-  /** What the peer has was cut after now: everything that is written is there. */
-  const caughtUp = async (): Promise<void> => {
-    const written = performance.now();
-    let told = "";
-    const later = () => {
-      const asked = performance.now();
-      const status = protection();
-      told = JSON.stringify(status);
-      return status.link === "up" && status.lag.rpoMs !== null && asked - status.lag.rpoMs > written;
-    };
-    await until("the peer has everything", later, CATCH_UP_MS).catch((error: unknown) => {
-      throw new Error(`${String(error)}\n${told}\n${a.log}\n${b.log}`, { cause: error });
-    });
-  };
+  const everything = () => caughtUp(a, { others: [b], deadlineMs: CATCH_UP_MS });
   /** A batch is in the middle. */
   const underWay = async (before: number): Promise<void> => {
     await until("some of it is on its way", () => {
@@ -69,27 +55,9 @@ describe("a group that is protected to a peer", () => {
       return bytesSent > before + BIG_BYTES / 3 && backlog.batches > 0;
     });
   };
-  /** The replica's newest recovery point holds what the owner's mount shows. */
-  const equal = (): void => {
-    const { localLsn = 0 } = replica()?.replicaOf ?? {};
-    b.json("mount", "v", seen, "--at", `lsn:${localLsn}`);
-    try {
-      run("diff", ["-r", mount, seen]);
-    } finally {
-      b.json("umount", seen);
-    }
-  };
-
   before(async () => {
     await startPeers(a, b);
-    // From now on each listens where the other looks for it.
-    for (const [place, other, site] of [
-      [a, b, "north"],
-      [b, a, "south"],
-    ] as const) {
-      const [listen] = other.json<PeerAnswer[]>("peer", "list")[0]?.addresses ?? [];
-      writeFileSync(configOf(place), `replication: {site: ${site}, listen: "${listen}"}\n`);
-    }
+    stayThere(a, b);
     mount = await a.provision({ drives: 2, rf: 2 });
     const drives = b.folders("e1");
     b.json("pool", "create", "q", "--size", "512MiB", ...drives.flatMap((path) => ["--drive", path]));
@@ -133,8 +101,8 @@ describe("a group that is protected to a peer", () => {
     assert.equal(a.fails(5, "protect", "v", "--to", "south", "--rf", "1").code, "Conflict");
     assert.equal(a.fails(5, "peer", "remove", "south", "--yes").code, "Conflict");
     assert.match(a.fails(5, "volume", "destroy", "v", "--yes").hint, /unprotect v --to south/);
-    await caughtUp();
-    equal();
+    await everything();
+    sameThere(b, mount);
     assert.equal(replica()?.rf, 1);
     const { lag } = await until("the lag is known", () => {
       const told = protection();
@@ -158,8 +126,8 @@ describe("a group that is protected to a peer", () => {
     run("mv", [join(mount, "dir", "f4"), join(mount, "renamed")]);
     run("rm", [join(mount, "dir", "f5")]);
     run("truncate", ["-s", "100", join(mount, "dir", "f6")]);
-    await caughtUp();
-    equal();
+    await everything();
+    sameThere(b, mount);
   });
 
   it("gets snapshots under their names, each with what it was", async () => {
@@ -167,7 +135,7 @@ describe("a group that is protected to a peer", () => {
       writeFileSync(join(mount, "named"), name);
       a.json("snapshot", "create", "v", name);
     }
-    await caughtUp();
+    await everything();
     const names = () => b.json<SnapshotAnswer[]>("snapshot", "list", "v").map((one) => one.name);
     assert.deepEqual(names(), ["one", "two"]);
     for (const name of names()) {
@@ -189,8 +157,8 @@ describe("a group that is protected to a peer", () => {
     await underWay(protection().bytesSent);
     await a.stop("SIGKILL");
     await a.start({ config: configOf(a) });
-    await caughtUp();
-    equal();
+    await everything();
+    sameThere(b, mount);
   });
 
   it("catches up after a kill of the peer in the middle of a batch", async () => {
@@ -200,15 +168,15 @@ describe("a group that is protected to a peer", () => {
     await b.stop("SIGKILL");
     await until("the owner notices", () => protection().link === "down");
     await b.start({ config: configOf(b) });
-    await caughtUp();
-    equal();
+    await everything();
+    sameThere(b, mount);
     // What was staged there is not sent again: only what was in flight.
     const sent = protection().bytesSent - before;
     assert.ok(sent < BIG_BYTES + CREDIT_BYTES + SLACK_BYTES, `${sent} bytes were sent`);
   });
 
   it("goes on at the peer when the owner is gone", async () => {
-    await caughtUp();
+    await everything();
     const names = readdirSync(join(mount, "dir")).sort();
     const big = readFileSync(join(mount, "big"));
     await a.stop("SIGKILL");

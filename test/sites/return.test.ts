@@ -10,13 +10,12 @@ import type {
   FailoverAnswer,
   ForkAnswer,
   MountAnswer,
-  PeerAnswer,
   ProtectionAnswer,
   SnapshotAnswer,
   VolumeAnswer,
 } from "../../src/daemon/protocol.js";
-import { Place, mountsBelow, run, until } from "../daemon-fixture.js";
-import { configOf, startPeers } from "./pair.js";
+import { Place, mountsBelow, until } from "../daemon-fixture.js";
+import { caughtUp, configOf, sameThere, startPeers, stayThere } from "./pair.js";
 
 const BANDWIDTH = 64 * 2 ** 20;
 const PROTECTED = ["--rpo", "400ms", "--bandwidth", `${BANDWIDTH}`];
@@ -38,19 +37,7 @@ describe("a former owner that comes back", () => {
     const file = join(place.state, "returns.json");
     return existsSync(file) ? (JSON.parse(readFileSync(file, "utf8")) as { list: unknown[] }).list : [];
   };
-  /** What the peer has was cut after now. */
-  const caughtUp = async (place: Place): Promise<void> => {
-    const since = performance.now();
-    await until("the peer has everything", () => {
-      const asked = performance.now();
-      const told = sent(place);
-      return told?.link === "up" && told.lag.rpoMs !== null && asked - told.lag.rpoMs > since;
-    }).catch((error: unknown) => {
-      throw new Error(`${String(error)}\n${JSON.stringify(sent(place))}\n${a.log}\n${b.log}`, {
-        cause: error,
-      });
-    });
-  };
+  const everything = (owner: Place) => caughtUp(owner, { others: [a, b] });
   /** The one follows the other, which has taken up sending it as it was sent before. */
   const follows = async (follower: Place, owner: Place): Promise<void> => {
     await until("the former owner follows", () => {
@@ -62,37 +49,18 @@ describe("a former owner that comes back", () => {
     const { rpoMs, bytesPerSecond } = sent(owner) ?? {};
     assert.deepEqual([rpoMs, bytesPerSecond], [400, BANDWIDTH]);
     assert.equal(sent(follower), undefined);
-    await caughtUp(owner);
+    await everything(owner);
   };
-  /** The follower's newest recovery point is what the owner's mount shows. */
-  const equal = (follower: Place, mounted: string): void => {
-    const [seen = ""] = follower.folders("seen");
-    const { localLsn = 0 } = volume(follower).replicaOf ?? {};
-    follower.json("mount", "v", seen, "--at", `lsn:${localLsn}`);
-    try {
-      run("diff", ["-r", mounted, seen]);
-    } finally {
-      follower.json("umount", seen);
-    }
-  };
-
   before(async () => {
     await startPeers(a, b);
-    // From now on each listens where the other looks for it.
-    for (const [place, other, site] of [
-      [a, b, "north"],
-      [b, a, "south"],
-    ] as const) {
-      const [listen] = other.json<PeerAnswer[]>("peer", "list")[0]?.addresses ?? [];
-      writeFileSync(configOf(place), `replication: {site: ${site}, listen: "${listen}"}\n`);
-    }
+    stayThere(a, b);
     mountA = await a.provision({ drives: 2, rf: 2 });
     b.json("pool", "create", "q", "--size", "512MiB", ...b.folders("e1").flatMap((dir) => ["--drive", dir]));
     [mountB = ""] = b.folders("mnt");
     mkdirSync(join(mountA, "dir"));
     writeFileSync(join(mountA, "dir", "both"), "of both");
     a.json("protect", "v", "--to", "south", "--rf", "1", ...PROTECTED);
-    await caughtUp(a);
+    await everything(a);
   });
   after(async () => {
     await a.remove();
@@ -126,7 +94,7 @@ describe("a former owner that comes back", () => {
     closeSync(held);
     await start(a);
     await follows(a, b);
-    equal(a, mountB);
+    sameThere(a, mountB);
     assert.equal(readFileSync(join(mountB, "dir", "both"), "utf8"), "of both");
     assert.deepEqual([mountsBelow(a.folder), a.json<MountAnswer[]>("volume", "list").length], [[], 2]);
     assert.equal(a.fails(8, "mount", "v", mountA).code, "Fenced");
@@ -172,9 +140,9 @@ describe("a former owner that comes back", () => {
 
   it("goes back: the follower takes over, and an owner without a tail leaves no fork", async () => {
     writeFileSync(join(mountB, "new"), "of the new owner, later");
-    await caughtUp(b);
+    await everything(b);
     b.json("umount", mountB);
-    await caughtUp(b);
+    await everything(b);
     assert.equal(await b.stop(), 0);
     assert.equal(a.json<FailoverAnswer>("failover", "v", "--unplanned", "--yes").already, false);
     a.json("mount", "v", mountA);
@@ -182,7 +150,7 @@ describe("a former owner that comes back", () => {
     writeFileSync(join(mountA, "back"), "home again");
     await start(b);
     await follows(b, a);
-    equal(b, mountA);
+    sameThere(b, mountA);
     assert.deepEqual(forks(b), []);
     assert.match(b.log, /the fork was empty/);
   });
@@ -190,17 +158,17 @@ describe("a former owner that comes back", () => {
   it("does nothing when it starts again", async () => {
     await b.stop("SIGKILL");
     await start(b);
-    await caughtUp(a);
+    await everything(a);
     assert.deepEqual([plans(b), forks(b), forks(a)], [[], [], []]);
     assert.notEqual(volume(b).replicaOf, null);
-    equal(b, mountA);
+    sameThere(b, mountA);
   });
 
   it("stops writers, whatever they hold open, and waits for a successor that dies meanwhile", async () => {
     const held = openSync(join(mountA, "held"), "a");
     writeSync(held, "in time");
     fsyncSync(held);
-    await caughtUp(a);
+    await everything(a);
     b.json("failover", "v", "--unplanned", "--force", "--yes");
     await until("it is found out", () => plans(a).length > 0);
     await b.stop("SIGKILL");
@@ -211,7 +179,7 @@ describe("a former owner that comes back", () => {
     await start(b);
     await follows(a, b);
     b.json("mount", "v", mountB);
-    equal(a, mountB);
+    sameThere(a, mountB);
     assert.equal(readFileSync(join(mountB, "held"), "utf8"), "in time");
   });
 });

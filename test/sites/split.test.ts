@@ -13,7 +13,7 @@ import type {
   YieldAnswer,
 } from "../../src/daemon/protocol.js";
 import { Place, until } from "../daemon-fixture.js";
-import { configOf } from "./pair.js";
+import { configOf, isCutAfter } from "./pair.js";
 
 describe("two peers that both took over", () => {
   const places = { north: new Place(), east: new Place(), west: new Place() };
@@ -36,8 +36,7 @@ describe("two peers that both took over", () => {
     await until("the peers have everything", () => {
       const asked = performance.now();
       const sent = sentFrom(place);
-      const isNew = ({ lag }: ProtectionAnswer) => lag.rpoMs !== null && asked - lag.rpoMs > since;
-      return sent.length === count && sent.every((one) => one.link === "up" && isNew(one));
+      return sent.length === count && sent.every((one) => isCutAfter(since, asked, one));
     });
   };
 

@@ -5,14 +5,9 @@ import assert from "node:assert/strict";
 import { closeSync, openSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
-import type {
-  ProtectionAnswer,
-  TestFailoverAnswer,
-  TestFailoverDropAnswer,
-  VolumeAnswer,
-} from "../../src/daemon/protocol.js";
-import { Place, mountsBelow, until } from "../daemon-fixture.js";
-import { configOf, startPeers } from "./pair.js";
+import type { TestFailoverAnswer, TestFailoverDropAnswer, VolumeAnswer } from "../../src/daemon/protocol.js";
+import { Place, mountsBelow } from "../daemon-fixture.js";
+import { caughtUp, configOf, startPeers } from "./pair.js";
 
 describe("a failover that is tried", () => {
   const [a, b] = [new Place(), new Place()];
@@ -20,15 +15,6 @@ describe("a failover that is tried", () => {
 
   const names = () => b.json<VolumeAnswer[]>("volume", "list").map(({ name }) => name);
   const tests = () => b.json<TestFailoverAnswer[]>("failover", "--test", "--list");
-  /** What is written at the owner now is at the peer when it fulfils. */
-  const caughtUp = async (): Promise<void> => {
-    const since = performance.now();
-    await until("the peer has everything", () => {
-      const asked = performance.now();
-      const told = a.json<ProtectionAnswer[]>("protect", "list")[0];
-      return told?.link === "up" && told.lag.rpoMs !== null && asked - told.lag.rpoMs > since;
-    });
-  };
   const write = (text: string) => writeFileSync(join(mount, "file"), text);
   const record = () => readFileSync(join(b.state, "test-failovers.json"), "utf8");
 
@@ -40,7 +26,7 @@ describe("a failover that is tried", () => {
     b.json("pool", "create", "q", "--size", "128MiB", "--drive", drive);
     write("before the test");
     a.json("protect", "v", "--to", "south", "--rpo", "400ms");
-    await caughtUp();
+    await caughtUp(a);
   });
   after(async () => {
     await a.remove();
@@ -75,7 +61,7 @@ describe("a failover that is tried", () => {
     assert.equal(readFileSync(join(trial, "file"), "utf8"), "before the test");
     writeFileSync(join(trial, "file"), "of the test");
     write("during the test");
-    await caughtUp();
+    await caughtUp(a);
     assert.equal(readFileSync(join(trial, "file"), "utf8"), "of the test");
     assert.equal(readFileSync(join(mount, "file"), "utf8"), "during the test");
     const again = b.json<TestFailoverAnswer>("failover", "v", "--test", "--mount", trial);
@@ -104,7 +90,7 @@ describe("a failover that is tried", () => {
     assert.equal(b.json<TestFailoverDropAnswer>("failover", "v-test", "--test", "--drop").already, true);
     assert.deepEqual([names(), tests(), mountsBelow(b.folder)], [["v"], [], []]);
     assert.deepEqual(readdirSync(trial), []);
-    await caughtUp();
+    await caughtUp(a);
     b.json("failover", "v", "--test", "--mount", trial, "--name", "trial");
     assert.equal(readFileSync(join(trial, "file"), "utf8"), "during the test");
   });

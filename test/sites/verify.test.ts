@@ -16,7 +16,7 @@ import { EXIT_CODES } from "../../src/daemon/protocol.js";
 import { Place, metricsOf, run, until } from "../daemon-fixture.js";
 import { PAGE, flipBit, forEachPage, makePage } from "../e2e/slab-pages.js";
 import type { PageAddress } from "../e2e/slab-pages.js";
-import { configOf, startPeers } from "./pair.js";
+import { configOf, startPeers, stayThere } from "./pair.js";
 
 const PAGES = 400;
 const MARK = "verified";
@@ -43,13 +43,7 @@ describe("verify", () => {
 
   before(async () => {
     await startPeers(a, b);
-    for (const [place, other, site] of [
-      [a, b, "north"],
-      [b, a, "south"],
-    ] as const) {
-      const [listen] = other.json<PeerAnswer[]>("peer", "list")[0]?.addresses ?? [];
-      writeFileSync(configOf(place), `replication: {site: ${site}, listen: "${listen}"}\n`);
-    }
+    stayThere(a, b);
     mount = await a.provision({ drives: 2, rf: 2 });
     [drive = "", seen = ""] = b.folders("e1", "seen");
     b.json("pool", "create", "q", "--size", "512MiB", "--drive", drive);
