@@ -11,9 +11,7 @@ import type { MomentPart } from "./past/moments.js";
 import { measurePoints } from "./past/points.js";
 import { measurePostgres } from "./past/postgres.js";
 import { measureReading } from "./past/reading.js";
-import type { Figure } from "./report.js";
-import type { Place } from "./special.js";
-import { runSuite } from "./suite.js";
+import { oneBench, runSuite } from "./suite.js";
 import type { Bench, Suite } from "./suite.js";
 
 const USAGE = `npm run bench -- --past [NAME,NAME…] [options]
@@ -37,17 +35,6 @@ const USAGE = `npm run bench -- --past [NAME,NAME…] [options]
   --load FILE    a holdfast-load that is already built
   --keep         keeps the result where it is committed`;
 
-const one = (
-  name: string,
-  needs: number,
-  take: (place: Place, wishes: Wishes) => Promise<Figure[]>,
-): Bench<Wishes> => ({
-  names: [name],
-  needs,
-  measures: { [name]: new RegExp(`^${name === "reading" ? "past" : name}(-|$)`) },
-  take,
-});
-
 const isMoment = (name: string): name is MomentPart => MOMENT_PARTS.some((part) => part === name);
 
 const BENCHES: readonly Bench<Wishes>[] = [
@@ -57,11 +44,11 @@ const BENCHES: readonly Bench<Wishes>[] = [
     measures: { open: /^(?:snapshot|clone|open)-/, diff: /^diff/, restore: /^restore-/ },
     take: (place, wishes, wanted) => measureMoments(place, wishes, new Set([...wanted].filter(isMoment))),
   },
-  one("points", 5, measurePoints),
-  one("chain", 7, measureChain),
-  one("reading", 7, measureReading),
-  { ...one("cost", 10, measureCost), load: true },
-  one("postgres", 7, measurePostgres),
+  oneBench("points", 5, measurePoints),
+  oneBench("chain", 7, measureChain),
+  oneBench("reading", 7, measureReading, "past"),
+  { ...oneBench("cost", 10, measureCost), load: true },
+  oneBench("postgres", 7, measurePostgres),
 ];
 
 const SUITE: Suite<Wishes> = {

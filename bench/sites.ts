@@ -1,6 +1,5 @@
 // `npm run bench -- --sites`: the bars of replication (issue 7). Both daemons run here, on the same processors and disk.
 
-import type { Figure } from "./report.js";
 import { SITES_BARS } from "./sites/bars.js";
 import { measureCost } from "./sites/cost.js";
 import { measureFailover } from "./sites/failover.js";
@@ -10,9 +9,8 @@ import { measureLine } from "./sites/line.js";
 import { measureReplicaPoints } from "./sites/points.js";
 import { measureRpo } from "./sites/rpo.js";
 import { measureWire } from "./sites/wire.js";
-import type { Place } from "./special.js";
-import { runSuite } from "./suite.js";
-import type { Bench, Suite } from "./suite.js";
+import { oneBench, runSuite } from "./suite.js";
+import type { Suite } from "./suite.js";
 
 const USAGE = `npm run bench -- --sites [NAME,NAME…] [options]
   rpo         how far the peer is behind while ${FULL.rate} MB/s are changed      11 minutes, 22 GiB
@@ -31,27 +29,16 @@ const USAGE = `npm run bench -- --sites [NAME,NAME…] [options]
   --load FILE    a holdfast-load that is already built
   --keep         keeps the result where it is committed`;
 
-const one = (
-  name: string,
-  needs: number,
-  take: (place: Place, wishes: Wishes) => Promise<Figure[]>,
-): Bench<Wishes> => ({
-  names: [name],
-  needs,
-  measures: { [name]: new RegExp(`^${name === "points" ? "replica" : name}-`) },
-  take,
-});
-
 const SUITE: Suite<Wishes> = {
   kind: "sites",
   usage: USAGE,
   benches: [
-    one("rpo", 22, measureRpo),
-    { ...one("cost", 10, measureCost), load: true },
-    one("wire", 13, measureWire),
-    one("line", 19, measureLine),
-    one("failover", 16, measureFailover),
-    one("points", 7, measureReplicaPoints),
+    oneBench("rpo", 22, measureRpo),
+    { ...oneBench("cost", 10, measureCost), load: true },
+    oneBench("wire", 13, measureWire),
+    oneBench("line", 19, measureLine),
+    oneBench("failover", 16, measureFailover),
+    oneBench("points", 7, measureReplicaPoints, "replica"),
   ],
   bars: SITES_BARS,
   full: FULL,

@@ -30,6 +30,16 @@ export interface Bench<W> {
   take: (place: Place, wishes: W, wanted: ReadonlySet<string>) => Promise<Figure[]>;
 }
 
+/** A bench by one name; `beginning`: of its measures, if that is not the name. */
+export function oneBench<W>(
+  name: string,
+  needs: number,
+  take: (place: Place, wishes: W) => Promise<Figure[]>,
+  beginning = name,
+): Bench<W> {
+  return { names: [name], needs, measures: { [name]: new RegExp(`^${beginning}(-|$)`) }, take };
+}
+
 export interface Suite<W extends Sizes<W>> {
   /** Of the results; as an option, behind `--`, of the command. */
   kind: Kind;
