@@ -4,12 +4,12 @@
 import { HoldfastError } from "../io-path/errors.js";
 import type { Pool } from "../io-path/pool.js";
 import type { ReplicaState } from "../io-path/replica.js";
+import { unlessGone } from "./local-groups.js";
+import type { LocalGroup } from "./local-groups.js";
 import type { ForkAnswer, ForkChanges } from "./protocol.js";
 import type { Supervisor } from "./supervisor.js";
 
-interface Found {
-  pool: Pool;
-  name: string;
+interface Found extends LocalGroup {
   state: ReplicaState;
 }
 
@@ -55,14 +55,8 @@ export class Forks {
   /** Groups that have, or had, to do with other sites. */
   async #groups(): Promise<Found[]> {
     const found = (await this.#supervisor.pools.groups()).map(async ({ pool, name }) => {
-      try {
-        const state = await pool.replication.state(name);
-        return state === null ? [] : [{ pool, name, state }];
-      } catch (error) {
-        // It was destroyed just now.
-        if (error instanceof HoldfastError && error.code === "NotFound") return [];
-        throw error;
-      }
+      const state = (await unlessGone(pool.replication.state(name))) ?? null;
+      return state === null ? [] : [{ pool, name, state }];
     });
     return (await Promise.all(found)).flat();
   }
@@ -106,8 +100,8 @@ export class Forks {
 }
 
 async function commonPoint(pool: Pool, group: string, lsn: number): Promise<ForkAnswer["common"]> {
-  const { time, name, lsn: kept } = await pool.history.find(group, `lsn:${lsn}`);
-  return kept === lsn ? { lsn, time, name } : { lsn, time: null, name: "" };
+  const kept = await pool.history.exactly(group, lsn);
+  return { lsn, time: kept?.time ?? null, name: kept?.name ?? "" };
 }
 
 /** Files that differ, and bytes of them that may. */

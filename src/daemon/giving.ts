@@ -1,7 +1,8 @@
 // One group on its way to another owner, at the site that gives it: carries out what the giver's machine asks for.
 
 import { HoldfastError } from "../io-path/errors.js";
-import type { CutPoint, Replication } from "../io-path/replica.js";
+import { wallNsOf } from "../io-path/history.js";
+import type { Replication } from "../io-path/replica.js";
 import { epochIdOf, groupIdOf } from "../nearsync-lws/engine-door.js";
 import { COPY_MS_MAX, GATE_MS, LAST_WRITE_BACK_MS, WRITE_BACK_MS } from "../nearsync-lws/limits.js";
 import { giver } from "../nearsync-lws/machines/handover.js";
@@ -170,7 +171,7 @@ export class Giving {
     const { replication, name, uuid, peer, peers } = this.options;
     const bootNs = systemClock.bootNs();
     const cut = await replication.cut(name);
-    const point = { lsn: Number(cut.lsn), name: cut.name, timeNs: timeNs(cut), bootNs };
+    const point = { lsn: Number(cut.lsn), name: cut.name, timeNs: wallNsOf(cut), bootNs };
     await peers.call("ship", { group: groupIdOf(uuid), peer, point, limitMs });
     return point.lsn;
   }
@@ -183,10 +184,6 @@ export class Giving {
       log.warn({ group: name, reason: toErrorBody(error).message }, "a group could not be granted");
     });
   }
-}
-
-function timeNs({ wallSeconds, wallNanoseconds }: CutPoint): bigint {
-  return BigInt(wallSeconds) * 1_000_000_000n + BigInt(wallNanoseconds);
 }
 
 /** Milliseconds of a clock that is never set. */

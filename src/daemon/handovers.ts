@@ -10,14 +10,15 @@ import { setTimeout as delay } from "node:timers/promises";
 import { HoldfastError } from "../io-path/errors.js";
 import type { ErrorCode } from "../io-path/errors.js";
 import { pathFromJson } from "../io-path/paths.js";
-import { epochIdOf, groupIdOf } from "../nearsync-lws/engine-door.js";
+import { epochIdOf, groupIdOf, uuidOf } from "../nearsync-lws/engine-door.js";
 import { newGiver, resumedGiver } from "../nearsync-lws/machines/handover.js";
 import type { Problem, Taken } from "../nearsync-lws/machines/handover.js";
 import type { HandoverMessage } from "../nearsync-lws/replication/replication.js";
 import { toErrorBody } from "./failure.js";
 import { Giving, failureOf, now } from "./giving.js";
-import { readNotes, writeNotes } from "./handovers-file.js";
+import { notesFile } from "./handovers-file.js";
 import type { Note } from "./handovers-file.js";
+import { findGroup, volumeNames } from "./local-groups.js";
 import type { Log } from "./log.js";
 import type { Peers } from "./peers.js";
 import { EXIT_CODES } from "./protocol.js";
@@ -26,7 +27,7 @@ import type { Protections } from "./protections.js";
 import type { Replicas } from "./replicas.js";
 import type { StateFolder } from "./state-folder.js";
 import type { Supervisor } from "./supervisor.js";
-import { Takings, uuidOf } from "./taking.js";
+import { Takings } from "./taking.js";
 import type { Local, Waiting } from "./taking.js";
 
 export interface HandoversOptions {
@@ -61,7 +62,7 @@ export class Handovers {
 
   constructor(options: HandoversOptions) {
     this.#options = options;
-    this.#notes = readNotes(options.folder);
+    this.#notes = notesFile.read(options.folder);
     const { supervisor, peers, replicas, log } = options;
     this.#takings = new Takings({
       ...{ supervisor, peers, replicas, log },
@@ -107,6 +108,8 @@ export class Handovers {
     this.#ticks += 1;
     if (this.#ticks % LOOK_TICKS !== 0 || this.#resuming) return;
     this.#resume({ first: false }).catch((error: unknown) => {
+      // Pools close under what is under way then.
+      if (this.#stopping) return;
       this.#options.log.error(error, "groups that were given could not be looked after");
     });
   }
@@ -134,9 +137,9 @@ export class Handovers {
   }
 
   /** Whoever has a file open can read on. */
-  async #leave({ uuid, name, pool }: Local, peer: string): Promise<void> {
+  async #leave(local: Local, peer: string): Promise<void> {
     const { supervisor, peers } = this.#options;
-    const volumes = (await pool.volumes()).filter(({ group }) => group === name).map((one) => one.name);
+    const volumes = await volumeNames(local);
     const mounts = supervisor.mounts.answers().filter(({ volume }) => volumes.includes(volume));
     for (const mount of mounts) {
       const dir = pathFromJson(mount);
@@ -147,24 +150,21 @@ export class Handovers {
         throw error;
       }
     }
-    this.#left.add(uuid);
-    await peers.call("offerAgain", { group: groupIdOf(uuid), peer });
+    this.#left.add(local.uuid);
+    await peers.call("offerAgain", { group: groupIdOf(local.uuid), peer });
   }
 
   #write(note: Pick<Note, "group" | "peer">, next: { lsn: number; taken: Taken | null } | null): void {
     const others = this.#notes.filter(({ group }) => group !== note.group);
     const { group, peer } = note;
     const list = next === null ? others : [...others, { group, peer, ...next }];
-    writeNotes(this.#options.folder, list);
+    notesFile.write(this.#options.folder, list);
     this.#notes = list;
   }
 
   async #local(uuid: string): Promise<Local | undefined> {
-    for (const { pool, name } of await this.#options.supervisor.pools.groups()) {
-      const identity = await pool.replication.identity(name).catch(() => undefined);
-      if (identity?.uuid === uuid) return { pool, name, uuid };
-    }
-    return undefined;
+    const found = await findGroup(this.#options.supervisor.pools, uuid);
+    return found && { ...found, uuid };
   }
 
   /** At the replica's site: it becomes the owner. At the owner's, with `to`: that peer does. Idempotent. */
@@ -231,7 +231,7 @@ export class Handovers {
     const { peers, log, supervisor } = this.#options;
     const { uuid, name, pool } = local;
     const { lineage } = await pool.replication.identity(name);
-    const volumes = (await pool.volumes()).filter(({ group }) => group === name).map((one) => one.name);
+    const volumes = await volumeNames(local);
     // Somebody else may have begun it meanwhile.
     if (this.#giving.has(uuid)) return;
     const giving = new Giving(

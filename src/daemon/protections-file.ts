@@ -2,11 +2,8 @@
 // groups it has replicas of). How far they are is the engine's to know.
 
 import { z } from "zod";
-import type { StateFolder } from "./state-folder.js";
-import { parseStored } from "./stored-json.js";
+import { listFile } from "./list-file.js";
 
-const PROTECTIONS = "protections.json";
-const REPLICAS = "replicas.json";
 /** A daemon protects, and has replicas of, at most so many. */
 export const PROTECTIONS_MAX = 1024;
 
@@ -31,35 +28,12 @@ export type StoredProtection = z.infer<typeof protectionSchema>;
 /** A group of another site, and the fingerprint of that. */
 export type StoredReplica = z.infer<typeof replicaSchema>;
 
-const listOf = <T extends z.ZodType>(item: T) =>
-  z.strictObject({ format: z.literal(1), list: z.array(item).max(PROTECTIONS_MAX) });
+export const protectionsFile = listFile("protections.json", protectionSchema, {
+  most: PROTECTIONS_MAX,
+  hint: "put it back from a backup, or move it away and protect again",
+});
 
-export function readProtections(folder: StateFolder): StoredProtection[] {
-  const hint = "put it back from a backup, or move it away and protect again";
-  return read(folder, PROTECTIONS, listOf(protectionSchema), hint).list;
-}
-
-/** Durable when it returns. */
-export function writeProtections(folder: StateFolder, list: readonly StoredProtection[]): void {
-  folder.write(PROTECTIONS, `${JSON.stringify({ format: 1, list }, undefined, 2)}\n`);
-}
-
-export function readReplicas(folder: StateFolder): StoredReplica[] {
-  const hint = "put it back from a backup, or move it away: owners that call in are noted again";
-  return read(folder, REPLICAS, listOf(replicaSchema), hint).list;
-}
-
-/** Durable when it returns. */
-export function writeReplicas(folder: StateFolder, list: readonly StoredReplica[]): void {
-  folder.write(REPLICAS, `${JSON.stringify({ format: 1, list }, undefined, 2)}\n`);
-}
-
-function read<T extends { list: unknown[] }>(
-  folder: StateFolder,
-  file: string,
-  schema: z.ZodType<T>,
-  hint: string,
-): T | { list: [] } {
-  const text = folder.read(file);
-  return text === undefined ? { list: [] } : parseStored(schema, text, `${folder.path}/${file}`, hint);
-}
+export const replicasFile = listFile("replicas.json", replicaSchema, {
+  most: PROTECTIONS_MAX,
+  hint: "put it back from a backup, or move it away: owners that call in are noted again",
+});

@@ -7,7 +7,6 @@
 import { HoldfastError } from "../io-path/errors.js";
 import type { ErrorCode } from "../io-path/errors.js";
 import type { Snapshot } from "../io-path/history.js";
-import type { Pool } from "../io-path/pool.js";
 import { encodeDescription } from "../nearsync-lws/description.js";
 import { epochIdOf, groupIdOf, uuidOf } from "../nearsync-lws/engine-door.js";
 import { BANDWIDTH_MIN, CUT_MS_MIN } from "../nearsync-lws/limits.js";
@@ -15,15 +14,18 @@ import type { FollowRequest } from "../nearsync-lws/replication/questions.js";
 import { systemClock } from "../nearsync-lws/seams.js";
 import type { ProtectionReport } from "../nearsync-lws/worker-api.js";
 import { toErrorBody } from "./failure.js";
+import { findGroup, unlessGone } from "./local-groups.js";
+import type { LocalGroup } from "./local-groups.js";
 import type { Log } from "./log.js";
 import { checkName } from "./names.js";
 import type { Peers } from "./peers.js";
 import { EXIT_CODES } from "./protocol.js";
 import type { ProtectRequest, ProtectionAnswer, VerificationAnswer } from "./protocol.js";
-import { PROTECTIONS_MAX, readProtections, writeProtections } from "./protections-file.js";
+import { PROTECTIONS_MAX, protectionsFile } from "./protections-file.js";
 import type { StoredProtection } from "./protections-file.js";
 import type { StateFolder } from "./state-folder.js";
 import type { Supervisor } from "./supervisor.js";
+import { Turns } from "./turns.js";
 import { parseDuration, parseSize } from "./units.js";
 
 export interface ProtectionsOptions {
@@ -50,12 +52,6 @@ const CONFIRM_MS = 10_000;
 const NO_HEADERS = { lsn: null, lagMs: null, bytesSent: 0 };
 const NO_LAG = { rpoMs: null, cutMs: 0, shipMs: 0, applyMs: 0, flushMs: 0 };
 
-interface Local {
-  pool: Pool;
-  /** Of the group. */
-  name: string;
-}
-
 export class Protections {
   readonly #options: ProtectionsOptions;
   /** How the newest comparison of one ended. */
@@ -68,12 +64,13 @@ export class Protections {
   #watch: NodeJS.Timeout | undefined;
   #running = false;
   #round: Promise<void> = Promise.resolve();
-  #turn: Promise<unknown> = Promise.resolve();
+  /** What is stored and what the worker is told change together, one after the other. */
+  readonly #turns = new Turns();
 
   constructor(options: ProtectionsOptions) {
     this.#options = options;
     // Before anybody can ask.
-    this.#stored = readProtections(options.folder);
+    this.#stored = protectionsFile.read(options.folder);
   }
 
   get stored(): readonly StoredProtection[] {
@@ -107,17 +104,11 @@ export class Protections {
     await this.#round;
   }
 
-  /** What is stored and what the worker is told change together, one after the other. */
-  #inTurn<T>(run: () => Promise<T>): Promise<T> {
-    const result = this.#turn.then(run);
-    this.#turn = result.catch(() => undefined);
-    return result;
-  }
-
   /** Begins what should be there and is not. */
   #look(): Promise<void> {
     clearTimeout(this.#watch);
-    this.#round = this.#inTurn(() => this.#reconcile())
+    this.#round = this.#turns
+      .take(() => this.#reconcile())
       .catch((error: unknown) => this.#options.log.error(error, "looking after protections failed"))
       .finally(() => {
         if (!this.#running) return;
@@ -168,22 +159,17 @@ export class Protections {
   }
 
   /** Every group of open pools, by uuid. */
-  async #locals(): Promise<Map<string, Local>> {
+  async #locals(): Promise<Map<string, LocalGroup>> {
     const groups = await this.#options.supervisor.pools.groups();
     const found = groups.map(async (local) => {
-      try {
-        return [[(await local.pool.replication.identity(local.name)).uuid, local] as const];
-      } catch (error) {
-        // It was destroyed just now.
-        if (error instanceof HoldfastError && error.code === "NotFound") return [];
-        throw error;
-      }
+      const identity = await unlessGone(local.pool.replication.identity(local.name));
+      return identity === undefined ? [] : [[identity.uuid, local] as const];
     });
     return new Map((await Promise.all(found)).flat());
   }
 
-  async #local(uuid: string): Promise<Local> {
-    const local = (await this.#locals()).get(uuid);
+  async #local(uuid: string): Promise<LocalGroup> {
+    const local = await findGroup(this.#options.supervisor.pools, uuid);
     if (local !== undefined) return local;
     throw new HoldfastError("NotFound", `no open pool has the group ${uuid}`, "unprotect it if it is gone");
   }
@@ -196,9 +182,9 @@ export class Protections {
     await requireOwner({ pool, name });
     const { uuid } = await pool.replication.identity(name);
     const stored: StoredProtection = { group: uuid, peer, ...filled(request) };
-    await this.#inTurn(async () => {
+    await this.#turns.take(async () => {
       this.#requireNew(stored, { name, peerName });
-      writeProtections(folder, [...this.#stored, stored]);
+      protectionsFile.write(folder, [...this.#stored, stored]);
       this.#stored = [...this.#stored, stored];
       await this.#begin(stored).catch(async (error: unknown) => {
         await this.#forget(stored);
@@ -276,13 +262,13 @@ export class Protections {
   }
 
   #drop(stored: StoredProtection): Promise<void> {
-    return this.#inTurn(() => this.#forget(stored));
+    return this.#turns.take(() => this.#forget(stored));
   }
 
   /** The file first: a start must not bring it back. */
   async #forget(stored: StoredProtection): Promise<void> {
     const others = this.#stored.filter((one) => one !== stored);
-    writeProtections(this.#options.folder, others);
+    protectionsFile.write(this.#options.folder, others);
     this.#stored = others;
     this.#problems.delete(keyOf(stored));
     await this.#options.peers.call("unprotect", { group: groupIdOf(stored.group), peer: stored.peer });
@@ -305,14 +291,14 @@ export class Protections {
     const group = uuidOf(id);
     const local = await this.#local(group);
     await requireOwner(local);
-    await this.#inTurn(async () => {
+    await this.#turns.take(async () => {
       const same = this.#stored.filter((one) => one.group === group);
       if (same.some((one) => one.peer === peer)) return await peers.call("offerAgain", { group: id, peer });
       const [other] = same;
       // A group is cut for all peers at once.
       const stored = { group, peer, rpoMs: other?.rpoMs ?? rpoMs, bytesPerSecond, rf, name: null };
       this.#requireNew(stored, { name: local.name, peerName: peers.nameOf(peer) });
-      writeProtections(folder, [...this.#stored, stored]);
+      protectionsFile.write(folder, [...this.#stored, stored]);
       this.#stored = [...this.#stored, stored];
       this.#options.log.info(
         { group: local.name, peer: peers.nameOf(peer) },
@@ -326,11 +312,11 @@ export class Protections {
 
   /** The group is not owned here any more, and sent to nobody; the worker knows. Names of the peers that got it. */
   async dropGroup(group: string): Promise<string[]> {
-    return await this.#inTurn(async () => {
+    return await this.#turns.take(async () => {
       const gone = this.#stored.filter((one) => one.group === group);
       if (gone.length === 0) return [];
       const others = this.#stored.filter((one) => one.group !== group);
-      writeProtections(this.#options.folder, others);
+      protectionsFile.write(this.#options.folder, others);
       this.#stored = others;
       for (const one of gone) this.#problems.delete(keyOf(one));
       return gone.map(({ peer }) => this.#options.peers.nameOf(peer));
@@ -422,7 +408,7 @@ function keyOf({ group, peer }: StoredProtection): string {
   return `${groupIdOf(group)} ${peer}`;
 }
 
-async function requireOwner({ pool, name }: Local): Promise<void> {
+async function requireOwner({ pool, name }: LocalGroup): Promise<void> {
   const state = await pool.replication.state(name);
   if (state?.isReplica === true) {
     throw new HoldfastError(

@@ -11,12 +11,13 @@ import { decodeDescription } from "../nearsync-lws/description.js";
 import type { Description } from "../nearsync-lws/description.js";
 import { groupIdOf } from "../nearsync-lws/engine-door.js";
 import type { Place } from "../nearsync-lws/engine-door.js";
+import { unlessGone } from "./local-groups.js";
 import { checkName } from "./names.js";
 import type { Pools } from "./pools.js";
 import type { FailoverAnswer, FailoverRequest, LossStatement } from "./protocol.js";
 import { untold } from "./statements.js";
 import type { Promoting, Statements } from "./statements.js";
-import { readReplicas, writeReplicas } from "./protections-file.js";
+import { replicasFile } from "./protections-file.js";
 import type { StoredReplica } from "./protections-file.js";
 import type { StateFolder } from "./state-folder.js";
 import type { Supervisor } from "./supervisor.js";
@@ -56,7 +57,7 @@ export class Replicas {
 
   constructor(options: ReplicasOptions) {
     this.#options = options;
-    this.#owners = readReplicas(options.folder);
+    this.#owners = replicasFile.read(options.folder);
   }
 
   /** Where the replica of a group is; it is made where there is none. */
@@ -110,7 +111,7 @@ export class Replicas {
   note({ group, peer }: StoredReplica): void {
     if (this.#owners.some((one) => one.group === group && one.peer === peer)) return;
     const others = this.#owners.filter((one) => one.group !== group);
-    writeReplicas(this.#options.folder, [...others, { group, peer }]);
+    replicasFile.write(this.#options.folder, [...others, { group, peer }]);
     this.#owners = [...others, { group, peer }];
   }
 
@@ -199,14 +200,7 @@ type State = NonNullable<Awaited<ReturnType<Replication["state"]>>>;
 async function timeOf(pool: Pool, group: string, state: State): Promise<string | null> {
   if (state.wallSeconds !== 0) return isoTime(state.wallSeconds, state.wallNanoseconds);
   if (state.branch === null) return null;
-  const lsn = Number(state.branch.lsn);
-  try {
-    const point = await pool.history.find(group, `lsn:${lsn}`);
-    return point.lsn === lsn ? point.time : null;
-  } catch (error) {
-    if (error instanceof HoldfastError && error.code === "NotFound") return null;
-    throw error;
-  }
+  return (await unlessGone(pool.history.exactly(group, Number(state.branch.lsn))))?.time ?? null;
 }
 
 /** The replica's name: what was asked for, else like that, with the owner's site behind it. */

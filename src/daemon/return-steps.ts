@@ -4,10 +4,12 @@
 // its source. So each step sees what was done before it, whatever a crash has left.
 
 import { HoldfastError } from "../io-path/errors.js";
-import type { Pool } from "../io-path/pool.js";
+import { wallOf } from "../io-path/history.js";
 import type { SuccessorGroup } from "../io-path/replica.js";
 import { groupIdOf, lineageOf, uuidOf } from "../nearsync-lws/engine-door.js";
 import type { ReturnPlan, Step } from "../nearsync-lws/machines/return.js";
+import { findGroup, volumeNames } from "./local-groups.js";
+import type { LocalGroup } from "./local-groups.js";
 import type { Log } from "./log.js";
 import type { Peers } from "./peers.js";
 import type { Protections } from "./protections.js";
@@ -24,13 +26,6 @@ export interface ReturnStepsOptions {
   save: (plan: ReturnPlan) => void;
   forget: (plan: ReturnPlan) => void;
 }
-
-interface Found {
-  pool: Pool;
-  name: string;
-}
-
-const NS = 1_000_000_000n;
 
 export class ReturnSteps {
   readonly #options: ReturnStepsOptions;
@@ -74,18 +69,15 @@ export class ReturnSteps {
   }
 
   /** The group that was owned here; undefined: its fork is gone, and a follower there. */
-  async #former({ group, successor, name }: ReturnPlan): Promise<Found | undefined> {
-    const groups = await this.#options.supervisor.pools.groups();
-    for (const found of groups) {
-      const { uuid } = await found.pool.replication.identity(found.name);
-      if (groupIdOf(uuid) === group) return found;
-    }
+  async #former({ group, successor, name }: ReturnPlan): Promise<LocalGroup | undefined> {
+    const found = await findGroup(this.#options.supervisor.pools, uuidOf(group));
+    if (found !== undefined) return found;
     if ((await this.#follower(successor.group)) !== undefined) return undefined;
     throw new HoldfastError("NotFound", `no open pool has ${name}, which became a follower`);
   }
 
   /** What follows the successor here, or did and was promoted meanwhile. */
-  async #follower(successor: string): Promise<(Found & { isReplica: boolean }) | undefined> {
+  async #follower(successor: string): Promise<(LocalGroup & { isReplica: boolean }) | undefined> {
     for (const found of await this.#options.supervisor.pools.groups()) {
       const state = await found.pool.replication.state(found.name);
       if (state === null || state.isFork || groupIdOf(state.source) !== successor) continue;
@@ -118,11 +110,7 @@ export class ReturnSteps {
 
   async #unmount(plan: ReturnPlan): Promise<void> {
     const former = await this.#former(plan);
-    if (former !== undefined) await this.#options.supervisor.endMounts(await this.#volumes(former));
-  }
-
-  async #volumes({ pool, name }: Found): Promise<string[]> {
-    return (await pool.volumes()).flatMap((volume) => (volume.group === name ? [volume.name] : []));
+    if (former !== undefined) await this.#options.supervisor.endMounts(await volumeNames(former));
   }
 
   async #rejoin(plan: ReturnPlan): Promise<void> {
@@ -147,7 +135,7 @@ export class ReturnSteps {
     const { history } = former.pool;
     const later = await history.list(former.name, { after: plan.at, limit: 1, seconds: false });
     if (later.length > 0) return false;
-    for (const volume of await this.#volumes(former)) {
+    for (const volume of await volumeNames(former)) {
       const span = { from: `lsn:${plan.at}` };
       try {
         const { changes } = await history.difference(volume, span, { first: 0, limit: 1 });
@@ -165,7 +153,7 @@ export class ReturnSteps {
     const former = await this.#former(plan);
     if (former === undefined) return;
     const { supervisor, log } = this.#options;
-    for (const volume of await this.#volumes(former)) await supervisor.destroyVolume(volume);
+    for (const volume of await volumeNames(former)) await supervisor.destroyVolume(volume);
     log.info({ group: plan.name, fork: plan.fork }, "the fork was empty and is gone: nothing was lost");
   }
 
@@ -193,7 +181,6 @@ function successorOf({ successor }: ReturnPlan): SuccessorGroup {
     uuid: uuidOf(successor.group),
     lineage: lineageOf(successor.epochId),
     lsn: BigInt(successor.lsn ?? 0),
-    wallSeconds: Number(successor.timeNs / NS),
-    wallNanoseconds: Number(successor.timeNs % NS),
+    ...wallOf(successor.timeNs),
   };
 }

@@ -7,13 +7,13 @@
 // - A question that found no clear answer is asked again now and then, as long as the peer refuses.
 
 import { HoldfastError } from "../io-path/errors.js";
-import { isoTime } from "../io-path/history.js";
-import type { Pool } from "../io-path/pool.js";
+import { isoTimeOf } from "../io-path/history.js";
 import { epochIdOf, groupIdOf, uuidOf } from "../nearsync-lws/engine-door.js";
 import { judge, newReturn, returning } from "../nearsync-lws/machines/return.js";
 import type { Return, ReturnEvent, ReturnPlan, Step, Successor } from "../nearsync-lws/machines/return.js";
 import type { SuccessorQuestion } from "../nearsync-lws/replication/questions.js";
 import { toErrorBody } from "./failure.js";
+import type { LocalGroup } from "./local-groups.js";
 import type { Log } from "./log.js";
 import type { Peers } from "./peers.js";
 import type { YieldAnswer, YieldRequest } from "./protocol.js";
@@ -24,6 +24,7 @@ import { readReturns, writeReturns } from "./returns-file.js";
 import type { StateFolder } from "./state-folder.js";
 import { SuccessorBook } from "./successors.js";
 import type { Supervisor } from "./supervisor.js";
+import { Turns } from "./turns.js";
 
 export interface ReturnsOptions {
   folder: StateFolder;
@@ -79,7 +80,7 @@ export class Returns {
   #stored: ReturnPlan[];
   #watch: NodeJS.Timeout | undefined;
   #started = false;
-  #turn: Promise<unknown> = Promise.resolve();
+  readonly #turns = new Turns();
 
   constructor(options: ReturnsOptions) {
     this.#options = options;
@@ -101,7 +102,7 @@ export class Returns {
     this.#started = false;
     clearInterval(this.#watch);
     for (const { timer } of this.#running.values()) clearTimeout(timer);
-    await this.#turn;
+    await this.#turns.settled();
   }
 
   #others({ group }: ReturnPlan): ReturnPlan[] {
@@ -131,7 +132,7 @@ export class Returns {
   }
 
   #ask(key: string): void {
-    this.#turn = this.#turn.then(async () => {
+    void this.#turns.take(async () => {
       const suspect = this.#suspects.get(key);
       if (suspect === undefined || !this.#started) return;
       try {
@@ -213,7 +214,7 @@ export class Returns {
     });
   }
 
-  async #plan({ group, peer, successor, at }: Handover, { pool, name }: { pool: Pool; name: string }) {
+  async #plan({ group, peer, successor, at }: Handover, { pool, name }: LocalGroup) {
     if (this.#running.has(group)) return;
     const { supervisor, protections } = this.#options;
     const known = protections.find(uuidOf(group), peer);
@@ -299,7 +300,7 @@ export class Returns {
         "name the peer that does: --to PEER",
       );
     }
-    const time = found.successor.timeNs === 0n ? null : timeOf(found.successor.timeNs);
+    const time = found.successor.timeNs === 0n ? null : isoTimeOf(found.successor.timeNs);
     const common = found.at === null ? null : { lsn: found.at, time };
     if (!yes) {
       const since =
@@ -363,10 +364,6 @@ function only(name: string, peers: readonly string[]): string {
   const [first, ...more] = peers;
   if (first !== undefined && more.length === 0) return first;
   throw new HoldfastError("Invalid", `say to whom ${name} is given up: --to PEER`, "see: holdfast peer list");
-}
-
-function timeOf(timeNs: bigint): string {
-  return isoTime(Number(timeNs / 1_000_000_000n), Number(timeNs % 1_000_000_000n));
 }
 
 /** `home-fork-20261128T153000`: when it was found out. */

@@ -1,10 +1,9 @@
 // statements.json: what failovers cost, as it was said.
 
 import { z } from "zod";
+import { listFile } from "./list-file.js";
 import type { StateFolder } from "./state-folder.js";
-import { parseStored } from "./stored-json.js";
 
-const FILE = "statements.json";
 /** Older ones go. */
 const STATEMENTS_MAX = 256;
 
@@ -31,33 +30,26 @@ const loss = z.strictObject({
 });
 
 const schema = z.strictObject({
-  format: z.literal(1),
-  list: z.array(
-    z.strictObject({
-      /** Uuid of the former owner's group, and its lineage, hexadecimal. */
-      source: z.string(),
-      lineage: z.string(),
-      statement: z.strictObject({
-        group: z.string(),
-        recovered: z.strictObject({ lsn: count, time }),
-        known: loss,
-        unknown: z.strictObject({ afterLsn: count, since: time, opsAtLeast: count }),
-      }),
-    }),
-  ),
+  /** Uuid of the former owner's group, and its lineage, hexadecimal. */
+  source: z.string(),
+  lineage: z.string(),
+  statement: z.strictObject({
+    group: z.string(),
+    recovered: z.strictObject({ lsn: count, time }),
+    known: loss,
+    unknown: z.strictObject({ afterLsn: count, since: time, opsAtLeast: count }),
+  }),
 });
 
-export type StoredStatement = z.infer<typeof schema>["list"][number];
+export type StoredStatement = z.infer<typeof schema>;
 
-export function readStatements(folder: StateFolder): StoredStatement[] {
-  const text = folder.read(FILE);
-  if (text === undefined) return [];
-  const hint = "put it back from a backup, or move it away: what failovers cost is not known then";
-  return parseStored(schema, text, `${folder.path}/${FILE}`, hint).list;
-}
+const file = listFile("statements.json", schema, {
+  hint: "put it back from a backup, or move it away: what failovers cost is not known then",
+});
+
+export const readStatements = (folder: StateFolder): StoredStatement[] => file.read(folder);
 
 /** Durable when it returns. */
 export function writeStatements(folder: StateFolder, list: readonly StoredStatement[]): void {
-  const kept = list.slice(-STATEMENTS_MAX);
-  folder.write(FILE, `${JSON.stringify({ format: 1, list: kept }, undefined, 2)}\n`);
+  file.write(folder, list.slice(-STATEMENTS_MAX));
 }

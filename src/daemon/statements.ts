@@ -6,7 +6,7 @@
 
 import { Headers, checkHeaders } from "../io-path/headers.js";
 import type { Loss } from "../io-path/headers.js";
-import { isoTime } from "../io-path/history.js";
+import { isoTimeOf, wallNsOf } from "../io-path/history.js";
 import { pathToJson } from "../io-path/paths.js";
 import type { Pool } from "../io-path/pool.js";
 import type { ReplicaState } from "../io-path/replica.js";
@@ -30,8 +30,6 @@ export interface Promoting {
   state: ReplicaState;
   recovered: { lsn: number; time: string | null };
 }
-
-const NS = 1_000_000_000n;
 
 export class Statements {
   readonly #options: StatementsOptions;
@@ -75,7 +73,7 @@ export class Statements {
     const mine = known.frames.filter((frame) => checkHeaders(frame).lineage === state.lineage);
     const loss = await new Headers(pool.replication.pool).lossOfFrames(name, state.lsn, mine);
     const { beat } = known;
-    const told = mine.length === 0 ? 0n : BigInt(loss.wallSeconds) * NS + BigInt(loss.wallNanoseconds);
+    const told = mine.length === 0 ? 0n : wallNsOf(loss);
     const looked = beat?.timeNs ?? 0n;
     const sinceNs = told > looked ? told : looked;
     const newest = Math.max(Number(loss.newest), beat?.newest ?? 0);
@@ -86,7 +84,7 @@ export class Statements {
       known: lossAnswer(loss),
       unknown: {
         afterLsn: last,
-        since: sinceNs === 0n ? recovered.time : isoTime(Number(sinceNs / NS), Number(sinceNs % NS)),
+        since: sinceNs === 0n ? recovered.time : isoTimeOf(sinceNs),
         opsAtLeast: Math.max(0, newest - last),
       },
     };

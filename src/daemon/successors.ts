@@ -2,10 +2,13 @@
 // answers.
 
 import { HoldfastError } from "../io-path/errors.js";
+import { timeNsOf } from "../io-path/history.js";
 import type { Pool } from "../io-path/pool.js";
 import type { ReplicaState } from "../io-path/replica.js";
-import { epochIdOf, groupIdOf, lineageOf } from "../nearsync-lws/engine-door.js";
+import { epochIdOf, groupIdOf, lineageOf, uuidOf } from "../nearsync-lws/engine-door.js";
 import type { Successor } from "../nearsync-lws/machines/return.js";
+import { findGroup } from "./local-groups.js";
+import type { LocalGroup } from "./local-groups.js";
 import type { Supervisor } from "./supervisor.js";
 
 export interface Question {
@@ -16,14 +19,10 @@ export interface Question {
   lsn: number | null;
 }
 
-interface Owned {
-  pool: Pool;
-  name: string;
+interface Owned extends LocalGroup {
   group: string;
   epochId: string;
 }
-
-const NS = 1_000_000_000n;
 
 export class SuccessorBook {
   readonly #supervisor: Supervisor;
@@ -32,17 +31,13 @@ export class SuccessorBook {
     this.#supervisor = supervisor;
   }
 
-  /** Where a group of this site is; undefined: no open pool has it. */
-  async find(group: string): Promise<{ pool: Pool; name: string } | undefined> {
-    for (const found of await this.#supervisor.pools.groups()) {
-      const { uuid } = await found.pool.replication.identity(found.name);
-      if (groupIdOf(uuid) === group) return found;
-    }
-    return undefined;
+  /** Where a group of this site is, as the wire has it; undefined: no open pool has it. */
+  find(group: string): Promise<LocalGroup | undefined> {
+    return findGroup(this.#supervisor.pools, uuidOf(group));
   }
 
   /** The same; `NotFound`. */
-  async local(group: string): Promise<{ pool: Pool; name: string }> {
+  async local(group: string): Promise<LocalGroup> {
     const found = await this.find(group);
     if (found !== undefined) return found;
     throw new HoldfastError("NotFound", `no open pool has the group ${group}`);
@@ -121,10 +116,8 @@ export class SuccessorBook {
 /** When a kept point was; null: it is not kept. 0: it is, and nobody knows. */
 async function timeAt(pool: Pool, name: string, lsn: number): Promise<bigint | null> {
   try {
-    const found = await pool.history.find(name, `lsn:${lsn}`);
-    if (found.lsn !== lsn) return null;
-    const fraction = /\.(\d{9})Z$/.exec(found.time)?.[1] ?? "0";
-    return BigInt(found.wallSeconds) * NS + BigInt(fraction);
+    const found = await pool.history.exactly(name, lsn);
+    return found && timeNsOf(found);
   } catch (error) {
     if (error instanceof HoldfastError && ["NotFound", "Invalid"].includes(error.code)) return null;
     throw error;

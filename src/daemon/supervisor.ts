@@ -34,6 +34,7 @@ import type { RuntimeFolder } from "./runtime-folder.js";
 import { readState, writeState } from "./state-file.js";
 import type { WantedMount } from "./state-file.js";
 import type { StateFolder } from "./state-folder.js";
+import { Turns } from "./turns.js";
 
 export interface SupervisorOptions {
   folder: StateFolder;
@@ -55,7 +56,8 @@ export class Supervisor {
   takeSnapshot: TakeSnapshot = (create) => create();
   readonly #startedAt = performance.now();
   #phase: StatusAnswer["phase"] = "starting";
-  #queue: Promise<unknown> = Promise.resolve();
+  /** Requests, remounts and the stop never overlap. */
+  readonly #turns = new Turns();
   #watch: NodeJS.Timeout | undefined;
 
   constructor(options: SupervisorOptions) {
@@ -91,7 +93,7 @@ export class Supervisor {
   /** Replays and remounts. Requests are refused until it is done; what fails is shown in `status` and tried again. */
   start(): Promise<void> {
     const state = readState(this.#options.folder);
-    return this.#exclusive(async () => {
+    return this.#turns.take(async () => {
       await this.pools.openKnown(state.pools);
       await this.mounts.restore(state.mounts);
       if (this.#phase !== "starting") return;
@@ -109,7 +111,7 @@ export class Supervisor {
 
   /** Tries again what failed, and looks after mounts that ended. An event calls it at once, a timer now and then. */
   #watchNow(): void {
-    const round = this.#exclusive(async () => {
+    const round = this.#turns.take(async () => {
       if (this.#phase !== "running") return;
       await this.pools.retry();
       await this.pools.logEvents();
@@ -121,16 +123,9 @@ export class Supervisor {
       .finally(() => this.#watchSoon());
   }
 
-  /** One after the other: requests, remounts and the stop never overlap. */
-  #exclusive<T>(run: () => Promise<T>): Promise<T> {
-    const result = this.#queue.then(run);
-    this.#queue = result.catch(() => undefined);
-    return result;
-  }
-
   #change<T>(run: () => Promise<T>): Promise<T> {
     this.#requireRunning();
-    return this.#exclusive(() => {
+    return this.#turns.take(() => {
       this.#requireRunning();
       return run();
     });
@@ -449,7 +444,7 @@ export class Supervisor {
   stop(): Promise<void> {
     this.#phase = "stopping";
     clearTimeout(this.#watch);
-    return this.#exclusive(async () => {
+    return this.#turns.take(async () => {
       const { config, log } = this.#options;
       try {
         await this.policies.stop();

@@ -3,13 +3,13 @@
 // promotes the replica; done before, it is answered again.
 
 import { HoldfastError } from "../io-path/errors.js";
-import type { Pool } from "../io-path/pool.js";
-import { epochIdOf, groupIdOf } from "../nearsync-lws/engine-door.js";
+import { epochIdOf, groupIdOf, uuidOf } from "../nearsync-lws/engine-door.js";
 import { newTaker, taker } from "../nearsync-lws/machines/handover.js";
 import type { Problem, Taken, Taker, TakerEffect, TakerEvent } from "../nearsync-lws/machines/handover.js";
 import type { HandoverMessage } from "../nearsync-lws/replication/replication.js";
 import { toErrorBody } from "./failure.js";
 import { failureOf, now } from "./giving.js";
+import type { LocalGroup } from "./local-groups.js";
 import type { Log } from "./log.js";
 import type { Peers } from "./peers.js";
 import type { PlannedAnswer } from "./protocol.js";
@@ -26,10 +26,7 @@ export interface TakingsOptions {
 }
 
 /** A group of this site. */
-export interface Local {
-  pool: Pool;
-  /** Of the group. */
-  name: string;
+export interface Local extends LocalGroup {
   uuid: string;
 }
 
@@ -204,9 +201,4 @@ export class Takings {
       };
     });
   }
-}
-
-/** The uuid of a group on the wire. */
-export function uuidOf(group: string): string {
-  return group.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
 }

@@ -11,36 +11,35 @@ import { z } from "zod";
 import { HoldfastError } from "../io-path/errors.js";
 import { pathFromJson } from "../io-path/paths.js";
 import type { CloneBase } from "../io-path/clones.js";
+import { listFile } from "./list-file.js";
+import { unlessGone } from "./local-groups.js";
 import type { Log } from "./log.js";
 import { checkName } from "./names.js";
 import type { MountAnswer, TestFailoverAnswer, TestFailoverDropAnswer, VolumeAnswer } from "./protocol.js";
 import type { Protections } from "./protections.js";
 import type { StateFolder } from "./state-folder.js";
-import { parseStored } from "./stored-json.js";
 import type { Supervisor } from "./supervisor.js";
+import { Turns } from "./turns.js";
 
-const FILE = "test-failovers.json";
 /** One for each replica; see PROTECTIONS_MAX. */
 const TESTS_MAX = 1024;
 const NAME_CHARACTERS_MAX = 63;
 
 const schema = z.strictObject({
-  format: z.literal(1),
-  list: z
-    .array(
-      z.strictObject({
-        pool: z.string(),
-        /** Name of the replica's group. */
-        group: z.string(),
-        /** Of the clone's group, as it was made. */
-        name: z.string(),
-        /** Of the clone's group; null: it is about to be made. */
-        uuid: z.uuid().nullable(),
-      }),
-    )
-    .max(TESTS_MAX),
+  pool: z.string(),
+  /** Name of the replica's group. */
+  group: z.string(),
+  /** Of the clone's group, as it was made. */
+  name: z.string(),
+  /** Of the clone's group; null: it is about to be made. */
+  uuid: z.uuid().nullable(),
 });
-type Stored = z.infer<typeof schema>["list"][number];
+type Stored = z.infer<typeof schema>;
+
+const file = listFile("test-failovers.json", schema, {
+  most: TESTS_MAX,
+  hint: "put it back, or move it away: the clones stay, and are dropped with: holdfast volume destroy",
+});
 
 export interface TestFailoversOptions {
   folder: StateFolder;
@@ -60,15 +59,12 @@ export interface TestRequest {
 export class TestFailovers {
   readonly #options: TestFailoversOptions;
   #stored: Stored[];
-  #turn: Promise<unknown> = Promise.resolve();
+  /** What they do to volumes and mounts takes its turn there, too. */
+  readonly #turns = new Turns();
 
   constructor(options: TestFailoversOptions) {
     this.#options = options;
-    const hint =
-      "put it back, or move it away: the clones stay, and are dropped with: holdfast volume destroy";
-    const text = options.folder.read(FILE);
-    const path = `${options.folder.path}/${FILE}`;
-    this.#stored = text === undefined ? [] : parseStored(schema, text, path, hint).list;
+    this.#stored = file.read(options.folder);
   }
 
   /** Finds out what became of a clone that was about to be made; before others can make one of that name. */
@@ -83,15 +79,8 @@ export class TestFailovers {
     }
   }
 
-  /** One after the other; what they do to volumes and mounts takes its turn there. */
-  #inTurn<T>(run: () => Promise<T>): Promise<T> {
-    const result = this.#turn.then(run);
-    this.#turn = result.catch(() => undefined);
-    return result;
-  }
-
   #write(list: Stored[]): void {
-    this.#options.folder.write(FILE, `${JSON.stringify({ format: 1, list }, undefined, 2)}\n`);
+    file.write(this.#options.folder, list);
     this.#stored = list;
   }
 
@@ -109,7 +98,7 @@ export class TestFailovers {
    * `Fenced`: it is no replica; `NotFound`: nothing has arrived yet; `Conflict`: there is a test by another name.
    */
   begin({ target, name, dir }: TestRequest): Promise<TestFailoverAnswer> {
-    return this.#inTurn(async () => {
+    return this.#turns.take(async () => {
       const { supervisor } = this.#options;
       const { group, pool } = await supervisor.resolve(target);
       const there = await this.#known(group);
@@ -211,13 +200,8 @@ export class TestFailovers {
     const { replication } = supervisor.pools.get(pool);
     const volumes = (await supervisor.volumes(pool)).filter(({ problem }) => problem === "");
     const found = volumes.map(async (volume) => {
-      try {
-        return (await replication.identity(volume.group)).uuid === uuid ? [volume] : [];
-      } catch (error) {
-        // It was destroyed just now.
-        if (error instanceof HoldfastError && error.code === "NotFound") return [];
-        throw error;
-      }
+      const identity = await unlessGone(replication.identity(volume.group));
+      return identity?.uuid === uuid ? [volume] : [];
     });
     return (await Promise.all(found)).flat();
   }
@@ -245,7 +229,7 @@ export class TestFailovers {
 
   /** Those whose pool is not open are told with that. */
   list(): Promise<TestFailoverAnswer[]> {
-    return this.#inTurn(() =>
+    return this.#turns.take(() =>
       Promise.all(
         this.#stored.map((stored) =>
           this.#answer(stored, true).catch((error: unknown): TestFailoverAnswer => {
@@ -261,7 +245,7 @@ export class TestFailovers {
 
   /** Unmounts the clone, destroys it, forgets it. There is none: done. `Conflict`: somebody works in a mount of it. */
   drop(target: string): Promise<TestFailoverDropAnswer> {
-    return this.#inTurn(async () => {
+    return this.#turns.take(async () => {
       const stored = (await this.#known(target)) ?? (await this.#known(await this.#groupOf(target)));
       if (stored === undefined) return { group: target, name: null, already: true };
       const { group, name } = stored;

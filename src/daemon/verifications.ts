@@ -20,7 +20,7 @@ import type { VerificationAnswer, VerifyRequest } from "./protocol.js";
 import type { Replicas } from "./replicas.js";
 import type { StateFolder } from "./state-folder.js";
 import type { Supervisor } from "./supervisor.js";
-import { readVerifications, writeVerifications } from "./verifications-file.js";
+import { verificationsFile } from "./verifications-file.js";
 import type { StoredVerification } from "./verifications-file.js";
 
 export interface VerificationsOptions {
@@ -77,14 +77,8 @@ export class Verifications {
   constructor(options: VerificationsOptions) {
     this.#options = options;
     this.#schedule = options.every === undefined ? undefined : parseEvery(options.every);
-    for (const stored of readVerifications(options.folder)) {
-      this.#known.set(keyOf(stored), {
-        stored,
-        running: undefined,
-        notedMs: stored.last?.startedMs ?? 0,
-        problem: "",
-        retryMs: 0,
-      });
+    for (const stored of verificationsFile.read(options.folder)) {
+      this.#known.set(keyOf(stored), newlyKnown(stored));
     }
     options.protections.verified = (protection) => this.#verified(protection);
   }
@@ -136,13 +130,7 @@ export class Verifications {
     const fresh = protections.filter((protection) => !this.#known.has(keyOf(protection)));
     for (const { group, peer } of fresh) {
       const stored: StoredVerification = { group, peer, sinceMs: now, last: null };
-      this.#known.set(keyOf(stored), {
-        stored,
-        running: undefined,
-        notedMs: stored.last?.startedMs ?? 0,
-        problem: "",
-        retryMs: 0,
-      });
+      this.#known.set(keyOf(stored), newlyKnown(stored));
     }
     if (gone.length > 0 || fresh.length > 0) this.#save();
   }
@@ -181,7 +169,7 @@ export class Verifications {
   }
 
   #save(): void {
-    writeVerifications(
+    verificationsFile.write(
       this.#options.folder,
       [...this.#known.values()].map(({ stored }) => stored),
     );
@@ -274,6 +262,10 @@ export class Verifications {
 
 function keyOf({ group, peer }: { group: string; peer: string }): string {
   return `${group} ${peer}`;
+}
+
+function newlyKnown(stored: StoredVerification): Known {
+  return { stored, running: undefined, notedMs: stored.last?.startedMs ?? 0, problem: "", retryMs: 0 };
 }
 
 /** When the next one should begin by itself; null: never. */

@@ -17,12 +17,40 @@ export interface Snapshot {
   held: boolean;
 }
 
+/** Seconds since 1970, and nanoseconds of the one that is not over. */
+export interface Wall {
+  wallSeconds: number;
+  wallNanoseconds: number;
+}
+
 type NativeSnapshot = Exclude<Awaited<ReturnType<typeof native.pointFind>>, { failure: unknown }>;
 
 /** ISO 8601 with nanoseconds. */
 export function isoTime(seconds: number, nanoseconds: number): string {
   const whole = new Date(seconds * 1000).toISOString().replace(/\.\d+Z$/, "");
   return `${whole}.${String(nanoseconds).padStart(9, "0")}Z`;
+}
+
+const NS = 1_000_000_000n;
+
+/** Nanoseconds since 1970 of a moment that comes in two parts. */
+export function wallNsOf({ wallSeconds, wallNanoseconds }: Wall): bigint {
+  return BigInt(wallSeconds) * NS + BigInt(wallNanoseconds);
+}
+
+export function wallOf(timeNs: bigint): Wall {
+  return { wallSeconds: Number(timeNs / NS), wallNanoseconds: Number(timeNs % NS) };
+}
+
+/** ISO 8601 of nanoseconds since 1970. */
+export function isoTimeOf(timeNs: bigint): string {
+  const { wallSeconds, wallNanoseconds } = wallOf(timeNs);
+  return isoTime(wallSeconds, wallNanoseconds);
+}
+
+/** The moment of a snapshot, in nanoseconds since 1970: `wallSeconds` and the fraction of `time`. */
+export function timeNsOf({ wallSeconds, time }: Snapshot): bigint {
+  return wallNsOf({ wallSeconds, wallNanoseconds: Number(/\.(\d{9})Z$/.exec(time)?.[1] ?? "0") });
 }
 
 function toSnapshot(point: NativeSnapshot): Snapshot {
@@ -324,5 +352,11 @@ export class History {
   /** The kept point that words mean: a snapshot's name, a time, an LSN. */
   async find(target: string, words: string): Promise<Snapshot> {
     return toSnapshot(unwrap(await native.pointFind(this.#handle, target, words)));
+  }
+
+  /** The kept point of this LSN; null: an earlier one is the newest before it. */
+  async exactly(target: string, lsn: number): Promise<Snapshot | null> {
+    const found = await this.find(target, `lsn:${lsn}`);
+    return found.lsn === lsn ? found : null;
   }
 }

@@ -8,7 +8,7 @@
 
 import { HoldfastError } from "../io-path/errors.js";
 import { Headers } from "../io-path/headers.js";
-import { History } from "../io-path/history.js";
+import { History, timeNsOf, wallNsOf, wallOf } from "../io-path/history.js";
 import { Replication } from "../io-path/replica.js";
 import type { Delta } from "../io-path/replica.js";
 import { chainText } from "./header-store.js";
@@ -47,7 +47,6 @@ type Handlers = {
 };
 
 const NONE = new Uint8Array(0);
-const NS = 1_000_000_000n;
 
 export class EngineDoor {
   readonly #options: EngineDoorOptions;
@@ -120,8 +119,11 @@ export class EngineDoor {
     commit: async ({ group, epochId, target }) => {
       const { replication, place } = this.#at(group);
       const { lsn, name, timeNs } = target;
-      const wall = { wallSeconds: Number(timeNs / NS), wallNanoseconds: Number(timeNs % NS) };
-      await replication.complete(place.name, BigInt(`0x${epochId}`), { lsn: BigInt(lsn), name, ...wall });
+      await replication.complete(place.name, BigInt(`0x${epochId}`), {
+        lsn: BigInt(lsn),
+        name,
+        ...wallOf(timeNs),
+      });
       (await this.#options.headers.of(group)).release(lsn);
       return null;
     },
@@ -148,7 +150,7 @@ export class EngineDoor {
     const [timeNs, bootNs] = [clock.wallNs(), clock.bootNs()];
     const { lsn: exactly, wallSeconds, wallNanoseconds, name } = await replication.cut(place.name);
     const lsn = Number(exactly);
-    const wall = BigInt(wallSeconds) * NS + BigInt(wallNanoseconds);
+    const wall = wallNsOf({ wallSeconds, wallNanoseconds });
     points.delete(lsn);
     points.set(lsn, { lsn, name, timeNs: wall, bootNs });
     const [oldest] = points.keys();
@@ -160,15 +162,14 @@ export class EngineDoor {
   async #point({ points, history, place }: Local, lsn: number): Promise<Point> {
     const known = points.get(lsn);
     if (known !== undefined) return known;
-    const found = await history.find(place.name, `lsn:${lsn}`).catch((error: unknown) => {
+    const found = await history.exactly(place.name, lsn).catch((error: unknown) => {
       if (!(error instanceof HoldfastError) || error.code !== "Invalid") throw error;
       // It lies in the future: somebody has what this owner never did, or lost.
       throw new HoldfastError("Conflict", `LSN ${lsn} is not in this history: ${error.message}`);
     });
-    if (found.lsn !== lsn) throw new HoldfastError("NotFound", `recovery point ${lsn} is not kept any more`);
+    if (found === null) throw new HoldfastError("NotFound", `recovery point ${lsn} is not kept any more`);
     const { clock } = this.#options;
-    const fraction = /\.(\d{9})Z$/.exec(found.time)?.[1] ?? "0";
-    const timeNs = BigInt(found.wallSeconds) * NS + BigInt(fraction);
+    const timeNs = timeNsOf(found);
     const age = clock.wallNs() - timeNs;
     const [now, since] = [clock.bootNs(), age > 0n ? age : 0n];
     return { lsn, name: found.name, timeNs, bootNs: now > since ? now - since : 0n };

@@ -1,8 +1,8 @@
 // What the daemon must know of its policies after a restart: the file that was applied, when each ran, what it owes.
 
 import { z } from "zod";
-import { HoldfastError } from "../../io-path/errors.js";
 import type { StateFolder } from "../state-folder.js";
+import { parseStored } from "../stored-json.js";
 import type { Thaw } from "./run.js";
 
 export interface PolicyRecord {
@@ -69,21 +69,6 @@ export function policyStateFile(folder: StateFolder): PolicyStateFile {
 
 function parse(text: string, path: string): PolicyState {
   const hint = "move the file away and apply the policies again: holdfast policy apply FILE";
-  let json: unknown;
-  try {
-    json = JSON.parse(text);
-  } catch {
-    throw new HoldfastError("Corrupt", `${path}: is not JSON`, hint);
-  }
-  const parsed = schema.safeParse(json);
-  if (parsed.success) {
-    const { file, text, appliedMs, records } = parsed.data;
-    return { file, text, appliedMs, records: new Map(Object.entries(records)) };
-  }
-  const issue = parsed.error.issues[0];
-  throw new HoldfastError(
-    "Corrupt",
-    `${path}: ${issue?.path.join(".") ?? ""} ${issue?.message ?? "cannot be read"}`,
-    hint,
-  );
+  const { records, file, text: applied, appliedMs } = parseStored(schema, text, path, hint);
+  return { file, text: applied, appliedMs, records: new Map(Object.entries(records)) };
 }
