@@ -35,6 +35,14 @@ pub fn memory(what: &str, value: &BigInt) -> napi::Result<usize> {
 }
 
 /// Copies the bytes at once: JavaScript may change or detach the buffer later.
+pub fn bytes(what: &str, bytes: &[u8], most: usize) -> napi::Result<Vec<u8>> {
+    if bytes.len() > most {
+        return Err(bad_argument(format!("{what}: more than {most} bytes")));
+    }
+    Ok(bytes.to_vec())
+}
+
+/// The same of a path.
 pub fn path(what: &str, bytes: &[u8]) -> napi::Result<PathBuf> {
     if bytes.is_empty() || bytes.len() >= PATH_BYTES_MAX || bytes.contains(&0) {
         let wanted = format!("a path has 1 to {} bytes and no NUL", PATH_BYTES_MAX - 1);

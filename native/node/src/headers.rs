@@ -145,10 +145,7 @@ pub fn headers_next(
 /// What a frame says of itself; `Corrupt`: it is none.
 #[napi(ts_return_type = "HeaderFrame | Failure")]
 pub fn headers_check(frame: Uint8Array) -> napi::Result<Answer<HeaderFrame>> {
-    if frame.len() > FRAME_BYTES_MAX {
-        return Err(bad_argument(format!("frame: more than {FRAME_BYTES_MAX} bytes")));
-    }
-    let bytes = frame.to_vec();
+    let bytes = convert::bytes("frame", &frame, FRAME_BYTES_MAX)?;
     Ok(answer(engine::header_check(&bytes).map(|frame| HeaderPart { bytes, frame }.into())))
 }
 

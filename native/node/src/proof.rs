@@ -1,6 +1,6 @@
 //! Proofs that a recovery point is the same at two sites. Questions, answers and places are opaque.
 
-use crate::call::{bad_argument, in_thread};
+use crate::call::in_thread;
 use crate::convert;
 use crate::pool::pool;
 use crate::registry::Registry;
@@ -98,15 +98,8 @@ impl From<engine::Found> for ProofFound {
     }
 }
 
-fn bytes(what: &str, bytes: &[u8], most: usize) -> napi::Result<Vec<u8>> {
-    if bytes.len() > most {
-        return Err(bad_argument(format!("{what}: more than {most} bytes")));
-    }
-    Ok(bytes.to_vec())
-}
-
 fn message(what: &str, message: &[u8]) -> napi::Result<Vec<u8>> {
-    bytes(what, message, MESSAGE_BYTES_MAX)
+    convert::bytes(what, message, MESSAGE_BYTES_MAX)
 }
 
 fn proof(handle: u32) -> Result<Arc<Proof>> {
@@ -194,6 +187,6 @@ pub fn proof_close(handle: f64) -> napi::Result<bool> {
 #[napi(ts_return_type = "Promise<bigint | Failure>")]
 pub fn replica_mend(env: &Env, handle: f64, target: String, mends: Uint8Array) -> napi::Result<Object<'_>> {
     let handle = convert::handle("pool", handle)?;
-    let mends = bytes("mends", &mends, MENDS_BYTES_MAX)?;
+    let mends = convert::bytes("mends", &mends, MENDS_BYTES_MAX)?;
     in_thread(env, "replica-mend", move || Ok(BigInt::from(pool(handle)?.replica_mend(&target, &mends)?)))
 }

@@ -91,13 +91,6 @@ pub struct Follower {
     pub lsn: BigInt,
 }
 
-fn bytes(what: &str, bytes: &[u8]) -> napi::Result<Vec<u8>> {
-    if bytes.len() > BYTES_MAX {
-        return Err(bad_argument(format!("{what}: more than {BYTES_MAX} bytes")));
-    }
-    Ok(bytes.to_vec())
-}
-
 /// A durable recovery point of now; the newest one, if nothing changed since.
 #[napi(ts_return_type = "Promise<CutPoint | Failure>")]
 pub fn replica_cut(env: &Env, handle: f64, target: String) -> napi::Result<Object<'_>> {
@@ -126,7 +119,7 @@ pub fn replica_create(
     rf: f64,
 ) -> napi::Result<Object<'_>> {
     let handle = convert::handle("pool", handle)?;
-    let description = bytes("description", &description)?;
+    let description = convert::bytes("description", &description, BYTES_MAX)?;
     let rf = convert::whole("rf", rf, 3)? as u8;
     in_thread(env, "replica-create", move || pool(handle)?.replica_create(&description, &name, rf))
 }
@@ -171,7 +164,7 @@ pub fn replica_stage(
     cursor: Uint8Array,
 ) -> napi::Result<Object<'_>> {
     let handle = convert::handle("pool", handle)?;
-    let (chunk, cursor) = (bytes("chunk", &chunk)?, bytes("cursor", &cursor)?);
+    let (chunk, cursor) = (convert::bytes("chunk", &chunk, BYTES_MAX)?, convert::bytes("cursor", &cursor, BYTES_MAX)?);
     in_thread(env, "replica-stage", move || {
         let staged = pool(handle)?.replica_stage(&target, &chunk, &cursor)?;
         Ok(match staged {
@@ -328,7 +321,7 @@ pub fn delta_open(
 ) -> napi::Result<Object<'_>> {
     let handle = convert::handle("pool", handle)?;
     let (base, until) = (convert::unsigned("base", &base)?, convert::unsigned("until", &until)?);
-    let cursor = bytes("cursor", &cursor)?;
+    let cursor = convert::bytes("cursor", &cursor, BYTES_MAX)?;
     in_thread(env, "delta-open", move || {
         let delta = pool(handle)?.delta_open(&target, base, until, &cursor)?;
         let full = || Error::new(Kind::Unavailable, format!("{DELTAS_MAX} batches are being read; try again"));

@@ -7,6 +7,7 @@
 
 use super::Group;
 use crate::error::{Error, Kind, Result};
+use crate::ledger::Ledger;
 use crate::oplog::log::FramedSegment;
 use crate::replica::loss::{Losses, content_bytes};
 use holdfast_format::frame::FrameHeader;
@@ -155,7 +156,7 @@ impl Group {
             first: from,
             last: from,
             newest,
-            made: self.now_wall(),
+            made: self.now(),
             previous: request.previous.unwrap_or_else(|| chain_start(lineage, from)),
             chain: 0,
         };
@@ -213,7 +214,7 @@ impl Group {
 
     fn next_headers(&self, from: Lsn, count: usize) -> Result<Option<Next>> {
         if let Some(lines) = self.headers.recent(from, count) {
-            return Ok(Some(Next::Lines(lines)).filter(|next| !matches!(next, Next::Lines(lines) if lines.is_empty())));
+            return Ok((!lines.is_empty()).then_some(Next::Lines(lines)));
         }
         // What is on its way to the drives can be read when it is there.
         let durable = self.durable();
@@ -292,11 +293,6 @@ impl Group {
             self.pool.read_slot(&segment.copies, offset, &mut bytes, &is_whole)?;
         }
         Ok(Some((header, bytes)))
-    }
-
-    fn now_wall(&self) -> holdfast_format::inode::Time {
-        let (sec, nsec) = self.options.clock.wall();
-        holdfast_format::inode::Time { sec, nsec }
     }
 }
 
