@@ -70,6 +70,14 @@ export interface CloneSpace {
   keptBytes: bigint
 }
 
+/** A recovery point of another site's lineage that is kept here. */
+export interface CommonPoint {
+  /** Which one it is there. */
+  at: bigint
+  /** The same, here. */
+  lsn: bigint
+}
+
 export interface Counter {
   name: string
   value: bigint
@@ -622,6 +630,9 @@ export declare function replicaFence(handle: number, target: string, at: bigint,
 /** The kept LSN here of a recovery point of another site's lineage; null: it is not kept. */
 export declare function replicaFind(handle: number, target: string, lineage: bigint, lsn: bigint): Promise<bigint | null | Failure>
 
+/** The newest kept recovery point of another site's lineage, at or before an LSN of it; null: none is. */
+export declare function replicaFindLast(handle: number, target: string, lineage: bigint, until: bigint): Promise<CommonPoint | null | Failure>
+
 export declare function replicaIdentity(handle: number, target: string): Promise<GroupIdentity | Failure>
 
 /** What proofs found goes to the followers with the next batch. The recovery point at which they have it. */
@@ -670,6 +681,9 @@ export interface ReplicaState {
   /** Of what was promoted: where it left its owner's lineage. */
   branch?: Branch
 }
+
+/** A fenced former owner that did nothing after its recovery point `at` follows its successor as it is. Done before, it does nothing. */
+export declare function replicaTurn(handle: number, target: string, at: bigint, successor: Successor): Promise<void | Failure>
 
 /** What a group is to keep, and what it holds. */
 export interface Retention {
@@ -838,6 +852,8 @@ export declare function volumeFeed(handle: number, volume: string, request: Feed
 export interface VolumeInfo {
   name: string
   group: string
+  /** Its number in the group, the same at all sites; 0: not known. */
+  branch: number
   rf: number
   minWriteCopies: number
   failBelow: boolean

@@ -2,8 +2,8 @@
 //
 // - Giver: see giving.ts. To whom is noted before the engine says "given away"; a start goes on granting what was given
 //   and is not taken, and forgets notes of groups that were not, or that are something else by now.
-// - What was taken is nobody's business here any more: its mounts end, each when nobody uses it; then the new owner is
-//   offered the group again, and says that it owns it.
+// - What was taken is left: its mounts end, each when nobody uses it, but within `LEAVE_MS`; then this site follows the
+//   new owner (returns.ts), and the note goes.
 // - Taker: see taking.ts.
 
 import { setTimeout as delay } from "node:timers/promises";
@@ -11,6 +11,7 @@ import { HoldfastError } from "../io-path/errors.js";
 import type { ErrorCode } from "../io-path/errors.js";
 import { pathFromJson } from "../io-path/paths.js";
 import { epochIdOf, groupIdOf, uuidOf } from "../nearsync-lws/engine-door.js";
+import { LEAVE_MS } from "../nearsync-lws/limits.js";
 import { newGiver, resumedGiver } from "../nearsync-lws/machines/handover.js";
 import type { Problem, Taken } from "../nearsync-lws/machines/handover.js";
 import type { HandoverMessage } from "../nearsync-lws/replication/replication.js";
@@ -25,7 +26,9 @@ import { EXIT_CODES } from "./protocol.js";
 import type { PlannedAnswer, PlannedRequest } from "./protocol.js";
 import type { Protections } from "./protections.js";
 import type { Replicas } from "./replicas.js";
+import type { Returns } from "./returns.js";
 import type { StateFolder } from "./state-folder.js";
+import { timeAt } from "./successors.js";
 import type { Supervisor } from "./supervisor.js";
 import { Takings } from "./taking.js";
 import type { Local, Waiting } from "./taking.js";
@@ -36,6 +39,7 @@ export interface HandoversOptions {
   peers: Peers;
   protections: Protections;
   replicas: Replicas;
+  returns: Pick<Returns, "becomeFollower" | "underWay">;
   log: Log;
 }
 
@@ -56,8 +60,8 @@ export class Handovers {
   #timer: NodeJS.Timeout | undefined;
   #ticks = 0;
   #resuming = false;
-  /** Groups that were taken, and are mounted no more. */
-  readonly #left = new Set<string>();
+  /** Groups that were taken, and since when their mounts are to end. */
+  readonly #leaving = new Map<string, number>();
   #stopping = false;
 
   constructor(options: HandoversOptions) {
@@ -84,12 +88,25 @@ export class Handovers {
     await Promise.all([...this.#giving.values()].map(({ giving }) => giving.giveUp()));
   }
 
-  /** Before what was given is taken back: nobody is granted it any more, also after a start. */
+  /**
+   * Before what was given is taken back: nobody is granted it any more, also after a start. `Conflict`: it was taken.
+   */
   revoke(uuid: string): void {
-    this.#giving.get(uuid)?.giving.revoke();
     const note = this.#notes.find(({ group }) => group === uuid);
+    if (note?.taken != null) {
+      throw new HoldfastError(
+        "Conflict",
+        `${this.#options.peers.nameOf(note.peer)} has taken it, and this site is about to follow`,
+        "ask again in a moment: then it goes on from what it follows",
+      );
+    }
+    this.#giving.get(uuid)?.giving.revoke();
     if (note !== undefined) this.#write(note, null);
-    this.#left.delete(uuid);
+  }
+
+  /** Whether the group was given in order, to somebody who is known: what comes of that is seen to here. */
+  keeps(uuid: string): boolean {
+    return this.#notes.some(({ group }) => group === uuid);
   }
 
   /** Sentences for the administrator. */
@@ -125,33 +142,55 @@ export class Handovers {
 
   /** Only a start knows that what is not given never will be. */
   async #resumeOne(note: Note, { first }: { first: boolean }): Promise<void> {
-    if (this.#giving.has(note.group) || this.#left.has(note.group)) return;
     const local = await this.#local(note.group);
     const state = await local?.pool.replication.state(local.name);
-    // It may come when its pool opens.
-    if (local === undefined || this.#giving.has(note.group)) return;
-    if (state?.isGiven !== true) {
+    const { giving } = this.#giving.get(note.group) ?? {};
+    if (local === undefined) {
+      // It may come when its pool opens.
+      return;
+    }
+    if (state?.isFork === true || state?.isReplica === true) {
+      // It follows, or is about to: returns.json knows.
+      giving?.revoke();
+      this.#write(note, null);
+    } else if (giving !== undefined) return;
+    else if (state?.isGiven !== true) {
       if (first) this.#write(note, null);
     } else if (note.taken === null) await this.#begin(local, note.peer, resumedGiver(note.lsn, now()));
-    else await this.#leave(local, note.peer);
+    else await this.#leave(local, { peer: note.peer, taken: note.taken });
   }
 
-  /** Whoever has a file open can read on. */
-  async #leave(local: Local, peer: string): Promise<void> {
-    const { supervisor, peers } = this.#options;
+  /** Whoever has a file open can read on for a while. */
+  async #leave(local: Local, { peer, taken }: { peer: string; taken: Taken }): Promise<void> {
+    const { supervisor, returns, log } = this.#options;
+    const sinceMs = this.#leaving.get(local.uuid) ?? now();
+    this.#leaving.set(local.uuid, sinceMs);
     const volumes = await volumeNames(local);
     const mounts = supervisor.mounts.answers().filter(({ volume }) => volumes.includes(volume));
+    let isUsed = false;
     for (const mount of mounts) {
       const dir = pathFromJson(mount);
       try {
         if (dir !== undefined) await supervisor.unmount(dir, { detach: false });
       } catch (error) {
-        if (error instanceof HoldfastError && error.code === "Conflict") return;
-        throw error;
+        if (!(error instanceof HoldfastError) || error.code !== "Conflict") throw error;
+        isUsed = true;
       }
     }
-    this.#left.add(local.uuid);
-    await peers.call("offerAgain", { group: groupIdOf(local.uuid), peer });
+    if (isUsed && now() - sinceMs < LEAVE_MS) return;
+    const timeNs = (await timeAt(local.pool, local.name, taken.lsn)) ?? 0n;
+    const { lineage } = await local.pool.replication.identity(local.name);
+    const successor = {
+      ...{ group: groupIdOf(taken.uuid), epochId: taken.epochId, lsn: taken.localLsn },
+      ...{ of: epochIdOf(lineage), at: taken.lsn, timeNs },
+    };
+    // It tries again by itself, and others are looked after meanwhile.
+    returns
+      .becomeFollower({ group: groupIdOf(local.uuid), peer, successor, at: taken.lsn })
+      .then(() => this.#leaving.delete(local.uuid))
+      .catch((error: unknown) => {
+        log.debug({ group: local.name, reason: toErrorBody(error).message }, "it does not follow yet");
+      });
   }
 
   #write(note: Pick<Note, "group" | "peer">, next: { lsn: number; taken: Taken | null } | null): void {
@@ -169,22 +208,20 @@ export class Handovers {
 
   /** At the replica's site: it becomes the owner. At the owner's, with `to`: that peer does. Idempotent. */
   async planned({ target, to }: PlannedRequest): Promise<PlannedAnswer> {
-    const { group: name, pool } = await this.#options.supervisor.resolve(target);
+    const { supervisor, replicas } = this.#options;
+    // Its name may be on its way from one group to another.
+    const { group: name, pool } = await supervisor.exclusively(() => supervisor.resolve(target));
     const [state, { uuid }] = [await pool.replication.state(name), await pool.replication.identity(name)];
     const local = { pool, name, uuid };
     if (state?.isReplica === true) {
-      if (to !== undefined) {
-        throw new HoldfastError(
-          "Invalid",
-          `${name} is a replica here, and this site would be its owner`,
-          "without --to",
-        );
-      }
-      return await this.#takings.ask(local, state.source);
+      if (to === undefined) return await this.#takings.ask(local, state.source);
+      return this.#already(name, to, { peer: replicas.ownerOf(state.source), lsn: Number(state.lsn) });
     }
+    const plan = this.#options.returns.underWay(groupIdOf(uuid));
+    if (plan !== undefined) return this.#already(name, to, { peer: plan.peer, lsn: plan.at ?? 0 });
     if (state?.isGiven === true) return await this.#given(local, to);
     if (to !== undefined) return await this.#give(local, to);
-    if (state?.branch != null) {
+    if (state?.branch != null && !state.isFork) {
       return { group: name, already: true, owner: null, lsn: Number(state.lsn), waitedMs: null };
     }
     const peers = this.#options.protections.peersOf(uuid);
@@ -195,6 +232,23 @@ export class Handovers {
         ? `protect it first: holdfast protect ${name} --to PEER`
         : `holdfast failover ${name} --planned --to ${peers.map((peer) => this.#options.peers.nameOf(peer)).join("|")}`,
     );
+  }
+
+  /** It is owned by a peer, which this site follows, or is about to. */
+  #already(
+    name: string,
+    to: string | undefined,
+    { peer, lsn }: { peer: string | undefined; lsn: number },
+  ): PlannedAnswer {
+    const owner = peer === undefined ? "another site" : this.#options.peers.nameOf(peer);
+    if (to !== undefined && this.#options.peers.require(to).fingerprint !== peer) {
+      throw new HoldfastError(
+        "Conflict",
+        `${name} is owned by ${owner}`,
+        "ask there, or first here: without --to",
+      );
+    }
+    return { group: name, already: true, owner, lsn, waitedMs: null };
   }
 
   async #give(local: Local, to: string): Promise<PlannedAnswer> {

@@ -1,7 +1,8 @@
 // What the steps of a former owner's return do (machines/return.ts), each so that it can be done again.
 //
-// A group is known by its uuid: the former one keeps it as a fork, the follower is another one with the successor as
-// its source. So each step sees what was done before it, whatever a crash has left.
+// A group is known by its uuid. Without a tail it follows itself; with one it keeps the uuid as a fork, and the
+// follower is another one. A follower has the successor as its source. So each step sees what was done before it,
+// whatever a crash has left.
 
 import { HoldfastError } from "../io-path/errors.js";
 import { wallOf } from "../io-path/history.js";
@@ -48,13 +49,13 @@ export class ReturnSteps {
       case "unmount":
         await this.#unmount(plan);
         return {};
-      case "rejoin":
-        await this.#rejoin(plan);
-        return {};
       case "look":
         return { isEmpty: await this.#isEmpty(plan) };
-      case "drop":
-        await this.#drop(plan);
+      case "turn":
+        await this.#turn(plan);
+        return {};
+      case "rejoin":
+        await this.#rejoin(plan);
         return {};
       case "unprotect":
         await this.#unprotect(plan);
@@ -68,10 +69,15 @@ export class ReturnSteps {
     }
   }
 
-  /** The group that was owned here; undefined: its fork is gone, and a follower there. */
+  /** The group that was owned here; undefined: it follows, or its fork is gone and a follower there. */
   async #former({ group, successor, name }: ReturnPlan): Promise<LocalGroup | undefined> {
     const found = await findGroup(this.#options.supervisor.pools, uuidOf(group));
-    if (found !== undefined) return found;
+    if (found !== undefined) {
+      const state = await found.pool.replication.state(found.name);
+      // One that was promoted may have come from the very group that is its successor now.
+      const follows = state?.isReplica === true && groupIdOf(state.source) === successor.group;
+      return follows ? undefined : found;
+    }
     if ((await this.#follower(successor.group)) !== undefined) return undefined;
     throw new HoldfastError("NotFound", `no open pool has ${name}, which became a follower`);
   }
@@ -127,7 +133,21 @@ export class ReturnSteps {
     );
   }
 
-  /** Nothing was changed after the common point, and no snapshot taken. */
+  async #turn(plan: ReturnPlan): Promise<void> {
+    const { at, name, successor, peer } = plan;
+    const former = await this.#former(plan);
+    if (former === undefined) return;
+    await this.#options.supervisor.exclusively(() =>
+      former.pool.replication.turn(former.name, BigInt(at ?? 0), successorOf(plan)),
+    );
+    this.#options.replicas.note({ group: uuidOf(successor.group), peer });
+    this.#options.log.info(
+      { group: name, peer: this.#options.peers.nameOf(peer) },
+      "it is owned by a peer now, and follows that; this site had nothing alone",
+    );
+  }
+
+  /** Users did nothing after the common point, and took no snapshot. */
   async #isEmpty(plan: ReturnPlan): Promise<boolean> {
     const former = await this.#former(plan);
     if (former === undefined) return true;
@@ -147,14 +167,6 @@ export class ReturnSteps {
       }
     }
     return true;
-  }
-
-  async #drop(plan: ReturnPlan): Promise<void> {
-    const former = await this.#former(plan);
-    if (former === undefined) return;
-    const { supervisor, log } = this.#options;
-    for (const volume of await volumeNames(former)) await supervisor.destroyVolume(volume);
-    log.info({ group: plan.name, fork: plan.fork }, "the fork was empty and is gone: nothing was lost");
   }
 
   async #unprotect({ group, name, peer }: ReturnPlan): Promise<void> {

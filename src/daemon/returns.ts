@@ -33,6 +33,8 @@ export interface ReturnsOptions {
   protections: Protections;
   replicas: Replicas;
   log: Log;
+  /** Whether a group (its uuid) was given away in order, and handovers.ts sees to what comes of that. */
+  isHandedOver: (uuid: string) => boolean;
 }
 
 /** A change of owner, as whoever knows of it says it. */
@@ -68,7 +70,7 @@ const RIVALS_MS = 10_000;
 const NAME_CHARACTERS_MAX = 52;
 const RPO_MS_DEFAULT = 1000;
 /** Steps after which the follower is there. */
-const PLACED: readonly (Step | "done")[] = ["look", "drop", "unprotect", "follow", "forget", "done"];
+const PLACED: readonly (Step | "done")[] = ["unprotect", "follow", "forget", "done"];
 
 export class Returns {
   readonly #options: ReturnsOptions;
@@ -149,9 +151,8 @@ export class Returns {
     const { group, peer } = suspect;
     const { peers, protections, log } = this.#options;
     if (this.#running.has(group) || protections.find(uuidOf(group), peer) === undefined) return true;
+    if (this.#options.isHandedOver(uuidOf(group))) return true;
     const { pool, name } = await this.#book.local(group);
-    // What was given in order stays readable here, and says to whom; it follows when somebody asks for that.
-    if ((await pool.replication.state(name))?.isGiven === true) return true;
     const epochId = epochIdOf((await pool.replication.identity(name)).lineage);
     const successor = await peers.call("successorOf", { peer, group, epochId, lsn: null });
     const mayOwn = peers.has(peer, "may-own", group);
@@ -199,11 +200,21 @@ export class Returns {
     const { group, successor } = handover;
     if (!this.#running.has(group)) {
       const found = await this.#book.find(group);
-      // Its fork was empty, and is gone.
-      if (found === undefined && (await this.#book.follows(successor.group))) return;
+      // It follows itself, or its fork is gone.
+      if (await this.#isDone(successor.group, found)) return;
       await this.#plan(handover, found ?? (await this.#book.local(group)));
     }
     await this.#placed(group);
+  }
+
+  async #isDone(successor: string, found: LocalGroup | undefined): Promise<boolean> {
+    const state = await found?.pool.replication.state(found.name);
+    return (found === undefined || state?.isReplica === true) && (await this.#book.follows(successor));
+  }
+
+  /** What a group of this site becomes; undefined: nothing else, or it is done. */
+  underWay(group: string): ReturnPlan | undefined {
+    return this.#running.get(group)?.plan;
   }
 
   #placed(group: string): Promise<void> {
@@ -351,9 +362,9 @@ const WORDS: Readonly<Record<Return["step"], string>> = {
   fence: "being closed to writers",
   release: "being closed to writers",
   unmount: "being unmounted",
-  rejoin: "its tail becomes a fork",
   look: "looking at its tail",
-  drop: "its tail is empty, and goes",
+  turn: "nothing was lost",
+  rejoin: "its tail becomes a fork",
   unprotect: "not sent to others any more",
   follow: "waits to be sent",
   forget: "waits to be sent",

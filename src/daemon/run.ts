@@ -102,9 +102,10 @@ function assemble({ folder, runtime, config, log }: Ground): Daemon {
   });
   const protections: Protections = new Protections({ folder, supervisor, peers, site, log });
   const parts = { folder, supervisor, peers, protections, replicas, log };
-  const handovers: Handovers = new Handovers(parts);
+  const isHandedOver = (uuid: string): boolean => handovers.keeps(uuid);
+  const returns: Returns = new Returns({ ...parts, isHandedOver });
+  const handovers: Handovers = new Handovers({ ...parts, returns });
   replicas.revoke = (uuid) => handovers.revoke(uuid);
-  const returns: Returns = new Returns(parts);
   const { verifyEvery: every } = config.replication;
   const verifications = new Verifications({ ...parts, every });
   const tests = new TestFailovers({ folder, supervisor, protections, log });

@@ -114,7 +114,7 @@ export class SuccessorBook {
 }
 
 /** When a kept point was; null: it is not kept. 0: it is, and nobody knows. */
-async function timeAt(pool: Pool, name: string, lsn: number): Promise<bigint | null> {
+export async function timeAt(pool: Pool, name: string, lsn: number): Promise<bigint | null> {
   try {
     const found = await pool.history.exactly(name, lsn);
     return found && timeNsOf(found);

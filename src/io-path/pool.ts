@@ -158,6 +158,8 @@ export interface ScrubReport {
 export interface VolumeStatus {
   name: string;
   group: string;
+  /** Its number in the group, the same at all sites; 0: not known. */
+  branch: number;
   rf: number;
   /** Copies that a write needs to count. */
   minWriteCopies: number;
@@ -464,6 +466,7 @@ function toVolumeStatus(volume: NativeVolume): VolumeStatus {
   return {
     name: volume.name,
     group: volume.group,
+    branch: volume.branch,
     rf: volume.rf,
     minWriteCopies: volume.minWriteCopies,
     below: volume.failBelow ? "fail" : "block",

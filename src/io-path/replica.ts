@@ -220,6 +220,22 @@ export class Replication {
     unwrap(await native.replicaRejoin(this.pool, group, fork, at, toNative(successor)));
   }
 
+  /**
+   * A former owner, fenced, that did nothing after its own recovery point `at` follows its successor as it is, with all
+   * that it keeps of the past. `Conflict`: mounted, or not fenced there. Idempotent.
+   */
+  async turn(group: string, at: bigint, successor: SuccessorGroup): Promise<void> {
+    unwrap(await native.replicaTurn(this.pool, group, at, toNative(successor)));
+  }
+
+  /**
+   * The newest kept recovery point of another site's lineage at or before an LSN of it: which one that is (`at`), and
+   * the LSN here; null: none is.
+   */
+  async findLast(group: string, lineage: bigint, until: bigint): Promise<{ at: bigint; lsn: bigint } | null> {
+    return unwrap(await native.replicaFindLast(this.pool, group, lineage, until));
+  }
+
   /** The kept LSN here of a recovery point of another site's lineage; null: it is not kept. */
   async find(group: string, lineage: bigint, lsn: bigint): Promise<bigint | null> {
     return unwrap(await native.replicaFind(this.pool, group, lineage, lsn));

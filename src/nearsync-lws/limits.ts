@@ -79,6 +79,8 @@ export const LITTLE_MS = 250;
 export const COPY_MS_MAX = 600_000;
 /** What was granted is granted again until it is taken. */
 export const GRANT_RETRY_MS = 500;
+/** Who has files open at the side that gave a group away reads on for so long; then it follows the new owner. */
+export const LEAVE_MS = 10_000;
 /** Who asked for a group asks again while nothing comes. */
 export const REQUEST_RETRY_MS = 2000;
 /** What programs changed through mappings is written back within this: with writers at work, and while they wait. */

@@ -54,6 +54,7 @@ describe("life of a volume", () => {
           "ack",
           "base",
           "below",
+          "branch",
           "createdSeconds",
           "domain",
           "drainedLsn",

@@ -1,7 +1,8 @@
-// Two sites, a writer at each, and a planned change of owner between them, too simple to be wrong. What is durable is
-// apart from what a crash forgets. Every step of either side is counted, so that a test can crash it before or after
-// any, and lose any message.
+// Two sites, a writer at each, and a planned change of owner between them with what follows by itself, too simple to be
+// wrong. What is durable is apart from what a crash forgets. Every step of either side is counted, so that a test can
+// crash it before or after any, and lose any message.
 
+import { ASK_MS } from "../../src/nearsync-lws/limits.js";
 import { giver, newGiver, newTaker, resumedGiver, taker } from "../../src/nearsync-lws/machines/handover.js";
 import type {
   Giver,
@@ -13,6 +14,8 @@ import type {
   TakerEffect,
   TakerEvent,
 } from "../../src/nearsync-lws/machines/handover.js";
+import { newReturn, returning } from "../../src/nearsync-lws/machines/return.js";
+import type { Return, ReturnEvent, Step } from "../../src/nearsync-lws/machines/return.js";
 
 export type Side = "giver" | "taker";
 
@@ -47,6 +50,9 @@ export const BUGS = [
   "forgets after a start",
   "leaves the gate closed",
   "takes without a grant",
+  "follows before it is taken",
+  "forgets who has it before it follows",
+  "asks to be sent once",
 ] as const;
 export type Bug = (typeof BUGS)[number];
 
@@ -74,11 +80,23 @@ export class World {
   note: Note | null = null;
   written = 0;
   gate: "open" | "closed" = "open";
+  /** What is under way of its becoming a follower; what it is. */
+  isPlanned = false;
+  role: "owner" | "fenced" | "follower" = "owner";
+  mounted = true;
+  sends = true;
+  /** Of what is written at the taker. */
+  hasThere = 0;
   #giver: Giver | undefined;
+  #return: Return | undefined;
+  /** Until when the taker's answer is waited for. */
+  #askedUntil: number | undefined;
   // The taker.
   has = 0;
   promoted = false;
   writtenThere = 0;
+  /** It sends to the giver. */
+  protects = false;
   #taker: Taker = newTaker();
   readonly #downUntil: { giver: number; taker: number } = { giver: 0, taker: 0 };
   readonly #lives = { giver: 0, taker: 0 };
@@ -94,7 +112,7 @@ export class World {
   }
 
   get takesWrites(): { giver: boolean; taker: boolean } {
-    const giver = this.isUp("giver") && !this.given && this.gate === "open";
+    const giver = this.isUp("giver") && !this.given && this.role === "owner" && this.gate === "open";
     return { giver, taker: this.isUp("taker") && this.promoted };
   }
 
@@ -104,6 +122,15 @@ export class World {
     if (this.promoted && this.has < this.written) {
       throw new Error(`acknowledged writes are lost: ${this.has} of ${this.written} are there`);
     }
+    if (this.role !== "owner" && !this.promoted) throw new Error("it follows what nobody owns");
+    if (this.role !== "owner" && this.sends && !this.isPlanned)
+      throw new Error("nobody goes on with the return");
+  }
+
+  /** The former owner follows, and has everything that it can have; nothing is left to be done. */
+  get isTurned(): boolean {
+    const { role, protects, isPlanned, note, mounted, sends } = this;
+    return role === "follower" && protects && !isPlanned && note === null && !mounted && !sends;
   }
 
   command(): void {
@@ -112,7 +139,7 @@ export class World {
       if (this.promoted) this.outcome = null;
       else if (this.isUp("taker")) this.#feedTaker({ type: "ask", nowMs: this.nowMs });
     } else if (this.isUp("giver")) {
-      if (this.note?.taken != null) this.outcome = null;
+      if (this.note?.taken != null || this.role !== "owner") this.outcome = null;
       else this.#start();
     }
   }
@@ -142,17 +169,100 @@ export class World {
     const before = { giver: this.isUp("giver"), taker: this.isUp("taker") };
     this.nowMs += TICK_MS;
     if (!before.giver && this.isUp("giver")) this.#resume();
-    if (this.isUp("giver") && this.#giver !== undefined) this.#feedGiver({ type: "tick", nowMs: this.nowMs });
+    if (this.isUp("giver")) this.#tickGiver();
     if (!this.isUp("taker")) return;
+    if (this.protects && this.role === "follower" && this.isUp("giver")) this.hasThere = this.writtenThere;
     const event = this.isUp("giver")
       ? ({ type: "tick", nowMs: this.nowMs } as const)
       : ({ type: "down" } as const);
     this.#feedTaker(event);
   }
 
+  #tickGiver(): void {
+    const isHasty = this.plan.bug === "follows before it is taken" && this.given;
+    if (this.#giver !== undefined && !isHasty) this.#feedGiver({ type: "tick", nowMs: this.nowMs });
+    else if (this.role !== "owner") this.note = null;
+    else if (this.given && this.note !== null && this.#return === undefined) this.#leave(this.note);
+    if (this.#return === undefined) return;
+    if (this.#askedUntil !== undefined) {
+      if (this.isUp("taker") && this.nowMs < this.#askedUntil) return;
+      this.#askedUntil = undefined;
+      this.#feedReturn(this.#failure("follow"));
+    }
+    this.#feedReturn({ type: "tick", nowMs: this.nowMs });
+  }
+
+  /** Its mounts have ended. */
+  #leave({ taken }: Note): void {
+    if (taken === null && this.plan.bug !== "follows before it is taken") return;
+    if (this.plan.bug === "forgets who has it before it follows") this.note = null;
+    this.#turn(newReturn({ stored: false }));
+  }
+
+  #turn(state: Return): void {
+    this.#return = state;
+    this.#feedReturn({ type: "begin" });
+  }
+
+  #failure(step: Step): ReturnEvent {
+    return { type: "failed", step, code: "Unavailable", message: "gone", nowMs: this.nowMs };
+  }
+
+  #feedReturn(event: ReturnEvent): void {
+    if (this.#return === undefined) return;
+    const [state, effects] = returning(this.#return, event);
+    this.#return = state.step === "done" ? undefined : state;
+    for (const effect of effects) if (effect.type === "run") this.#returns(effect.step);
+  }
+
+  #returns(step: Step): void {
+    this.#step("giver", () => {
+      if (step === "follow") {
+        this.#askedUntil = this.nowMs + (this.plan.bug === "asks to be sent once" ? 1e9 : ASK_MS);
+        this.#send("taker", { type: "follow" });
+        return () => undefined;
+      }
+      const isEmpty = this.#turns(step);
+      return () => this.#feedReturn({ type: "done", step, ...(isEmpty === undefined ? {} : { isEmpty }) });
+    });
+  }
+
+  /** As return-steps.ts does it: each looks at what is there. */
+  #turns(step: Exclude<Step, "follow">): boolean | undefined {
+    switch (step) {
+      case "save":
+        this.isPlanned = true;
+        return undefined;
+      case "fence":
+        if (this.role === "owner") this.role = "fenced";
+        return undefined;
+      case "release":
+        return undefined;
+      case "unmount":
+        this.mounted = false;
+        return undefined;
+      case "look":
+        return true;
+      case "turn":
+        if (this.mounted) throw new Error("what is mounted follows");
+        this.role = "follower";
+        return undefined;
+      case "rejoin":
+        throw new Error("there is a fork, of nothing");
+      case "unprotect":
+        this.sends = false;
+        return undefined;
+      case "forget":
+        this.isPlanned = false;
+        return undefined;
+    }
+  }
+
   #resume(): void {
+    if (this.isPlanned) this.#turn(newReturn({ stored: true }));
     if (this.plan.bug === "forgets after a start") return;
     if (!this.given) this.note = null;
+    if (this.role !== "owner") return;
     if (this.note === null || this.note.taken !== null) return;
     this.#begin(resumedGiver(this.note.lsn, this.nowMs));
   }
@@ -233,6 +343,8 @@ export class World {
     this.#lives[side] += 1;
     if (side === "giver") {
       this.#giver = undefined;
+      this.#return = undefined;
+      this.#askedUntil = undefined;
       this.gate = "open";
     } else this.#taker = newTaker();
   }
@@ -278,11 +390,13 @@ export class World {
   }
 
   /** A message, which may be lost; the other side may be down when it comes. */
-  #send(to: Side, event: TakerEvent | GiverEvent | { type: "request" }): void {
+  #send(to: Side, event: TakerEvent | GiverEvent | { type: "request" | "follow" | "follows" }): void {
     this.messages += 1;
     if (this.plan.lost.includes(this.messages)) return;
     const run = () => {
       if (event.type === "request") this.#requested();
+      else if (event.type === "follow") this.#protect();
+      else if (event.type === "follows") this.#followed();
       else if (to === "taker") this.#feedTaker(event as TakerEvent);
       else this.#feedGiver(event as GiverEvent);
     };
@@ -291,6 +405,20 @@ export class World {
 
   #requested(): void {
     this.#start();
+  }
+
+  /** Durably, then it answers. */
+  #protect(): void {
+    this.#step("taker", () => {
+      this.protects = true;
+      return () => this.#send("giver", { type: "follows" });
+    });
+  }
+
+  #followed(): void {
+    if (this.#askedUntil === undefined) return;
+    this.#askedUntil = undefined;
+    this.#feedReturn({ type: "done", step: "follow" });
   }
 
   #feedTaker(event: TakerEvent): void {

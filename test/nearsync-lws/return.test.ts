@@ -127,16 +127,18 @@ class Play {
       case "unmount":
         world.mounted = false;
         return undefined;
+      case "look":
+        return former === null || former.tail === 0;
+      case "turn":
+        assert.ok(!world.mounted, "a mounted group follows");
+        world.former = null;
+        world.follower = true;
+        return undefined;
       case "rejoin":
         if (former === null) return undefined;
         assert.ok(!world.mounted, "a mounted group becomes a fork");
         former.name = "fork";
         world.follower = true;
-        return undefined;
-      case "look":
-        return former === null || former.tail === 0;
-      case "drop":
-        world.former = null;
         return undefined;
       case "unprotect":
         world.sends = false;
@@ -186,7 +188,7 @@ describe("the return of a former owner", () => {
       ended(play, tail);
       assert.deepEqual(
         play.ran,
-        STEPS.filter((step) => tail === 0 || step !== "drop"),
+        STEPS.filter((step) => step !== (tail === 0 ? "rejoin" : "turn")),
       );
     });
 

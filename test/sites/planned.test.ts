@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { closeSync, openSync, readFileSync, readSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import type { Interface } from "node:readline";
@@ -17,17 +17,19 @@ import type {
   PeerInviteAnswer,
   PlannedAnswer,
   ProtectionAnswer,
+  SnapshotAnswer,
+  VolumeAnswer,
 } from "../../src/daemon/protocol.js";
-import { FREEZE_MS } from "../../src/nearsync-lws/limits.js";
+import { FREEZE_MS, LEAVE_MS } from "../../src/nearsync-lws/limits.js";
 import { MAIN, Place, ROOT, mountsBelow, run, until, without } from "../daemon-fixture.js";
-import { configOf, isCutAfter } from "./pair.js";
+import { configOf, isCutAfter, sameThere } from "./pair.js";
 import { SlowLine } from "./slow-line.js";
 import { RECORD_BYTES, record } from "./writer.js";
 import type { WriterReport } from "./writer.js";
 
 /** One way. A round of copying has to be over in less than `LITTLE_MS`. */
 const DELAY_MS = 60;
-const GROUPS = ["u", "v", "w", "x", "y", "z"] as const;
+const GROUPS = ["s", "t", "u", "v", "w", "x", "y", "z"] as const;
 const RECORDS_MAX = 20_000;
 const WRITER = fileURLToPath(new URL("writer.js", import.meta.url));
 const MAPPED_BYTES = 256 * 1024;
@@ -111,14 +113,26 @@ describe("a planned change of owner", { skip: without("cc") }, () => {
       place.log.split("\n").some((text) => text.includes(`"group":"${group}"`) && text.includes(words)),
     );
   /** The peer has everything that was written before. */
-  const caughtUp = async (group: string): Promise<void> => {
+  const caughtUp = async (group: string, owner = a): Promise<void> => {
     const since = performance.now();
     await until(`${group} is there`, async () => {
       const asked = performance.now();
-      const { text } = await command(a, "protect", "list");
+      const { text } = await command(owner, "protect", "list");
       const told = (JSON.parse(text) as ProtectionAnswer[]).find((one) => one.group === group);
       return isCutAfter(since, asked, told);
     });
+  };
+  /** Nobody told it to: it is sent what the owner of now does. */
+  const follows = async (follower: Place, group: string, owner: Place): Promise<void> => {
+    await until(`${group} is followed`, async () => {
+      const shown = await command(follower, "volume", "show", group);
+      if (shown.code !== 0 || (JSON.parse(shown.text) as VolumeAnswer).replicaOf === null) return false;
+      const { text } = await command(owner, "protect", "list");
+      return (JSON.parse(text) as ProtectionAnswer[]).some((one) => one.group === group);
+    }).catch((error: unknown) => {
+      throw new Error(`${String(error)}\n${a.log}\n${b.log}`, { cause: error });
+    });
+    await caughtUp(group, owner);
   };
   /** At the former owner: read-only as long as somebody uses the mount, then it ends. */
   const takesNothing = (group: string): void => {
@@ -186,12 +200,12 @@ describe("a planned change of owner", { skip: without("cc") }, () => {
       [a, 4, "no peer east", "failover", "v", "--planned", "--to", "east"],
       [a, 2, "add --planned", "failover", "v", "--to", "south"],
       [a, 2, "different things", "failover", "v", "--planned", "--unplanned"],
-      [b, 2, "without --to", "failover", "v", "--planned", "--to", "north"],
     ];
     for (const [place, code, words, ...args] of bad) {
       const error = await fails(place, code, ...args);
       assert.ok(`${error.message} ${error.hint}`.includes(words), `${args.join(" ")}: ${error.message}`);
     }
+    assert.deepEqual((await planned(b, "v", "--to", "north")).owner, "north");
     await command(a, "volume", "create", "alone", "--pool", "p", "--rf", "1");
     const alone = await fails(a, 4, "failover", "alone", "--planned", "--to", "south");
     assert.match(alone.hint, /protect alone --to south/);
@@ -243,19 +257,85 @@ describe("a planned change of owner", { skip: without("cc") }, () => {
     takesNothing("v");
     const [again, here] = [await planned(b, "v"), await planned(a, "v", "--to", "south")];
     assert.deepEqual([again.already, again.owner, again.lsn], [true, null, done.lsn]);
-    assert.deepEqual([here.already, here.owner, here.lsn], [true, "south", done.lsn]);
+    assert.deepEqual([here.already, here.owner], [true, "south"]);
+    await follows(a, "v", b);
+    sameThere(a, there);
+    assert.deepEqual(a.json("fork", "list"), []);
   });
 
   it("stays done when the former owner is killed", async () => {
     await a.stop("SIGKILL");
     await a.start({ config: configOf(a) });
     takesNothing("v");
-    const [again = ""] = a.folders("again");
-    a.json("mount", "v", again);
-    assert.ok(readFileSync(join(again, "mapped")).length === MAPPED_BYTES);
-    assert.throws(() => writeFileSync(join(again, "new"), ""), { code: "EROFS" });
+    assert.equal((await fails(a, 8, "mount", "v", a.folders("again")[0] ?? "")).code, "Fenced");
     assert.equal((await planned(a, "v", "--to", "south")).already, true);
     writeFileSync(join(at(b, "v"), "later"), "goes on");
+    await follows(a, "v", b);
+    sameThere(a, at(b, "v"));
+  });
+
+  it("goes back and there again, and nobody gives another command", async () => {
+    const before = record(0);
+    writeFileSync(join(at(b, "v"), "kept"), before);
+    await command(b, "snapshot", "create", "v", "kept");
+    writeFileSync(join(at(b, "v"), "kept"), "changed since");
+    for (const [from, to, round] of [
+      [b, a, 1],
+      [a, b, 2],
+      [b, a, 3],
+    ] as const) {
+      const name = `round-${round}`;
+      const writer = new Talking(process.execPath, [WRITER, join(at(from, "v"), name), `${RECORDS_MAX}`]);
+      assert.equal(await writer.hear(), "writing");
+      await caughtUp("v", from);
+      assert.equal((await planned(to, "v")).already, false);
+      const { acknowledged, error } = JSON.parse(await writer.hear()) as WriterReport;
+      assert.equal(error, "EROFS");
+      const there = owns(to, "v");
+      const log = readFileSync(join(there, name));
+      assert.equal(log.length, acknowledged * RECORD_BYTES);
+      for (let number = 0; number < acknowledged; number += 1) {
+        const found = log.subarray(number * RECORD_BYTES, (number + 1) * RECORD_BYTES);
+        assert.ok(found.equals(record(number)), `${name}, record ${number}`);
+      }
+      await follows(from, "v", to);
+      sameThere(from, there);
+      assert.deepEqual([...from.json<[]>("fork", "list"), ...to.json<[]>("fork", "list")], []);
+      // The past stays where it is, whoever the owner is.
+      for (const place of [a, b]) {
+        const names = place.json<SnapshotAnswer[]>("snapshot", "list", "v").map(({ name }) => name);
+        assert.deepEqual(names, ["kept"]);
+      }
+      assert.ok(readFileSync(join(there, ".holdfast/snapshots/kept/kept")).equals(before));
+    }
+  });
+
+  it("ends a mount that somebody uses after a while, and can be told to do so at once", async () => {
+    await caughtUp("t");
+    const [held, yielded] = ["t", "s"].map((group) => openSync(join(at(a, group), "file"), "r"));
+    assert.ok(held !== undefined && yielded !== undefined);
+    await planned(a, "t", "--to", "south");
+    const given = performance.now();
+    const file = Buffer.alloc(4);
+    assert.equal(readSync(held, file, 0, 4, 0), 4);
+    await follows(a, "t", b);
+    assert.ok(performance.now() - given >= LEAVE_MS);
+    assert.ok(!mountsBelow(a.folder).includes(at(a, "t")));
+    await caughtUp("s");
+    await planned(a, "s", "--to", "south");
+    const asked = performance.now();
+    assert.match(
+      (await fails(a, 10, "failover", "s", "--yield")).message,
+      /gives s up to south: its mounts end/,
+    );
+    const { code, text } = await command(a, "failover", "s", "--yield", "--yes");
+    assert.equal(code, 0, text);
+    await follows(a, "s", b);
+    assert.ok(performance.now() - asked < LEAVE_MS);
+    for (const fd of [held, yielded]) closeSync(fd);
+    const notes = () =>
+      JSON.parse(readFileSync(join(a.state, "handovers.json"), "utf8")) as { list: unknown[] };
+    await until("nothing is noted any more", () => notes().list.length === 0);
   });
 
   it("is given up when the peer stops answering, and writers saw a pause only", async () => {

@@ -314,6 +314,8 @@ fn domain_level(name: &str) -> napi::Result<engine::DomainLevel> {
 pub struct VolumeInfo {
     pub name: String,
     pub group: String,
+    /// Its number in the group, the same at all sites; 0: not known.
+    pub branch: u32,
     pub rf: u32,
     pub min_write_copies: u32,
     pub fail_below: bool,
@@ -394,6 +396,7 @@ impl From<engine::VolumeInfo> for VolumeInfo {
         Self {
             name: volume.name,
             group: volume.group,
+            branch: volume.branch,
             rf: u32::from(volume.rf),
             min_write_copies: u32::from(volume.copies_min),
             fail_below: volume.fail_below,

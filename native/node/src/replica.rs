@@ -277,12 +277,40 @@ pub fn replica_rejoin(
     in_thread(env, "replica-rejoin", move || pool(handle)?.replica_rejoin(&target, &fork, at, &leader))
 }
 
+/// A fenced former owner that did nothing after its recovery point `at` follows its successor as it is. Done before, it does nothing.
+#[napi(ts_return_type = "Promise<void | Failure>")]
+pub fn replica_turn(env: &Env, handle: f64, target: String, at: BigInt, successor: Successor) -> napi::Result<Object<'_>> {
+    let handle = convert::handle("pool", handle)?;
+    let (at, leader) = (convert::unsigned("at", &at)?, successor.take()?);
+    in_thread(env, "replica-turn", move || pool(handle)?.replica_turn(&target, at, &leader))
+}
+
 /// The kept LSN here of a recovery point of another site's lineage; null: it is not kept.
 #[napi(ts_return_type = "Promise<bigint | null | Failure>")]
 pub fn replica_find(env: &Env, handle: f64, target: String, lineage: BigInt, lsn: BigInt) -> napi::Result<Object<'_>> {
     let handle = convert::handle("pool", handle)?;
     let (lineage, lsn) = (convert::unsigned("lineage", &lineage)?, convert::unsigned("lsn", &lsn)?);
     in_thread(env, "replica-find", move || Ok(pool(handle)?.replica_find(&target, lineage, lsn)?.map(BigInt::from)))
+}
+
+/// A recovery point of another site's lineage that is kept here.
+#[napi(object)]
+pub struct CommonPoint {
+    /// Which one it is there.
+    pub at: BigInt,
+    /// The same, here.
+    pub lsn: BigInt,
+}
+
+/// The newest kept recovery point of another site's lineage, at or before an LSN of it; null: none is.
+#[napi(ts_return_type = "Promise<CommonPoint | null | Failure>")]
+pub fn replica_find_last(env: &Env, handle: f64, target: String, lineage: BigInt, until: BigInt) -> napi::Result<Object<'_>> {
+    let handle = convert::handle("pool", handle)?;
+    let (lineage, until) = (convert::unsigned("lineage", &lineage)?, convert::unsigned("until", &until)?);
+    in_thread(env, "replica-find", move || {
+        let found = pool(handle)?.replica_find_last(&target, lineage, until)?;
+        Ok(found.map(|(at, lsn)| CommonPoint { at: at.into(), lsn: lsn.into() }))
+    })
 }
 
 /// Followers of a group, and what is kept for them.

@@ -22,6 +22,7 @@ mod replica;
 mod retention;
 mod scrub;
 mod space;
+mod turn;
 mod watch;
 
 pub use crate::placement::{HealProgress, PoolEvent, ScrubReport};
@@ -482,12 +483,13 @@ impl Engine {
         if let Some(info) = self.damaged_info(id, name) {
             return Ok(info);
         }
-        let (group, _, record) = self.record(name)?;
+        let (group, branch, record) = self.record(name)?;
         let trouble = self.trouble_of(&group, &record);
         let space = self.volume_space(name, &group, &record)?;
         Ok(VolumeInfo {
             name: record.name,
             group: self.group_name(group.id),
+            branch: branch.0,
             rf: record.rf,
             copies_min: record.policy.copies_min(record.rf),
             fail_below: record.policy.fail_below,

@@ -112,7 +112,7 @@ impl Pair {
         while let Some(part) = delta.next_part(8000).expect("read") {
             to.replica_stage(GROUP, &part.chunk, &part.cursor).expect("taken");
         }
-        to.replica_complete(GROUP, (state.lineage, point.lsn), point.wall, "").expect("whole");
+        to.replica_complete(GROUP, (state.lineage, point.lsn), point.wall, &point.name).expect("whole");
         from.follower_has(GROUP, PEER, point.lsn).expect("kept");
         point.wall
     }
@@ -178,6 +178,90 @@ fn two_sites_take_turns_as_often_as_they_like() {
     for rig in &pair.sites {
         let found = rig.engine.volumes().expect("volumes").into_iter().find(|volume| volume.name == GROUP).expect("there");
         assert!(found.base.is_none_or(|base| base.depth <= 4), "the chain of clones is not shortened");
+        let report = rig.engine.fsck().expect("checked");
+        assert!(report.problems.is_empty(), "{:#?}", report.problems);
+    }
+}
+
+/// The owner gives the group away, or is fenced where it stands; whoever it goes to has all of it.
+fn hand_over(pair: &mut Pair, is_planned: bool) -> Leader {
+    let wall = pair.ship();
+    let (former, next) = (&pair.sites[pair.owner].engine, &pair.sites[1 - pair.owner].engine);
+    let last = next.replica_state(GROUP).expect("told").expect("a replica").lsn;
+    if is_planned {
+        former.gate_close(GROUP, std::time::Duration::from_secs(60)).expect("it was open");
+        former.gate_seal(GROUP).expect("it was closed");
+        former.replica_relinquish(GROUP, last).expect("given");
+    }
+    next.replica_promote(GROUP, PEER).expect("promoted");
+    let branch = next.replica_state(GROUP).expect("told").expect("it was one").branch.expect("it was promoted");
+    let (source, lineage) = next.replica_identity(GROUP).expect("told");
+    let leader = Leader { source, lineage, lsn: branch.lsn.0, wall };
+    let find_last = |until| next.replica_find_last(GROUP, branch.lineage, until).expect("told");
+    assert_eq!(find_last(last + 5), Some((last, branch.lsn.0)));
+    assert!(find_last(last - 1).is_none_or(|(at, here)| at < last && here < branch.lsn.0));
+    assert_eq!(next.replica_find_last(GROUP, branch.lineage ^ 1, last).expect("told"), None);
+    for _ in 0..2 {
+        former.replica_fence(GROUP, last, &leader).expect("fenced");
+    }
+    leader
+}
+
+#[test]
+fn a_former_owner_without_a_tail_follows_as_it_is_and_keeps_its_past() {
+    const TURNS: usize = 9;
+    let small = EngineOptions { memtable_bytes: 96 << 10, ..options() };
+    let sites = [Rig::create(15, 2, small.clone()), Rig::create(16, 2, small.clone())];
+    sites[0].engine.volume_create(&volume_create(GROUP, 2, None)).expect("a volume");
+    let description = sites[0].engine.replica_describe(GROUP).expect("described");
+    sites[1].engine.replica_create(&description, GROUP, 2).expect("a replica");
+    let mut pair = Pair { sites, owner: 0 };
+    for turn in 0..TURNS {
+        let engine = &pair.sites[pair.owner].engine;
+        let volume = engine.volume(GROUP, VolumeOptions { noatime: false }).expect("free to be mounted");
+        write(&volume, &format!("turn {turn}"));
+        pair.ship();
+        engine.snapshot_create(GROUP, &format!("named-{turn}"), None).expect("an owner's");
+        let last = pair.ship();
+        let leader = hand_over(&mut pair, turn % 2 == 0);
+        // Who looks leaves no tail, but where time goes on an access time.
+        text_of(&volume);
+        let former = &pair.sites[pair.owner].engine;
+        let at = former.replica_state(GROUP).expect("told").expect("fenced").branch.expect("fenced at").lsn.0;
+        assert_eq!(former.replica_turn(GROUP, at, &leader).expect_err("mounted").kind, Kind::Conflict);
+        volume.release().expect("let go");
+        drop(volume);
+        let other = Leader { lineage: leader.lineage ^ 1, ..leader };
+        assert_eq!(former.replica_turn(GROUP, at, &other).expect_err("not for that one").kind, Kind::Conflict);
+        if turn % 3 == 1 {
+            let [one, other] = pair.sites;
+            pair.sites = [one.kill(small.clone()), other.power_fails(small.clone())];
+        }
+        let former = &pair.sites[pair.owner].engine;
+        for _ in 0..2 {
+            former.replica_turn(GROUP, at, &leader).expect("it follows");
+        }
+        let state = former.replica_state(GROUP).expect("told").expect("a replica");
+        assert!(state.is_replica && !state.is_fork && !state.is_given);
+        assert_eq!((state.source, state.lineage, state.lsn, state.wall), (leader.source, leader.lineage, leader.lsn, last));
+        assert_eq!(text_at(former, &format!("lsn:{}", state.local_lsn)), format!("turn {turn}"));
+        assert_eq!(former.replica_cut(GROUP).expect_err("no owner any more").kind, Kind::Fenced);
+        pair.owner = 1 - pair.owner;
+        for rig in &pair.sites {
+            rig.engine.settle().expect("settled");
+            rig.second();
+            for named in 0..=turn {
+                let (then, snapshot) = rig.engine.volume_at(GROUP, &format!("named-{named}")).expect("its past stays");
+                assert!(!snapshot.held);
+                assert_eq!(text_of(&then), format!("turn {named}"));
+            }
+        }
+        pair.ship();
+    }
+    for rig in pair.sites {
+        let rig = rig.kill(small.clone());
+        let found = rig.engine.volumes().expect("volumes");
+        assert!(found.len() == 1 && found[0].base.is_none(), "{found:#?}");
         let report = rig.engine.fsck().expect("checked");
         assert!(report.problems.is_empty(), "{:#?}", report.problems);
     }

@@ -25,7 +25,10 @@ export function addFailover(program: Command): void {
   program
     .command("failover [group]")
     .description("at the site of a replica: go on from what it has received, as the owner")
-    .option("--planned", "the owner gives it away: nothing is lost, and who writes there waits for a moment")
+    .option(
+      "--planned",
+      "the owner gives it away: nothing is lost, who writes there waits for a moment, and it follows",
+    )
     .option(
       "--to <peer>",
       "with --planned, at the owner: who is to be it, else this site; with --yield: to whom",

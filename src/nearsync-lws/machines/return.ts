@@ -1,5 +1,5 @@
 // A former owner returns: it finds that another site has taken its group over, keeps what only it has as a fork, and
-// follows.
+// follows. One that has given the group away, or did nothing more, follows as it is.
 //
 // - Nothing is done before the plan is stored, and the plan is forgotten last: a crash at any step begins again with
 //   the step after the plan, and every step that was done does nothing.
@@ -32,6 +32,7 @@ export interface ReturnPlan {
   successor: Successor;
   /** What is here of the last common point; null: none is left, all of it is the fork. */
   at: number | null;
+  /** What it will be called, if there is one. */
   fork: string;
   /** How it was protected: the other direction gets the same. */
   back: { rpoMs: number; bytesPerSecond: number | null; rf: number };
@@ -46,12 +47,12 @@ export const STEPS = [
   "release",
   /** Nobody has it mounted any more. */
   "unmount",
-  /** What is here becomes the fork, and a follower takes its name. */
-  "rejoin",
-  /** Is there anything in the fork? */
+  /** Did users do anything here that the owner of now does not have? */
   "look",
-  /** There is nothing: it goes. */
-  "drop",
+  /** They did not: it follows as it is, with its past. */
+  "turn",
+  /** They did: what is here becomes the fork, and a follower takes its name. */
+  "rejoin",
   /** What was sent to whom is not any more, also after a start. */
   "unprotect",
   /** The owner of now is asked to send. */
@@ -116,8 +117,9 @@ function run(state: Return): [Return, ReturnEffect[]] {
 }
 
 function after(step: Step, isEmpty: boolean): Step | "done" {
-  // Only an empty fork is dropped.
-  if (step === "look" && !isEmpty) return "unprotect";
+  // One of the two.
+  if (step === "look" && !isEmpty) return "rejoin";
+  if (step === "turn") return "unprotect";
   return STEPS[STEPS.indexOf(step) + 1] ?? "done";
 }
 

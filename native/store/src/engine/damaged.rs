@@ -106,6 +106,7 @@ impl Engine {
         Some(VolumeInfo {
             name: volume.name.clone(),
             group: found.record.name.clone(),
+            branch: 0,
             rf: volume.rf,
             copies_min: volume.policy.copies_min(volume.rf),
             fail_below: volume.policy.fail_below,

@@ -123,6 +123,8 @@ impl EngineOptions {
 pub struct VolumeInfo {
     pub name: String,
     pub group: String,
+    /// Its number in the group, the same at all sites; 0: not known.
+    pub branch: u32,
     pub rf: u8,
     /// Copies that a write needs to count, and what it does with fewer: fail or wait.
     pub copies_min: u8,

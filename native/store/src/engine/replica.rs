@@ -356,7 +356,7 @@ impl Engine {
             branch: Some(Origin { lineage: of.lineage, lsn: Lsn(at) }),
         };
         self.pool.publish(Edit { groups: vec![GroupChange::Replicated { id: group.id }], ..Edit::default() })?;
-        let fenced = group.fence(&record, of.wall)?;
+        let fenced = group.fence(&record)?;
         self.flush_group(group, fenced)
     }
 
@@ -396,6 +396,8 @@ impl Engine {
         }
         self.fence_group(&group, at, of)?;
         self.flush_group(&group, Group::newest(&group))?;
+        let common = group.replica().and_then(|record| record.branch).map_or(Lsn(at), |branch| branch.lsn);
+        group.name_common(common, of.wall)?;
         self.give_fork_names(&group, fork)?;
         for follower in group.followers() {
             group.follower_forget(&follower.name)?;
@@ -440,7 +442,13 @@ impl Engine {
         Ok(self.group_of(target)?.point_of(origin).map(|lsn| lsn.0))
     }
 
-    fn mounted_of(&self, group: GroupId) -> Option<String> {
+    /// The newest kept recovery point of another site's lineage at or before an LSN of it: which one that is, and the LSN here.
+    pub fn replica_find_last(&self, target: &str, lineage: u64, until: u64) -> Result<Option<(u64, u64)>> {
+        let found = self.group_of(target)?.last_point_of(Origin { lineage, lsn: Lsn(until) });
+        Ok(found.map(|(of, here)| (of.0, here.0)))
+    }
+
+    pub(super) fn mounted_of(&self, group: GroupId) -> Option<String> {
         let volumes = self.volumes.lock();
         let mounted = volumes.iter().find(|(_, entry)| entry.group == group && entry.mounted.strong_count() > 0);
         mounted.map(|(name, _)| name.clone())

@@ -129,8 +129,14 @@ impl Group {
         let next = ReplicaRecord { role: Role::Promoted, lineage, ..record.clone() };
         let lsn = self.write_role(Some(&next))?;
         *replica = Some(next);
+        drop(replica);
+        self.end_given();
+        Ok(lsn)
+    }
+
+    /// Its role says now who may change it.
+    pub(super) fn end_given(&self) {
         self.given.store(false, Ordering::Release);
         self.gate.take_back();
-        Ok(lsn)
     }
 }

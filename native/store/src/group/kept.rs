@@ -246,6 +246,15 @@ impl PointTable {
         tick.max(named)
     }
 
+    /// The newest point of another site's lineage, at or before that LSN of it: which one that is, and the LSN here.
+    pub(super) fn last_of_origin(&self, until: Origin) -> Option<(Lsn, Lsn)> {
+        let ticks = self.ticks.iter().map(|(lsn, kept)| (kept.origin, *lsn));
+        let named = self.named.iter().map(|(lsn, named)| (named.kept.origin, *lsn));
+        let known = ticks.chain(named).filter_map(|(origin, lsn)| origin.map(|origin| (origin, lsn)));
+        let found = known.filter(|(origin, _)| origin.lineage == until.lineage && origin.lsn <= until.lsn);
+        found.max().map(|(origin, lsn)| (origin.lsn, lsn))
+    }
+
     pub(super) fn named(&self, name: &str) -> Option<PointInfo> {
         self.info(*self.names.get(name)?)
     }

@@ -150,6 +150,15 @@ impl Group {
         own.or(parted).or_else(|| points.of_origin(origin))
     }
 
+    /// The newest kept point that is one of this lineage, at or before that LSN of it: which one that is, and the LSN here.
+    pub(crate) fn last_point_of(&self, until: Origin) -> Option<(Lsn, Lsn)> {
+        let branch = self.replica().and_then(|record| Some((record.branch?, record.lsn)));
+        let parted = branch.filter(|(branch, lsn)| branch.lineage == until.lineage && *lsn <= until.lsn);
+        let points = self.points.lock();
+        let parted = parted.filter(|(branch, _)| points.keeps(branch.lsn)).map(|(branch, lsn)| (lsn, branch.lsn));
+        parted.max(points.last_of_origin(until))
+    }
+
     /// The LSN here of the newest recovery point that was received, which is kept even where its tick was not.
     pub(crate) fn received_as(&self, origin: Origin) -> Option<Lsn> {
         let is_newest = self.replica().is_some_and(|record| (record.lineage, record.lsn) == (origin.lineage, origin.lsn));
@@ -352,12 +361,12 @@ impl Group {
         Ok(lsn)
     }
 
-    /// A former owner stops: nobody changes it from here on. `record.branch` says where its successor parted from it, `wall` when that
-    /// was. Returns the LSN that has to be durable before anybody is told. Done before, it does nothing.
+    /// A former owner stops: nobody changes it from here on. `record.branch` says where its successor parted from it: that point stays.
+    /// Returns the LSN that has to be durable before anybody is told. Done before, it does nothing.
     ///
     /// # Errors
     /// `NotFound`: the point is not kept; `Conflict`: it is the fork of something else; `Fenced`: it is a replica.
-    pub(crate) fn fence(&self, record: &ReplicaRecord, wall: Time) -> Result<Lsn> {
+    pub(crate) fn fence(&self, record: &ReplicaRecord) -> Result<Lsn> {
         let at = record.branch.map_or(Lsn(0), |branch| branch.lsn);
         match self.replica() {
             Some(known) if known.role == Role::Fork && known == *record => return Ok(Lsn(self.newest.load(Ordering::Acquire))),
@@ -371,8 +380,7 @@ impl Group {
         if !self.points.lock().pin(at) {
             return Err(Error::new(Kind::NotFound, format!("recovery point {at} is not kept any more")));
         }
-        let fenced = self.name_common(at, wall).and_then(|()| self.write_fence(record));
-        fenced.inspect_err(|_| self.unpin(at))
+        self.write_fence(record).inspect_err(|_| self.unpin(at))
     }
 
     fn write_fence(&self, record: &ReplicaRecord) -> Result<Lsn> {
@@ -382,12 +390,36 @@ impl Group {
         self.replication.is_fork.store(true, Ordering::Release);
         let written = self.commit_draft(self.point_draft(OpKind::PointSet, effects));
         let lsn = written.inspect_err(|_| self.replication.is_fork.store(false, Ordering::Release))?;
-        *replica = Some(record.clone());
+        let before = replica.replace(record.clone());
+        drop(replica);
+        if let Some(given) = before.filter(|before| before.role == Role::Relinquished) {
+            self.end_given();
+            self.unpin(given.lsn);
+        }
         Ok(lsn)
     }
 
-    /// The common point stays, whatever the group's retention, and can be found. It may be kept by pins only by now.
-    fn name_common(&self, at: Lsn, wall: Time) -> Result<()> {
+    /// What is fenced, and is again what it was at its common point, follows its successor: `record`. Its past stays. Returns the LSN
+    /// that has to be durable before anybody is told.
+    ///
+    /// # Errors
+    /// `Conflict`: it is not fenced.
+    pub(crate) fn turn(&self, record: ReplicaRecord, wall: Time) -> Result<Lsn> {
+        let mut replica = self.replication.replica.lock();
+        let Some(branch) = replica.as_ref().filter(|known| known.role == Role::Fork).and_then(|known| known.branch) else {
+            return Err(Error::new(Kind::Conflict, "only a former owner that is fenced turns"));
+        };
+        let lsn = self.receive_point(&record, (wall, ""))?;
+        self.replication.is_replica.store(true, Ordering::Release);
+        self.replication.is_fork.store(false, Ordering::Release);
+        *replica = Some(record);
+        drop(replica);
+        self.unpin(branch.lsn);
+        Ok(lsn)
+    }
+
+    /// The common point of a fork can be found, and stays, whatever the group's retention. It may be kept by pins only by now.
+    pub(crate) fn name_common(&self, at: Lsn, wall: Time) -> Result<()> {
         let _one = self.naming.lock();
         let now = self.point_record(PointDraft::default());
         let record = {

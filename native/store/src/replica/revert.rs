@@ -1,10 +1,11 @@
-//! A replica becomes an owner. Its present may be the middle of a batch: what has changed since the newest recovery point is put
-//! back first, by a batch that leads there.
+//! A replica becomes an owner, or a former owner a replica. The present may be the middle of a batch, or differ from the last common
+//! point in what no user did: what has changed since that point is put back first, by a batch that leads there.
 
 use super::apply;
 use super::delta::Delta;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::group::Group;
+use holdfast_format::inode::Time;
 use holdfast_format::replica::{Origin, ReplicaRecord, Role};
 use holdfast_format::Lsn;
 use std::sync::Arc;
@@ -17,12 +18,7 @@ pub fn promote(group: &Arc<Group>, lineage: u64, follower: &str) -> Result<Lsn> 
     group.with_replica(|record| {
         let received = group.newest_received()?;
         if record.staging.is_some() {
-            let now = group.keep_middle()?;
-            let _kept = group.pin(now);
-            let mut back = Delta::back(group, received.lsn, now)?;
-            while let Some(part) = back.next_part(usize::MAX)? {
-                apply::put_back(group, &part.chunk)?;
-            }
+            put_back(group, received.lsn)?;
         }
         if !follower.is_empty() {
             group.follower_has(follower, received.lsn)?;
@@ -33,4 +29,27 @@ pub fn promote(group: &Arc<Group>, lineage: u64, follower: &str) -> Result<Lsn> 
         *record = next;
         Ok(lsn)
     })
+}
+
+/// The present is again what this point is.
+fn put_back(group: &Arc<Group>, point: Lsn) -> Result<()> {
+    let now = group.keep_middle()?;
+    let _kept = group.pin(now);
+    let mut back = Delta::back(group, point, now)?;
+    while let Some(part) = back.next_part(usize::MAX)? {
+        apply::put_back(group, &part.chunk)?;
+    }
+    Ok(())
+}
+
+/// A former owner, fenced, whose successor has all that users did here: it goes back to the common point and follows. `record`: what it
+/// is then, `wall`: when that point was cut. Returns the LSN that has to be durable before anybody is told.
+///
+/// # Errors
+/// `Conflict`: it is not fenced.
+pub fn turn(group: &Arc<Group>, record: ReplicaRecord, wall: Time) -> Result<Lsn> {
+    let fenced = group.replica().filter(|known| known.role == Role::Fork).and_then(|known| known.branch);
+    let branch = fenced.ok_or_else(|| Error::new(Kind::Conflict, "only a former owner that is fenced turns"))?;
+    put_back(group, branch.lsn)?;
+    group.turn(record, wall)
 }
