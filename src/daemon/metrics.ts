@@ -79,6 +79,7 @@ export function renderMetrics(status: StatusAnswer): Promise<string> {
   }
   policyMetrics(status, gauge);
   protectionMetrics(status, gauge);
+  failoverMetrics(status, gauge);
   return registry.metrics();
 }
 
@@ -151,6 +152,27 @@ function protectionMetrics(status: StatusAnswer, gauge: MakeGauge): void {
       continue;
     compared.set({ group, peer }, Date.parse(rest.verified.started) / 1000);
     differences.set({ group, peer }, rest.verified.left);
+  }
+}
+
+/** Of one group the newest counts. */
+function failoverMetrics(status: StatusAnswer, gauge: MakeGauge): void {
+  const ops = gauge(
+    "failover_lost_operations",
+    "Operations that failing over to here cost, as far as known",
+    ["group", "kind"],
+  );
+  const reconciled = gauge("failover_reconciled", "1 when the former owner has told what it did", ["group"]);
+  const contradicted = gauge(
+    "failover_contradicted",
+    "1 when what was said to be lost is not what the former owner has",
+    ["group"],
+  );
+  for (const { group, ops: all, fsyncedOps, isReconciled, isContradicted } of status.failovers) {
+    ops.set({ group, kind: "all" }, all);
+    ops.set({ group, kind: "fsynced" }, fsyncedOps);
+    reconciled.set({ group }, isReconciled ? 1 : 0);
+    contradicted.set({ group }, isContradicted ? 1 : 0);
   }
 }
 

@@ -137,8 +137,9 @@ export interface FailoverAnswer {
   loss: LossStatement;
 }
 
-/** Some of what users did to a file; its path where this site knows it, else null. */
+/** Some of what users did to a file; volume and path where this site knows them, else null. */
 export interface LostFileAnswer {
+  volume: string | null;
   inode: number;
   path?: string | null | undefined;
   path_base64?: string | undefined;
@@ -172,6 +173,34 @@ export interface LossStatement {
   known: LossAnswer;
   /** What it did after this LSN, and since then (by its clock), nobody knows here; so many log records at least. */
   unknown: { afterLsn: number; since: string | null; opsAtLeast: number };
+  /** The same once the former owner has told it; null: it has not, or nothing is left there. */
+  reconciled: ReconciledLoss | null;
+}
+
+/** What a failover cost, as the former owner's log tells. */
+export interface ReconciledLoss {
+  /** When it was told, and by whom. */
+  time: string;
+  peer: string;
+  /** Up to the LSN that was known. */
+  known: LossAnswer;
+  /** After that. */
+  unknown: LossAnswer;
+  /** All of it: what its fork has. */
+  total: LossAnswer;
+  /** `known` is not what the statement knew before: somebody has to look. */
+  isContradicted: boolean;
+}
+
+/** A failover of this site, and what it cost as far as that is known. */
+export interface FailoverLoss {
+  group: string;
+  /** The former owner's LSN that it went on from. */
+  lsn: number;
+  ops: number;
+  fsyncedOps: number;
+  isReconciled: boolean;
+  isContradicted: boolean;
 }
 
 export interface PlannedRequest {

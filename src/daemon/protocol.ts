@@ -78,7 +78,7 @@ import type { CloneBase, CloneSpace } from "../io-path/clones.js";
 import type { PathJson } from "../io-path/paths.js";
 import type { InviteState } from "../nearsync-lws/pairing/host.js";
 import type { Role } from "../nearsync-lws/peers.js";
-import type { ProtectionAnswer, ReplicaAnswer } from "./protocol-sites.js";
+import type { FailoverLoss, ProtectionAnswer, ReplicaAnswer } from "./protocol-sites.js";
 import type {
   DomainLevel,
   DriveStatus,
@@ -118,6 +118,7 @@ export type {
   PlannedRequest,
   ProtectRequest,
   ProtectionAnswer,
+  ReconciledLoss,
   ReplicaAnswer,
   TestFailoverAnswer,
   TestFailoverDropAnswer,
@@ -416,6 +417,7 @@ export interface StatusAnswer {
   mounts: MountAnswer[];
   policies: PolicyStatus[];
   protections: ProtectionAnswer[];
+  failovers: FailoverLoss[];
   /** Sentences for the administrator. */
   warnings: string[];
 }

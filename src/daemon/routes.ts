@@ -15,6 +15,7 @@ import { protectionRoutes } from "./protection-routes.js";
 import { protectionWarnings } from "./protections.js";
 import type { Protections } from "./protections.js";
 import type { Replicas } from "./replicas.js";
+import type { Reconciliations } from "./reconciliations.js";
 import type { Returns } from "./returns.js";
 import * as requests from "./requests.js";
 import type { Supervisor } from "./supervisor.js";
@@ -31,6 +32,7 @@ export interface Served {
   replicas: Replicas;
   handovers: Handovers;
   returns: Returns;
+  reconciliations: Reconciliations;
 }
 
 export function createRoutes(served: Served): Route[] {
@@ -49,15 +51,17 @@ export function createRoutes(served: Served): Route[] {
   ];
 }
 
-function statusRoutes({ supervisor, peers, protections, handovers, returns }: Served): Route[] {
+function statusRoutes(served: Served): Route[] {
+  const { supervisor, peers, protections, handovers, returns, reconciliations } = served;
   const status = async () => {
     const told = await supervisor.status();
     if (told.phase !== "running") return told;
     const sent = await protections.answers();
     const compared = verificationWarnings(sent.map(({ verified }) => verified));
     const ofSites = [...peers.warnings(), ...protectionWarnings(sent), ...compared];
-    const warnings = [...told.warnings, ...ofSites, ...handovers.warnings(), ...returns.warnings()];
-    return { ...told, protections: sent, warnings };
+    const ofOwners = [handovers, returns, reconciliations].flatMap((part) => part.warnings());
+    const warnings = [...told.warnings, ...ofSites, ...ofOwners];
+    return { ...told, protections: sent, failovers: reconciliations.answers(), warnings };
   };
   return [
     {

@@ -13,6 +13,7 @@ import type { Log } from "./log.js";
 import { Peers } from "./peers.js";
 import { Protections } from "./protections.js";
 import { Replicas } from "./replicas.js";
+import { Reconciliations } from "./reconciliations.js";
 import { Returns } from "./returns.js";
 import type { Route } from "./route.js";
 import { createRoutes } from "./routes.js";
@@ -98,6 +99,7 @@ function assemble({ folder, runtime, config, log }: Ground): Daemon {
       succeededBy: (question) => returns.succeededBy(question),
       follow: (request) => protections.follow(request),
       fenced: (what) => returns.fenced(what),
+      accountOf: (question) => reconciliations.accountOf(question),
     },
   });
   const protections: Protections = new Protections({ folder, supervisor, peers, site, log });
@@ -106,11 +108,12 @@ function assemble({ folder, runtime, config, log }: Ground): Daemon {
   const returns: Returns = new Returns({ ...parts, isHandedOver });
   const handovers: Handovers = new Handovers({ ...parts, returns });
   replicas.revoke = (uuid) => handovers.revoke(uuid);
+  const reconciliations: Reconciliations = new Reconciliations({ ...parts, statements });
   const { verifyEvery: every } = config.replication;
   const verifications = new Verifications({ ...parts, every });
   const tests = new TestFailovers({ folder, supervisor, protections, log });
   const routes = [
-    ...createRoutes({ supervisor, peers, protections, replicas, handovers, returns }),
+    ...createRoutes({ supervisor, peers, protections, replicas, handovers, returns, reconciliations }),
     ...forkRoutes(new Forks(supervisor), returns),
     ...failoverRoutes(handovers, tests),
     ...statementRoutes(replicas),
@@ -124,8 +127,10 @@ function assemble({ folder, runtime, config, log }: Ground): Daemon {
     await protections.start();
     await handovers.start();
     verifications.start();
+    reconciliations.start();
   };
   const stop = async (): Promise<void> => {
+    reconciliations.stop();
     for (const part of [verifications, handovers, returns, protections, peers, supervisor]) await part.stop();
   };
   const problems = () => [...supervisor.pools.problems(), ...supervisor.mounts.problems()];

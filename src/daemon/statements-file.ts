@@ -19,6 +19,7 @@ const loss = z.strictObject({
   isExact: z.boolean(),
   named: z.array(
     z.strictObject({
+      volume: z.string().nullable().default(null),
       inode: count,
       path: z.string().nullable().optional(),
       path_base64: z.string().optional(),
@@ -38,6 +39,15 @@ const schema = z.strictObject({
     recovered: z.strictObject({ lsn: count, time }),
     known: loss,
     unknown: z.strictObject({ afterLsn: count, since: time, opsAtLeast: count }),
+    reconciled: z
+      .strictObject({
+        time: z.string(),
+        peer: z.string(),
+        ...{ known: loss, unknown: loss, total: loss },
+        isContradicted: z.boolean(),
+      })
+      .nullable()
+      .default(null),
   }),
 });
 

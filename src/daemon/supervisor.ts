@@ -431,6 +431,7 @@ export class Supervisor {
       mounts: this.mounts.answers(),
       policies: this.policies.answers(),
       protections: [],
+      failovers: [],
       warnings: [
         ...problems,
         ...pools.flatMap(poolWarnings),

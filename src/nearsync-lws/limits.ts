@@ -93,6 +93,9 @@ export const OFFER_RETRY_MS = 5000;
 export const ASK_MS = 30_000;
 /** Questions of one peer that are being answered at a time; their sessions end at more. */
 export const ASKS_MAX = 256;
+/** Files that are named in what a former owner tells of what was lost, and bytes of a path. */
+export const LOST_FILES_MAX = 20;
+export const LOST_PATH_BYTES_MAX = 1024;
 /** A step of a former owner's return that failed is tried again after so long. */
 export const RETURN_RETRY_MS = 1000;
 /** A frame of headers: what the engine takes as a limit, and what fits into a control message. */
@@ -150,6 +153,7 @@ function assertRelations(): void {
     MISMATCHES_LISTED_MAX <= MISMATCHES_MAX &&
     CUT_MS_MIN < BEAT_LOST_MS &&
     BEAT_MS * 4 <= BEAT_LOST_MS &&
+    LOST_FILES_MAX * (LOST_PATH_BYTES_MAX + 256) <= CONTROL_BYTES_MAX &&
     LITTLE_MS + LAST_WRITE_BACK_MS < FREEZE_MS &&
     FREEZE_MS < GATE_MS &&
     BEAT_LOST_MS < STALL_MS &&

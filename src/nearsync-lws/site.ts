@@ -12,7 +12,7 @@ import { authorize } from "./peers.js";
 import type { Peer, Role } from "./peers.js";
 import type { Pipe } from "./replication/pipe.js";
 import { Questions } from "./replication/questions.js";
-import type { FollowRequest, SuccessorQuestion } from "./replication/questions.js";
+import type { Account, AccountQuestion, FollowRequest, SuccessorQuestion } from "./replication/questions.js";
 import type { VerifyReport } from "./proof/report.js";
 import { Verifications } from "./proof/verifications.js";
 import type { VerifyRequest } from "./proof/verifications.js";
@@ -49,8 +49,9 @@ export class Site implements WorkerCalls {
     };
     this.#headers = new HeaderStore(folder);
     this.#door = new EngineDoor({ clock: systemClock, headers: this.#headers, place: daemon.place });
-    const { succeededBy, follow } = daemon;
-    this.#questions = new Questions({ clock: systemClock, authorize: authorized, succeededBy, follow });
+    const { succeededBy, follow, accountOf } = daemon;
+    const served = { succeededBy, follow, accountOf };
+    this.#questions = new Questions({ clock: systemClock, authorize: authorized, ...served });
     this.#replication = new Replication({
       door: portOf(this.#door.call),
       clock: systemClock,
@@ -156,6 +157,10 @@ export class Site implements WorkerCalls {
 
   async askToFollow(request: FollowRequest): Promise<void> {
     await this.#questions.follow(this.#pipe(request.peer), request);
+  }
+
+  async askAccount(question: AccountQuestion): Promise<Account> {
+    return await this.#questions.account(this.#pipe(question.peer), question);
   }
 
   #pipe(peer: string): Pipe {

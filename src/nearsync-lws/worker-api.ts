@@ -11,7 +11,7 @@ import type { Peer } from "./peers.js";
 import type { VerifyReport } from "./proof/report.js";
 import type { VerifyRequest } from "./proof/verifications.js";
 import type { FollowerStatus } from "./replication/owned.js";
-import type { FollowRequest, SuccessorQuestion } from "./replication/questions.js";
+import type { Account, AccountQuestion, FollowRequest, SuccessorQuestion } from "./replication/questions.js";
 import type { HandoverMessage, Protection } from "./replication/replication.js";
 import type { LinkState } from "./transport/sessions.js";
 import type { Site } from "./pairing/messages.js";
@@ -97,6 +97,8 @@ export interface WorkerCalls extends LinkCalls {
   successorOf(question: SuccessorQuestion): Promise<Successor | null>;
   /** Asks a peer to send a group of its. */
   askToFollow(request: FollowRequest): Promise<void>;
+  /** Asks a former owner what it did; fails with what that says. */
+  askAccount(question: AccountQuestion): Promise<Account>;
   /** Compares a group with a peer's replica of it, or a replica with its owner; or tells how that fares. */
   verify(request: VerifyRequest): Promise<VerifyReport | null>;
   /** Ends everything; nothing of it runs in the engine when it fulfils. */
@@ -121,6 +123,8 @@ export interface DaemonCalls extends LinkEvents {
   succeededBy(question: SuccessorQuestion): Promise<Successor | null>;
   /** A peer that may read the group wants to be sent it. */
   follow(request: FollowRequest): Promise<void>;
+  /** A peer that may read the group asks what this site did as its former owner. */
+  accountOf(question: AccountQuestion): Promise<Account>;
   /** A peer refuses what this site sends as an owner. */
   fenced(what: { group: string; peer: string }): void;
 }

@@ -17,6 +17,7 @@ const daemon: Daemon & Omit<DaemonCalls, keyof LinkEvents> = {
   place: (wanted) => rpc.call("place", wanted),
   handover: (said) => rpc.call("handover", said),
   succeededBy: (question) => rpc.call("succeededBy", question),
+  accountOf: (question) => rpc.call("accountOf", question),
   follow: (request) => rpc.call("follow", request),
   fenced: (what) => void rpc.call("fenced", what),
 };

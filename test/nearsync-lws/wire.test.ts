@@ -7,7 +7,13 @@ import { join } from "node:path";
 import { describe, it } from "node:test";
 import { HoldfastError } from "../../src/io-path/errors.js";
 import { parseInvite, writeInvite } from "../../src/nearsync-lws/invite.js";
-import { CHUNK_BYTES_MAX, DEPTH_MAX, ITEMS_MAX } from "../../src/nearsync-lws/limits.js";
+import {
+  CHUNK_BYTES_MAX,
+  LOST_FILES_MAX,
+  LOST_PATH_BYTES_MAX,
+  DEPTH_MAX,
+  ITEMS_MAX,
+} from "../../src/nearsync-lws/limits.js";
 import { decodeChunk, encodeChunk } from "../../src/nearsync-lws/wire/chunk.js";
 import type { Chunk } from "../../src/nearsync-lws/wire/chunk.js";
 import { RESERVED, decodeMessage, encodeMessage } from "../../src/nearsync-lws/wire/control.js";
@@ -29,6 +35,15 @@ function example(name: string): string {
 
 const GROUP = "000102030405060708090a0b0c0d0e0f";
 const EPOCH = "1112131415161718";
+const lostFile = {
+  ...{ branch: 1, inode: 42, path: Buffer.from("a/b") },
+  ...{ ops: 60, bytes: 240_000, fsyncedOps: 50 },
+};
+const accounted = {
+  ...{ ask: 4, first: 810, last: 900, ops: 60, bytes: 240_000, files: 1 },
+  ...{ fsyncedOps: 50, fsyncedBytes: 200_000, fsyncedFiles: 1, isExact: true },
+  named: [lostFile],
+};
 const chunk: Chunk = {
   group: GROUP,
   epochId: EPOCH,
@@ -64,7 +79,7 @@ describe("the examples of WIRE.md", () => {
     assert.deepEqual(decodeChunk(Buffer.from(example("chunk"), "hex")), chunk);
   });
 
-  it("credit, begin, grant, taken, ask, successor and hello", () => {
+  it("credit, begin, grant, taken, ask, successor, account, accounted and hello", () => {
     const begin = {
       group: GROUP,
       stream: 5,
@@ -88,6 +103,8 @@ describe("the examples of WIRE.md", () => {
       ["taken", 9, { group: GROUP, lsn: 1234, by }],
       ["ask", 9, { ask: 3, group: GROUP, epochId: EPOCH, lsn: null }],
       ["successor", 10, { ask: 3, successor }],
+      ["account", 11, { ask: 4, group: GROUP, epochId: EPOCH, above: 809, until: null }],
+      ["accounted", 12, accounted],
       ["hello", 0, hello],
       ["prove", 3, { group: GROUP, epochId: EPOCH, lsn: 7, proof: 2, question: Buffer.from("what") }],
     ] as const) {
@@ -221,6 +238,31 @@ describe("bytes that nobody meant", () => {
     });
   });
 
+  it("an account that names too much, or counts what cannot be counted, is refused", () => {
+    const named = (count: number, change: object) => ({
+      named: Array.from({ length: count }, () => ({ ...lostFile, ...change })),
+    });
+    for (const change of [
+      named(LOST_FILES_MAX + 1, {}),
+      named(1, { path: Buffer.alloc(LOST_PATH_BYTES_MAX + 1) }),
+      named(1, { path: "a/b" }),
+      named(1, { branch: -1 }),
+      named(1, { ops: 0.5 }),
+      { ops: -1 },
+      { bytes: Number.MAX_SAFE_INTEGER + 1 },
+      { isExact: 1 },
+      { more: 1 },
+    ]) {
+      const frame = encodeMessage("accounted", 0, { ...accounted, ...change } as never);
+      assert.ok(
+        refuses(() => decodeMessage(frame, 0)),
+        JSON.stringify(change, plain),
+      );
+    }
+    const most = named(LOST_FILES_MAX, { path: Buffer.alloc(LOST_PATH_BYTES_MAX) });
+    decodeMessage(encodeMessage("accounted", 0, { ...accounted, ...most }), 0);
+  });
+
   it("changed messages (20,000 of a seed) are refused or mean something, and never more than was sent", () => {
     const seed = 20_261_128;
     const random = randomOf(seed);
@@ -240,6 +282,8 @@ describe("bytes that nobody meant", () => {
         ...{ group: GROUP, stream: 5, epochId: EPOCH, from: 5, to: 9 },
         frame: Buffer.from("frame"),
       }),
+      encodeMessage("account", 0, { ask: 4, group: GROUP, epochId: EPOCH, above: 809, until: null }),
+      encodeMessage("accounted", 0, accounted),
     ];
     const trace = createHash("sha256");
     let taken = 0;

@@ -1,21 +1,23 @@
 // The owner is killed at a random moment of a bounded load: what the loss statement says to be known is exactly what
 // the owner did, as its log and the writer have it, and nothing that was lost is older than the lag that was shown.
+// When the owner is back, all of it is said exactly, and is what its fork has.
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { readFileSync, readdirSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { basename, join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { Headers } from "../../src/io-path/headers.js";
 import type { Loss } from "../../src/io-path/headers.js";
 import { Pool } from "../../src/io-path/pool.js";
 import type {
   FailoverAnswer,
+  ForkAnswer,
   LossStatement,
   PeerAnswer,
   ProtectionAnswer,
 } from "../../src/daemon/protocol.js";
-import { Place, until } from "../daemon-fixture.js";
+import { Place, metricsOf, run, until } from "../daemon-fixture.js";
 import { randomOf } from "../nearsync-lws/random.js";
 import { configOf, startPeers, stayThere } from "./pair.js";
 
@@ -39,6 +41,7 @@ const draw = (below) => {
 const files = [0, 1, 2, 3].map((name) => openSync(dir + "/f" + name, "w"));
 const log = openSync(noted, "a");
 const block = Buffer.alloc(${WRITE_BYTES}, 7);
+const pause = new Int32Array(new SharedArrayBuffer(4));
 // It ends with the mount.
 process.on("uncaughtException", () => process.exit(0));
 for (let op = 0; op < ${OPS_MAX}; op += 1) {
@@ -46,6 +49,8 @@ for (let op = 0; op < ${OPS_MAX}; op += 1) {
   const syncs = draw(6) === 0;
   if (syncs) fsyncSync(files[file]);
   else writeSync(files[file], block, 0, block.length, draw(64) * block.length);
+  // It is at work still when the owner is killed.
+  Atomics.wait(pause, 0, 0, 1);
   appendFileSync(log, (syncs ? "sync " : "write ") + file + " " + Date.now() + "\\n");
 }
 `;
@@ -98,22 +103,26 @@ memory: {ring: ${RING_BYTES}}
     return found;
   };
 
-  /** What the owner's log says, as the next start would find it. */
+  /** What the owner's log says, as the next start would find it; looked at in a copy, which it ends. */
   async function inLog(look: (headers: Headers) => Promise<void>): Promise<void> {
     const [ring = "", ...others] = readdirSync(rings);
     assert.deepEqual(others, []);
+    const copy = join(a.folder, "copy");
+    mkdirSync(copy);
+    run("cp", ["-a", "--sparse=always", ...drives, rings, `${copy}/`]);
     const pool = await Pool.open(
-      drives.map((path) => Buffer.from(path)),
+      drives.map((path) => Buffer.from(join(copy, basename(path)))),
       {
         ...{ memtableBytes: 32 * MIB, ringBytes: RING_BYTES, metadataCacheBytes: 8 * MIB },
         ...{ dataCacheBytes: 8 * MIB, retentionSeconds: 3600, thin: [], historyLimitPercent: 20 },
-        ...{ healBytesPerSecond: 32 * MIB, runtimeDir: Buffer.from(join(rings, ring)) },
+        ...{ healBytesPerSecond: 32 * MIB, runtimeDir: Buffer.from(join(copy, basename(rings), ring)) },
       },
     );
     try {
       await look(new Headers(pool.replication.pool));
     } finally {
       await pool.close();
+      rmSync(copy, { recursive: true });
     }
   }
 
@@ -151,6 +160,8 @@ memory: {ring: ${RING_BYTES}}
 
     const { recovered, known, unknown } = said;
     const done = noted(log);
+    let writesLost = 0;
+    const exact = { known: {}, unknown: {}, total: {} };
     const cutMs = Date.parse(recovered.time ?? "");
     const rpoMs = shown.lag.rpoMs ?? Number.POSITIVE_INFINITY;
     await inLog(async (headers) => {
@@ -172,6 +183,10 @@ memory: {ring: ${RING_BYTES}}
       const within = async (lsn: number) => (await of(0, lsn)).bytes / WRITE_BYTES;
       const kept = await within(recovered.lsn);
       assert.ok(kept >= before(cutMs), "what was written before the cut is recovered");
+      writesLost = inAll - kept;
+      exact.known = sumsOf(exactly);
+      exact.unknown = sumsOf(await of(known.lastLsn, newest));
+      exact.total = sumsOf(await of(recovered.lsn, newest));
       const oldestMs = writes[kept]?.atMs ?? askedMs;
       // A millisecond for what each side rounds.
       assert.ok(
@@ -190,6 +205,29 @@ memory: {ring: ${RING_BYTES}}
       console.log(`${group}: ${lost}; ${blind.length} unknown, of the last ${blindMs} ms`);
     });
     await a.start({ config: configOf(a), ready: false });
+
+    const again = await until("the former owner tells", () => {
+      const { reconciled, ...first } = b.json<LossStatement>("failover", group, "--statement");
+      assert.deepEqual({ ...first, reconciled: null }, said);
+      return reconciled ?? undefined;
+    }).catch((error: unknown) => {
+      throw new Error(`${String(error)}\n${a.log}\n${b.log}`, { cause: error });
+    });
+    assert.deepEqual([again.peer, again.isContradicted], ["north", false]);
+    for (const part of ["known", "unknown", "total"] as const) {
+      const { ops, bytes, files, fsynced, isExact } = again[part];
+      assert.ok(isExact, part);
+      assert.deepEqual({ ops, bytes, files, fsynced }, exact[part], part);
+    }
+    assert.equal(again.total.bytes, writesLost * WRITE_BYTES);
+    assert.ok(again.total.named.every(({ volume }) => volume === group));
+    assert.match(b.cli("failover", group, "--statement").stdout, /reconciled with north.*lost in all: LSN/s);
+    const fork = await until("there is a fork", () =>
+      a.json<ForkAnswer[]>("fork", "list").find(({ of }) => of === group),
+    );
+    const { changes } = a.json<ForkAnswer>("fork", "show", fork.name);
+    const changed = again.total.named.filter(({ ops }) => ops > 0).length;
+    assert.deepEqual([fork.common?.lsn, changes?.files], [recovered.lsn, changed]);
   }
 
   for (let number = 1; number <= ROUNDS; number += 1) {
@@ -197,4 +235,26 @@ memory: {ring: ${RING_BYTES}}
       await round(`v${number}`);
     });
   }
+
+  it("raises an alarm when the former owner has something else than was said", async () => {
+    const [group, file] = [`v${ROUNDS}`, join(b.state, "statements.json")];
+    const warned = () =>
+      b.status().warnings.filter((text) => text.includes("is not what its former owner has"));
+    assert.deepEqual(warned(), []);
+    await b.stop();
+    const stored = JSON.parse(readFileSync(file, "utf8")) as { list: { statement: LossStatement }[] };
+    for (const { statement } of stored.list) {
+      if (statement.group !== group) continue;
+      statement.known.fsynced.ops += 1;
+      statement.reconciled = null;
+    }
+    writeFileSync(file, JSON.stringify(stored));
+    await b.start({ config: configOf(b) });
+    await until("the alarm", () => warned().some((text) => text.includes(` lost of ${group} `)));
+    await until("the log says so", () => /"level":50.*is not what its former owner has/.test(b.log));
+    const metrics = await metricsOf(b.state);
+    assert.match(metrics, new RegExp(`holdfast_failover_contradicted{group="${group}"} 1`));
+    assert.match(metrics, new RegExp('holdfast_failover_contradicted{group="v1"} 0'));
+    assert.match(b.cli("failover", group, "--statement").stdout, /CONTRADICTED by north/);
+  });
 });

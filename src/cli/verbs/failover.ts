@@ -34,7 +34,7 @@ export function addFailover(program: Command): void {
       "with --planned, at the owner: who is to be it, else this site; with --yield: to whom",
     )
     .option("--unplanned", "the owner is gone; says first what that costs")
-    .option("--statement", "what the failover cost, or would cost now")
+    .option("--statement", "what the failover cost, exactly once the former owner is back; or would cost now")
     .option("--force", "with --unplanned: also while the owner is connected")
     .option(
       "--yield",

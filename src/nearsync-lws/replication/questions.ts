@@ -1,4 +1,4 @@
-// What two peers ask each other about groups, beside the stream: who owns one now, and to be sent one.
+// What two peers ask each other about groups, beside the stream: who owns one now, to be sent one, and what was lost.
 //
 // - A question is answered once, or fails when its session ends, or after a while.
 // - Who asks needs the role `read` for the group; who is told of a successor decides itself what to make of it.
@@ -29,15 +29,31 @@ export interface FollowRequest {
   rf: number;
 }
 
+/** What did a former owner do after one LSN, up to another (null: to the end)? */
+export interface AccountQuestion {
+  peer: string;
+  group: string;
+  epochId: string;
+  above: number;
+  until: number | null;
+}
+
+/** What it did. */
+export type Account = Omit<Body<"accounted">, "ask">;
+
 export interface QuestionsOptions {
   clock: Clock;
   authorize: (peer: string, role: Role, group: string) => void;
   succeededBy: (question: SuccessorQuestion) => Promise<Successor | null>;
   follow: (request: FollowRequest) => Promise<void>;
+  accountOf: (question: AccountQuestion) => Promise<Account>;
 }
 
-export type QuestionMessage = Extract<Message, { type: "ask" | "successor" | "follow" | "follows" }>;
-type Answer = Extract<Message, { type: "successor" | "follows" }>;
+export type QuestionMessage = Extract<
+  Message,
+  { type: "ask" | "successor" | "follow" | "follows" | "account" | "accounted" }
+>;
+type Answer = Extract<Message, { type: "successor" | "follows" | "accounted" }>;
 
 interface Open {
   pipe: Pipe;
@@ -65,7 +81,16 @@ export class Questions {
   async succeededBy(pipe: Pipe, { group, epochId, lsn }: SuccessorQuestion): Promise<Successor | null> {
     const answer = await this.#ask(pipe, (ask) => pipe.send("ask", { ask, group, epochId, lsn }));
     if (answer.type === "successor") return answer.body.successor;
-    throw failureOf(answer.body);
+    throw failureOf(answer);
+  }
+
+  /** Fails with what the peer says. */
+  async account(pipe: Pipe, { group, epochId, above, until }: AccountQuestion): Promise<Account> {
+    const answer = await this.#ask(pipe, (ask) =>
+      pipe.send("account", { ask, group, epochId, above, until }),
+    );
+    if (answer.type !== "accounted") throw failureOf(answer);
+    return answer.body;
   }
 
   /** Fails with what the peer says. */
@@ -73,10 +98,7 @@ export class Questions {
     const answer = await this.#ask(pipe, (ask) =>
       pipe.send("follow", { ask, group, rpoMs, bytesPerSecond, rf }),
     );
-    if (answer.type !== "follows") {
-      throw new HoldfastError("Invalid", `${answer.type} does not answer a wish to follow`);
-    }
-    if (answer.body.code !== "") throw failureOf(answer.body);
+    if (answer.type !== "follows" || answer.body.code !== "") throw failureOf(answer);
   }
 
   #ask(pipe: Pipe, send: (ask: number) => void): Promise<Answer> {
@@ -109,7 +131,10 @@ export class Questions {
         return this.#serve(pipe, message.body.ask, () => this.#answer(peer, pipe, message.body));
       case "follow":
         return this.#serve(pipe, message.body.ask, () => this.#take(peer, pipe, message.body));
+      case "account":
+        return this.#serve(pipe, message.body.ask, () => this.#account(peer, pipe, message.body));
       case "successor":
+      case "accounted":
       case "follows": {
         const open = this.#open.get(message.body.ask);
         if (open?.pipe !== pipe) return;
@@ -148,12 +173,21 @@ export class Questions {
     await this.#options.follow({ peer, ...wish });
     pipe.send("follows", { ask, code: "", message: "" });
   }
+
+  async #account(peer: string, pipe: Pipe, { ask, ...question }: Body<"account">): Promise<void> {
+    this.#options.authorize(peer, "read", question.group);
+    pipe.send("accounted", { ask, ...(await this.#options.accountOf({ peer, ...question })) });
+  }
 }
 
 function asFailure(error: unknown): HoldfastError {
   return new HoldfastError("Internal", error instanceof Error ? error.message : String(error));
 }
 
-function failureOf({ code, message }: Body<"follows">): HoldfastError {
+/** An answer that is none to what was asked. */
+function failureOf(answer: Answer): HoldfastError {
+  if (answer.type !== "follows")
+    return new HoldfastError("Invalid", `${answer.type} does not answer the question`);
+  const { code, message } = answer.body;
   return new HoldfastError(CODES.includes(code) ? (code as ErrorCode) : "Unavailable", message);
 }

@@ -245,6 +245,8 @@ export class Replication {
       case "successor":
       case "follow":
       case "follows":
+      case "account":
+      case "accounted":
         return this.#options.questions?.take(peer, pipe, message);
       case "prove":
       case "proved":

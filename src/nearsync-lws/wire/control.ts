@@ -12,6 +12,8 @@ import {
   DESCRIPTION_BYTES_MAX,
   HEADERS_BYTES_MAX,
   GROUPS_MAX,
+  LOST_FILES_MAX,
+  LOST_PATH_BYTES_MAX,
   POINT_NAME_CHARACTERS_MAX,
   PROOF_BYTES_MAX,
 } from "../limits.js";
@@ -67,6 +69,20 @@ const vector = z.strictObject({
   flushed: lsnOrNull,
   /** The newest frame of headers that is durable there. */
   headers: mark.nullable(),
+});
+
+/** Of a file, some of what was done to it; a path that is longer, or not known, is empty. */
+const lostFile = z.strictObject({
+  branch: z
+    .number()
+    .int()
+    .min(0)
+    .max(2 ** 32 - 1),
+  inode: count,
+  path: bytes(0, LOST_PATH_BYTES_MAX),
+  ops: count,
+  bytes: count,
+  fsyncedOps: count,
 });
 
 const bodies = {
@@ -185,6 +201,27 @@ const bodies = {
   }),
   /** Answers `follow`; an empty code: it is, or will be. Or refuses to answer `ask`. */
   follows: z.strictObject({ ask: count, code: z.string().max(32), message: text }),
+  /** What did users do to this group, which is not owned there any more, in this epoch after one LSN, up to another? */
+  account: z.strictObject({
+    ask: count,
+    group,
+    epochId,
+    above: count,
+    /** Null: to the end. */
+    until: lsnOrNull,
+  }),
+  /** Answers `account`, as the log of that site tells. */
+  accounted: z.strictObject({
+    ask: count,
+    /** The LSNs that it is about; the last one below the first: none. */
+    first: count,
+    last: count,
+    ...{ ops: count, bytes: count, files: count },
+    ...{ fsyncedOps: count, fsyncedBytes: count, fsyncedFiles: count },
+    /** False: the sums are bounds. */
+    isExact: z.boolean(),
+    named: z.array(lostFile).max(LOST_FILES_MAX),
+  }),
   /** What was done from one LSN to another, ahead of the batches. */
   headers: z.strictObject({
     group,
@@ -237,6 +274,8 @@ const NUMBERS: Readonly<Record<MessageType, number>> = {
   follow: 40,
   follows: 41,
   headers: 42,
+  account: 43,
+  accounted: 44,
   prove: 46,
   proved: 47,
   verify: 48,
