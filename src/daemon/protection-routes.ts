@@ -4,8 +4,9 @@ import type { Protections } from "./protections.js";
 import type { Replicas } from "./replicas.js";
 import * as requests from "./requests.js";
 import type { Route } from "./route.js";
+import type { Siblings } from "./siblings.js";
 
-export function protectionRoutes(protections: Protections, replicas: Replicas): Route[] {
+export function protectionRoutes(protections: Protections, replicas: Replicas, siblings: Siblings): Route[] {
   return [
     { method: "GET", path: "/v1/protections", run: async () => ({ json: await protections.answers() }) },
     {
@@ -20,7 +21,7 @@ export function protectionRoutes(protections: Protections, replicas: Replicas): 
       method: "DELETE",
       path: "/v1/protections/:target/:peer",
       run: async ({ params: [target = "", peer = ""] }) => {
-        await protections.unprotect(target, peer);
+        if (!(await siblings.forget(target, peer))) await protections.unprotect(target, peer);
         return { json: {} };
       },
     },

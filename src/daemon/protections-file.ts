@@ -22,7 +22,14 @@ const protectionSchema = z.strictObject({
   /** What the replica is to be called; null: as the group, or like that. */
   name: z.string().nullable(),
 });
-const replicaSchema = z.strictObject({ group: uuid, peer: fingerprint });
+const replicaSchema = z.strictObject({
+  group: uuid,
+  peer: fingerprint,
+  /** What its owner promised; null: not known. */
+  rpoMs: z.number().int().positive().nullable().default(null),
+  /** Who else was sent it. */
+  others: z.array(z.strictObject({ site: z.string().max(63), fingerprint })).default([]),
+});
 
 export type StoredProtection = z.infer<typeof protectionSchema>;
 /** A group of another site, and the fingerprint of that. */

@@ -9,7 +9,7 @@ import type { ErrorCode } from "../io-path/errors.js";
 import type { Snapshot } from "../io-path/history.js";
 import { encodeDescription } from "../nearsync-lws/description.js";
 import { epochIdOf, groupIdOf, uuidOf } from "../nearsync-lws/engine-door.js";
-import { BANDWIDTH_MIN, CUT_MS_MIN } from "../nearsync-lws/limits.js";
+import { BANDWIDTH_MIN, CUT_MS_MIN, OTHERS_MAX } from "../nearsync-lws/limits.js";
 import type { FollowRequest } from "../nearsync-lws/replication/questions.js";
 import { systemClock } from "../nearsync-lws/seams.js";
 import type { ProtectionReport } from "../nearsync-lws/worker-api.js";
@@ -145,8 +145,7 @@ export class Protections {
     const description = encodeDescription({
       name: name ?? local.name,
       isNameChosen: name !== null,
-      rf,
-      site,
+      ...{ rf, rpoMs, site, others: this.#others(protection) },
       engine: await replication.describe(local.name),
     });
     await peers.call("protect", {
@@ -156,6 +155,25 @@ export class Protections {
       place: { pool: replication.pool, name: local.name },
     });
     this.#problems.delete(keyOf(protection));
+  }
+
+  /** Who else is sent a group. */
+  #others({ group, peer }: StoredProtection): { site: string; fingerprint: string }[] {
+    const all = this.peersOf(group).filter((one) => one !== peer);
+    return all
+      .slice(0, OTHERS_MAX)
+      .map((one) => ({ site: this.#options.peers.nameOf(one).slice(0, 63), fingerprint: one }));
+  }
+
+  /** Whom else a group is sent to has changed: who is sent it is told, with a new offer. */
+  async #tellOthers({ group, peer }: StoredProtection): Promise<void> {
+    const others = this.#stored.filter((one) => one.group === group && one.peer !== peer);
+    for (const one of others) {
+      await this.#options.peers.call("unprotect", { group: groupIdOf(group), peer: one.peer });
+      await this.#begin(one).catch((error: unknown) => {
+        this.#problems.set(keyOf(one), toErrorBody(error).message);
+      });
+    }
   }
 
   /** Every group of open pools, by uuid. */
@@ -190,6 +208,7 @@ export class Protections {
         await this.#forget(stored);
         throw error;
       });
+      await this.#tellOthers(stored);
     });
     try {
       await this.#verdict(stored, peerName);
@@ -262,7 +281,10 @@ export class Protections {
   }
 
   #drop(stored: StoredProtection): Promise<void> {
-    return this.#turns.take(() => this.#forget(stored));
+    return this.#turns.take(async () => {
+      await this.#forget(stored);
+      await this.#tellOthers(stored);
+    });
   }
 
   /** The file first: a start must not bring it back. */
@@ -307,6 +329,7 @@ export class Protections {
       await this.#begin(stored).catch((error: unknown) => {
         this.#problems.set(keyOf(stored), toErrorBody(error).message);
       });
+      await this.#tellOthers(stored);
     });
   }
 

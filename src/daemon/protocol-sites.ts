@@ -135,6 +135,18 @@ export interface FailoverAnswer {
   recovered: { lsn: number; time: string | null };
   /** What that costs. */
   loss: LossStatement;
+  /** Other replicas that the former owner told of. */
+  others: OtherReplica[];
+}
+
+/** A replica at a third site of what this site owns now. */
+export interface OtherReplica {
+  /** What the former owner calls it. */
+  site: string;
+  /** What it is called here; null: it is no peer of this site. */
+  peer: string | null;
+  /** It is protected to it from here. */
+  isSent: boolean;
 }
 
 /** Some of what users did to a file; volume and path where this site knows them, else null. */

@@ -104,6 +104,7 @@ export type {
   FailoverAnswer,
   LossAnswer,
   LossStatement,
+  OtherReplica,
   FailoverRequest,
   ForkAnswer,
   ForkChanges,

@@ -14,7 +14,7 @@ import type { Place } from "../nearsync-lws/engine-door.js";
 import { unlessGone } from "./local-groups.js";
 import { checkName } from "./names.js";
 import type { Pools } from "./pools.js";
-import type { FailoverAnswer, FailoverRequest, LossStatement } from "./protocol.js";
+import type { FailoverAnswer, FailoverRequest, LossStatement, OtherReplica } from "./protocol.js";
 import { untold } from "./statements.js";
 import type { Promoting, Statements } from "./statements.js";
 import { replicasFile } from "./protections-file.js";
@@ -32,6 +32,8 @@ export interface ReplicasOptions {
   /** The replica of a group (as the wire has it) was promoted: its owner has to know. */
   promoted: (group: string) => Promise<void>;
   statements: Statements;
+  /** Other replicas of what a group (its uuid) was one of, by the uuid of that. */
+  others: (group: string, source: string) => Promise<OtherReplica[]>;
 }
 
 export interface Wanted {
@@ -66,7 +68,8 @@ export class Replicas {
     return await this.#options.supervisor.exclusively(async () => {
       const there = await this.#find(group);
       const found = there ?? (await this.#create(group, told));
-      this.note({ group: found.source, peer });
+      const { rpoMs, others } = told;
+      this.note({ group: found.source, peer, rpoMs, others });
       return { pool: found.replication.pool, name: found.name };
     });
   }
@@ -108,11 +111,35 @@ export class Replicas {
   }
 
   /** Whose group it is, by the group's uuid there. */
-  note({ group, peer }: StoredReplica): void {
-    if (this.#owners.some((one) => one.group === group && one.peer === peer)) return;
-    const others = this.#owners.filter((one) => one.group !== group);
-    replicasFile.write(this.#options.folder, [...others, { group, peer }]);
-    this.#owners = [...others, { group, peer }];
+  note({ group, peer, ...told }: Pick<StoredReplica, "group" | "peer"> & Partial<StoredReplica>): void {
+    const known = this.#owners.find((one) => one.group === group && one.peer === peer);
+    const noted: StoredReplica = { rpoMs: null, others: [], ...known, group, peer, ...told };
+    if (known !== undefined && JSON.stringify(known) === JSON.stringify(noted)) return;
+    this.#store([...this.#owners.filter((one) => one.group !== group), noted]);
+  }
+
+  #store(owners: StoredReplica[]): void {
+    replicasFile.write(this.#options.folder, owners);
+    this.#owners = owners;
+  }
+
+  /** Who else was sent the group of this uuid, as its owner told. */
+  othersOf(source: string): StoredReplica["others"] {
+    return this.#owners.find(({ group }) => group === source)?.others ?? [];
+  }
+
+  /** What its owner promised of the group of this uuid; null: not known. */
+  rpoOf(source: string): number | null {
+    return this.#owners.find(({ group }) => group === source)?.rpoMs ?? null;
+  }
+
+  /** False: nobody told of such a one. */
+  forgetOther(source: string, site: string): boolean {
+    const known = this.#owners.find(({ group }) => group === source);
+    const others = known?.others.filter((one) => one.site !== site) ?? [];
+    if (known === undefined || others.length === known.others.length) return false;
+    this.#store(this.#owners.map((one) => (one === known ? { ...known, others } : one)));
+    return true;
   }
 
   /** The fingerprint of the site that owns the group of this uuid, as far as it ever called. */
@@ -132,7 +159,7 @@ export class Replicas {
     }
     this.revoke((await pool.replication.identity(group)).uuid);
     await pool.replication.promote(group, "");
-    return { group, already: false, recovered, loss: untold(promoting) };
+    return { group, already: false, recovered, loss: untold(promoting), others: [] };
   }
 
   /** Makes a replica the owner of what it has received. Done before: the same answer. */
@@ -164,7 +191,9 @@ export class Replicas {
       if (state.isReplica) statements.keep(promoting, loss);
       await pool.replication.promote(group, owner);
       await this.#options.promoted(groupIdOf(state.source));
-      return { group, already: !state.isReplica, recovered, loss };
+      const { uuid } = await pool.replication.identity(group);
+      const others = await this.#options.others(uuid, state.source);
+      return { group, already: !state.isReplica, recovered, loss, others };
     });
   }
 

@@ -96,6 +96,12 @@ export class ReturnSteps {
     const former = await this.#former(plan);
     if (former === undefined) return {};
     const { replication } = former.pool;
+    const state = await replication.state(former.name);
+    if (state?.isReplica === true) {
+      // Of one that somebody else has gone on from: from here on it is as if this site had owned it.
+      await this.#options.peers.call("fence", { group: groupIdOf(state.source) });
+      await replication.promote(former.name, "");
+    }
     try {
       await replication.fence(former.name, BigInt(plan.at ?? 0), successorOf(plan));
       return {};

@@ -118,7 +118,14 @@ export class Returns {
 
   /** What a peer that asks is told: who owns the group now; null: nobody else that this site knows of. */
   async succeededBy(question: SuccessorQuestion): Promise<Successor | null> {
-    return await this.#book.answer(question);
+    const found = await this.#book.answer(question, (group) => this.#running.has(group));
+    if (found !== null) return found;
+    const former = await this.#book.find(question.group);
+    const state = await former?.pool.replication.state(former.name);
+    if (state == null || !(state.isReplica || state.isFork)) return null;
+    const owner = this.#options.replicas.ownerOf(state.source);
+    const who = owner === undefined ? "another site" : this.#options.peers.nameOf(owner);
+    throw new HoldfastError("Fenced", `it is owned by ${who} now`, "pair with that: holdfast peer pair");
   }
 
   /** A peer refuses a group that this site sends. */
@@ -227,20 +234,21 @@ export class Returns {
 
   async #plan({ group, peer, successor, at }: Handover, { pool, name }: LocalGroup) {
     if (this.#running.has(group)) return;
-    const { supervisor, protections } = this.#options;
+    const { supervisor, protections, replicas } = this.#options;
     const known = protections.find(uuidOf(group), peer);
+    const state = await pool.replication.state(name);
+    // A replica has its owner's promise.
+    const rpoOf = state === null ? null : replicas.rpoOf(state.source);
     const volumes = (await supervisor.pools.volumes()).map(({ volume }) => volume);
     const copies = new Set(volumes.flatMap((volume) => (volume.group === name ? [volume.rf] : [])));
     const [rf = 0] = copies.size === 1 ? copies : [];
     const back = {
-      rpoMs: known?.rpoMs ?? RPO_MS_DEFAULT,
+      rpoMs: known?.rpoMs ?? rpoOf ?? RPO_MS_DEFAULT,
       bytesPerSecond: known?.bytesPerSecond ?? null,
       rf,
     };
     const taken = new Set(volumes.flatMap((volume) => [volume.name, volume.group]));
-    const state = await pool.replication.state(name);
-    if (state?.isReplica === true || state?.isFork === true) return;
-    if (this.#running.has(group)) return;
+    if (state?.isFork === true || this.#running.has(group)) return;
     this.#begin({ group, name, peer, successor, at, fork: forkName(name, taken), back }, { stored: false });
   }
 

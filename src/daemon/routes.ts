@@ -18,6 +18,7 @@ import type { Replicas } from "./replicas.js";
 import type { Reconciliations } from "./reconciliations.js";
 import type { Returns } from "./returns.js";
 import * as requests from "./requests.js";
+import type { Siblings } from "./siblings.js";
 import type { Supervisor } from "./supervisor.js";
 import { renderMetrics } from "./metrics.js";
 import { verificationWarnings } from "./verifications.js";
@@ -33,6 +34,7 @@ export interface Served {
   handovers: Handovers;
   returns: Returns;
   reconciliations: Reconciliations;
+  siblings: Siblings;
 }
 
 export function createRoutes(served: Served): Route[] {
@@ -47,12 +49,12 @@ export function createRoutes(served: Served): Route[] {
     ...mountRoutes(supervisor),
     ...policyRoutes(supervisor),
     ...peerRoutes(peers, protections),
-    ...protectionRoutes(protections, replicas),
+    ...protectionRoutes(protections, replicas, served.siblings),
   ];
 }
 
 function statusRoutes(served: Served): Route[] {
-  const { supervisor, peers, protections, handovers, returns, reconciliations } = served;
+  const { supervisor, peers, protections, handovers, returns, reconciliations, siblings } = served;
   const status = async () => {
     const told = await supervisor.status();
     if (told.phase !== "running") return told;
@@ -60,7 +62,7 @@ function statusRoutes(served: Served): Route[] {
     const compared = verificationWarnings(sent.map(({ verified }) => verified));
     const ofSites = [...peers.warnings(), ...protectionWarnings(sent), ...compared];
     const ofOwners = [handovers, returns, reconciliations].flatMap((part) => part.warnings());
-    const warnings = [...told.warnings, ...ofSites, ...ofOwners];
+    const warnings = [...told.warnings, ...ofSites, ...ofOwners, ...(await siblings.warnings())];
     return { ...told, protections: sent, failovers: reconciliations.answers(), warnings };
   };
   return [

@@ -20,6 +20,7 @@ import { createRoutes } from "./routes.js";
 import { forgetRuntimeFolder, openRuntimeFolder } from "./runtime-folder.js";
 import type { RuntimeFolder } from "./runtime-folder.js";
 import { startAdminServer } from "./server.js";
+import { Siblings } from "./siblings.js";
 import { StateFolder } from "./state-folder.js";
 import { statementRoutes } from "./statement-routes.js";
 import { Statements } from "./statements.js";
@@ -90,7 +91,10 @@ function assemble({ folder, runtime, config, log }: Ground): Daemon {
     folder,
     peers: { call: (method, argument) => peers.call(method, argument) },
   });
-  const replicas: Replicas = new Replicas({ folder, supervisor, pool, isConnected, promoted, statements });
+  const others = (group: string, source: string) => siblings.others(group, source);
+  const replicas: Replicas = new Replicas({
+    ...{ folder, supervisor, pool, isConnected, promoted, statements, others },
+  });
   const peers: Peers = new Peers({
     ...{ folder, config: config.replication, log },
     serves: {
@@ -108,12 +112,22 @@ function assemble({ folder, runtime, config, log }: Ground): Daemon {
   const returns: Returns = new Returns({ ...parts, isHandedOver });
   const handovers: Handovers = new Handovers({ ...parts, returns });
   replicas.revoke = (uuid) => handovers.revoke(uuid);
+  const siblings: Siblings = new Siblings({ ...parts, returns });
   const reconciliations: Reconciliations = new Reconciliations({ ...parts, statements });
   const { verifyEvery: every } = config.replication;
   const verifications = new Verifications({ ...parts, every });
   const tests = new TestFailovers({ folder, supervisor, protections, log });
   const routes = [
-    ...createRoutes({ supervisor, peers, protections, replicas, handovers, returns, reconciliations }),
+    ...createRoutes({
+      supervisor,
+      peers,
+      protections,
+      replicas,
+      handovers,
+      returns,
+      reconciliations,
+      siblings,
+    }),
     ...forkRoutes(new Forks(supervisor), returns),
     ...failoverRoutes(handovers, tests),
     ...statementRoutes(replicas),
@@ -128,9 +142,11 @@ function assemble({ folder, runtime, config, log }: Ground): Daemon {
     await handovers.start();
     verifications.start();
     reconciliations.start();
+    siblings.start();
   };
   const stop = async (): Promise<void> => {
     reconciliations.stop();
+    siblings.stop();
     for (const part of [verifications, handovers, returns, protections, peers, supervisor]) await part.stop();
   };
   const problems = () => [...supervisor.pools.problems(), ...supervisor.mounts.problems()];

@@ -53,12 +53,14 @@ export class SuccessorBook {
   }
 
   /** The group here that goes on from what is asked for; null: there is none. */
-  async answer(question: Question): Promise<Successor | null> {
+  async answer(question: Question, isFollowing: (group: string) => boolean): Promise<Successor | null> {
     for (const { pool, name } of await this.#supervisor.pools.groups()) {
       const state = await pool.replication.state(name);
       if (state !== null && (state.isReplica || state.isFork || state.isGiven)) continue;
       const { uuid, lineage } = await pool.replication.identity(name);
       const owned = { pool, name, group: groupIdOf(uuid), epochId: epochIdOf(lineage) };
+      // It is about to be another's.
+      if (isFollowing(owned.group)) continue;
       const found = (await this.#itself(owned, question)) ?? (await this.#promoted(owned, state, question));
       if (found !== null) return found;
     }
@@ -83,13 +85,15 @@ export class SuccessorBook {
     if (state?.branch == null || groupIdOf(state.source) !== asked.group) return null;
     const { lineage } = state.branch;
     const own = Number(state.lsn);
-    const at = asked.lsn === null ? own : Math.min(asked.lsn, own);
-    const local = await pool.replication.find(name, lineage, BigInt(at));
-    const timeNs = local === null ? null : await timeAt(pool, name, Number(local));
+    const until = asked.lsn === null ? own : Math.min(asked.lsn, own);
+    // Of what the asker has it may not have kept every point.
+    const last = await pool.replication.findLast(name, lineage, BigInt(until));
+    const found = last === null || (asked.lsn === null && Number(last.at) !== own) ? null : last;
+    const timeNs = found === null ? null : await timeAt(pool, name, Number(found.lsn));
     return {
       ...{ group, epochId, of: epochIdOf(lineage) },
-      lsn: local === null ? null : Number(local),
-      at: local === null ? null : at,
+      lsn: found === null ? null : Number(found.lsn),
+      at: found === null ? null : Number(found.at),
       timeNs: timeNs ?? 0n,
     };
   }

@@ -59,6 +59,8 @@ export const CUT_MS_MIN = 200;
 export const CHUNK_BYTES_MIN = 16 * 1024;
 /** Of a bandwidth limit: with less, a chunk would take longer than heartbeats are waited for. */
 export const BANDWIDTH_MIN = 16 * 1024;
+/** Others that are sent a group, as each is told. */
+export const OTHERS_MAX = 16;
 /** Batches under way to one follower that are not applied there. */
 export const BATCHES_MAX = 2;
 /** While heartbeats are answered and chunks do not arrive for so long, the bulk socket is dead without saying so. */

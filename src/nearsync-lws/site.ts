@@ -151,6 +151,10 @@ export class Site implements WorkerCalls {
     this.#replication.fence(group);
   }
 
+  receiving(): string[] {
+    return this.#replication.receiving();
+  }
+
   async successorOf(question: SuccessorQuestion): Promise<Successor | null> {
     return await this.#questions.succeededBy(this.#pipe(question.peer), question);
   }

@@ -93,6 +93,8 @@ export interface WorkerCalls extends LinkCalls {
   release(request: { group: string }): Promise<void>;
   /** The replica of a group was promoted: who sends it is told. */
   fence(request: { group: string }): void;
+  /** Groups, as the wire has them, that their owners tell of: replicas here that are sent. */
+  receiving(request: null): string[];
   /** Asks a peer who owns a group now; null: nobody that it knows of. `Unavailable`: it is not connected. */
   successorOf(question: SuccessorQuestion): Promise<Successor | null>;
   /** Asks a peer to send a group of its. */

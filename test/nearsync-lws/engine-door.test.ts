@@ -99,7 +99,9 @@ describe("the machines' door on the engine", () => {
     kept = new HeaderStore(folder);
     peer = new EngineDoor({ clock: systemClock, headers: kept, place });
     const engine = await here.replication.describe("v");
-    description = encodeDescription({ name: "w", isNameChosen: true, rf: 1, site: "here", engine });
+    description = encodeDescription({
+      ...{ name: "w", isNameChosen: true, rf: 1, rpoMs: 1000, site: "here", others: [], engine },
+    });
   });
   after(async () => {
     await owner.close();

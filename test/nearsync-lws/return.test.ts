@@ -3,7 +3,7 @@
 
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { STEPS, judge, newReturn, returning } from "../../src/nearsync-lws/machines/return.js";
+import { STEPS, adopt, judge, newReturn, returning } from "../../src/nearsync-lws/machines/return.js";
 import type { Return, ReturnEvent, Step, Successor } from "../../src/nearsync-lws/machines/return.js";
 
 const SUCCESSOR: Successor = {
@@ -18,7 +18,7 @@ const SUCCESSOR: Successor = {
 /** What lasts at the two sites, whatever dies. */
 interface World {
   /** The former owner's group, where it is, and what only it has. */
-  former: { name: "group" | "fork"; isFenced: boolean; tail: number } | null;
+  former: { name: "group" | "fork"; isFenced: boolean; isReplica: boolean; tail: number } | null;
   follower: boolean;
   plan: boolean;
   mounted: boolean;
@@ -34,7 +34,11 @@ interface Process {
 }
 
 /** Where something dies: before an effect, after it, or (the new owner) before or after it has stored a protection. */
-type Death = { effect: number; who: "before" | "after" | "peerBefore" | "peerAfter" };
+type Death = { effect: number; who: "before" | "middle" | "after" | "peerBefore" | "peerAfter" };
+
+/** Of a third site, a replica that nobody sends any more; `tail`: what it has beyond the one that went on. */
+const ORPHAN = { isReplica: true };
+const OWNER = { isReplica: false };
 
 class Play {
   readonly world: World;
@@ -46,13 +50,14 @@ class Play {
   constructor(
     tail: number,
     readonly deaths: readonly Death[],
+    { isReplica } = OWNER,
   ) {
     this.world = {
-      former: { name: "group", isFenced: false, tail },
+      former: { name: "group", isFenced: false, isReplica, tail },
       follower: false,
       plan: false,
       mounted: true,
-      sends: true,
+      sends: !isReplica,
       protections: 0,
     };
   }
@@ -76,8 +81,10 @@ class Play {
 
   #begin(): Return | null {
     if (this.world.plan) return newReturn({ stored: true });
-    // An owner that is refused asks, and is told; a follower is not an owner.
-    return this.world.sends && this.world.former?.name === "group" ? newReturn({ stored: false }) : null;
+    const { former, sends } = this.world;
+    if (former?.name !== "group") return null;
+    // An owner that is refused asks, and is told, as does a replica of one that is gone.
+    return sends || former.isReplica ? newReturn({ stored: false }) : null;
   }
 
   #feed(event: ReturnEvent): void {
@@ -94,6 +101,11 @@ class Play {
     if (death === "before") return this.#die();
     this.ran.push(step);
     const before = structuredClone(this.world);
+    if (death === "middle") {
+      // A replica was promoted, and not fenced yet; all else is one op, or none.
+      if (step === "fence" && this.world.former !== null) this.world.former.isReplica = false;
+      return this.#die();
+    }
     const isEmpty = step === "follow" ? this.#peer(death) : this.#carryOut(step);
     this.#check(step, before);
     if (death === "after") return this.#die();
@@ -119,7 +131,7 @@ class Play {
         world.plan = true;
         return undefined;
       case "fence":
-        if (former !== null) former.isFenced = true;
+        if (former !== null) Object.assign(former, { isFenced: true, isReplica: false });
         return undefined;
       case "release":
         this.#process.releases = true;
@@ -175,7 +187,25 @@ function ended(play: Play, tail: number): void {
   const { former, ...rest } = play.world;
   assert.deepEqual(rest, { follower: true, plan: false, mounted: false, sends: false, protections: 1 });
   if (tail === 0) assert.equal(former, null);
-  else assert.deepEqual(former, { name: "fork", isFenced: true, tail });
+  else assert.deepEqual(former, { name: "fork", isFenced: true, isReplica: false, tail });
+}
+
+/** Every pair of deaths, of either side. */
+function* pairs(): Generator<Death[]> {
+  const kinds: readonly Death["who"][] = ["before", "middle", "after", "peerBefore", "peerAfter"];
+  const last = STEPS.length * 2 + 2;
+  for (let first = 1; first <= last; first += 1) {
+    for (let second = first; second <= last; second += 1) {
+      for (const one of kinds) {
+        for (const other of second === first ? [one] : kinds) {
+          yield [
+            { effect: first, who: one },
+            { effect: second, who: other },
+          ];
+        }
+      }
+    }
+  }
 }
 
 describe("the return of a former owner", () => {
@@ -192,36 +222,28 @@ describe("the return of a former owner", () => {
       );
     });
 
-    it(`${what} ends in the same place after deaths at any two effects, of either side`, () => {
-      const kinds: readonly Death["who"][] = ["before", "after", "peerBefore", "peerAfter"];
-      const counts = { plays: 0, again: 0, peers: 0 };
-      const last = STEPS.length * 2 + 2;
-      for (let first = 1; first <= last; first += 1) {
-        for (let second = first; second <= last; second += 1) {
-          for (const one of kinds) {
-            for (const other of second === first ? [one] : kinds) {
-              const deaths: Death[] = [
-                { effect: first, who: one },
-                { effect: second, who: other },
-              ];
-              const play = new Play(tail, deaths);
-              try {
-                play.run();
-                ended(play, tail);
-              } catch (error) {
-                throw new Error(`deaths ${JSON.stringify(deaths)}, ran ${play.ran.join(" ")}`, {
-                  cause: error,
-                });
-              }
-              counts.plays += 1;
-              if (play.ran.length > STEPS.length) counts.again += 1;
-              if (play.ran.filter((step) => step === "follow").length > 1) counts.peers += 1;
-            }
+    for (const [who, of] of [
+      ["a former owner", OWNER],
+      ["a replica of another one's", ORPHAN],
+    ] as const) {
+      it(`${what} ends in the same place after deaths at any two effects, of either side: ${who}`, () => {
+        const counts = { plays: 0, again: 0, peers: 0 };
+        for (const deaths of pairs()) {
+          const play = new Play(tail, deaths, of);
+          try {
+            play.run();
+            ended(play, tail);
+          } catch (error) {
+            const said = `deaths ${JSON.stringify(deaths)}, ran ${play.ran.join(" ")}`;
+            throw new Error(said, { cause: error });
           }
+          counts.plays += 1;
+          if (play.ran.length > STEPS.length) counts.again += 1;
+          if (play.ran.filter((step) => step === "follow").length > 1) counts.peers += 1;
         }
-      }
-      assert.ok(counts.plays > 3000 && counts.again > 500 && counts.peers > 100, JSON.stringify(counts));
-    });
+        assert.ok(counts.plays > 4000 && counts.again > 500 && counts.peers > 100, JSON.stringify(counts));
+      });
+    }
   }
 
   it("waits after a failure, and lets answers to an earlier step go", () => {
@@ -265,5 +287,28 @@ describe("who yields", () => {
     assert.equal(judge("3".repeat(16), SUCCESSOR, alone).verdict, "split");
     const back: Successor = { ...SUCCESSOR, epochId: "3".repeat(16) };
     assert.equal(judge(SUCCESSOR.epochId, back, alone).verdict, "split");
+  });
+});
+
+describe("whom a replica follows that nobody sends any more", () => {
+  const [source, epochId] = ["a".repeat(32), SUCCESSOR.of];
+  const claim = (change: Partial<Successor> = {}, mayOwn = true) => ({
+    ...{ peer: "east", mayOwn },
+    successor: { ...SUCCESSOR, ...change },
+  });
+  const other = { group: "c".repeat(32) };
+
+  it("is the one that went on from its epoch, if that may own", () => {
+    assert.deepEqual(adopt(source, epochId, [claim()]), { adoption: "follow", claim: claim() });
+    assert.equal(adopt(source, epochId, [claim(), claim()]).adoption, "follow");
+    assert.equal(adopt(source, epochId, [claim({}, false)]).adoption, "denied");
+    assert.equal(adopt(source, epochId, [claim({}, false), claim(other)]).adoption, "follow");
+  });
+
+  it("is nobody while its owner goes on, where nobody has gone on from its epoch, or where two have", () => {
+    assert.equal(adopt(source, epochId, []).adoption, "wait");
+    assert.equal(adopt(source, epochId, [claim({ of: "9".repeat(16) })]).adoption, "wait");
+    assert.equal(adopt(source, epochId, [claim(), claim({ group: source }, false)]).adoption, "wait");
+    assert.equal(adopt(source, epochId, [claim(), claim(other)]).adoption, "contested");
   });
 });

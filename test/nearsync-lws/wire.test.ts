@@ -5,12 +5,14 @@ import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, it } from "node:test";
+import { decodeDescription, encodeDescription } from "../../src/nearsync-lws/description.js";
 import { HoldfastError } from "../../src/io-path/errors.js";
 import { parseInvite, writeInvite } from "../../src/nearsync-lws/invite.js";
 import {
   CHUNK_BYTES_MAX,
   LOST_FILES_MAX,
   LOST_PATH_BYTES_MAX,
+  OTHERS_MAX,
   DEPTH_MAX,
   ITEMS_MAX,
 } from "../../src/nearsync-lws/limits.js";
@@ -261,6 +263,27 @@ describe("bytes that nobody meant", () => {
     }
     const most = named(LOST_FILES_MAX, { path: Buffer.alloc(LOST_PATH_BYTES_MAX) });
     decodeMessage(encodeMessage("accounted", 0, { ...accounted, ...most }), 0);
+  });
+
+  it("a description of a group that tells of too many others, or of no key, is refused", () => {
+    const other = { site: "west", fingerprint: "ab".repeat(32) };
+    const told = {
+      ...{ name: "v", isNameChosen: false, rf: 0, rpoMs: 1000, site: "north" },
+      ...{ others: Array.from({ length: OTHERS_MAX }, () => other), engine: Buffer.from("opaque") },
+    };
+    assert.deepEqual(decodeDescription(encodeDescription(told)).others, told.others);
+    for (const change of [
+      { others: [...told.others, other] },
+      { others: [{ ...other, fingerprint: "ab" }] },
+      { others: [{ ...other, more: 1 }] },
+      { rpoMs: 0 },
+      { more: 1 },
+    ]) {
+      assert.ok(
+        refuses(() => decodeDescription(pack({ ...told, ...change }))),
+        JSON.stringify(change),
+      );
+    }
   });
 
   it("changed messages (20,000 of a seed) are refused or mean something, and never more than was sent", () => {

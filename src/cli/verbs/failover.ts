@@ -1,7 +1,7 @@
 // holdfast failover GROUP --planned | --unplanned | --test | --yield
 
 import type { Command } from "commander";
-import type { FailoverAnswer, LossStatement, PlannedAnswer } from "../../daemon/protocol.js";
+import type { FailoverAnswer, LossStatement, OtherReplica, PlannedAnswer } from "../../daemon/protocol.js";
 import { contextOf } from "../context.js";
 import { CliError } from "../errors.js";
 import { print } from "../output.js";
@@ -108,6 +108,17 @@ function checkOptions(options: FailoverOptions): void {
   }
 }
 
-function told({ group, already, loss }: FailoverAnswer): string {
-  return `${group} is ${already ? "already " : ""}owned here, and can be mounted\n${statementText(loss)}`;
+function told({ group, already, loss, others }: FailoverAnswer): string {
+  const now = `${group} is ${already ? "already " : ""}owned here, and can be mounted`;
+  return [now, statementText(loss), ...others.map(otherText)].join("\n");
+}
+
+function otherText({ site, peer, isSent }: OtherReplica): string {
+  if (isSent) return `${site}, which has a replica, too, follows`;
+  if (peer !== null) return `${peer}, which has a replica, too, follows by itself when it is connected`;
+  return [
+    `${site} has a replica, too, and is no peer of this site. It follows by itself after`,
+    `  here: holdfast peer pair --invite --listen HOST:PORT`,
+    `  at ${site}: holdfast peer pair INVITE`,
+  ].join("\n");
 }

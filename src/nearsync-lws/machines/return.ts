@@ -123,6 +123,38 @@ function after(step: Step, isEmpty: boolean): Step | "done" {
   return STEPS[STEPS.indexOf(step) + 1] ?? "done";
 }
 
+/** An answer of a peer to who owns now what a replica is of. */
+export interface Claim {
+  peer: string;
+  successor: Successor;
+  /** It may own the group, as the replica's site sees it. */
+  mayOwn: boolean;
+}
+
+/** What the site of a replica makes of them, when nobody sends it any more. */
+export type Adoption =
+  /** Nobody else, or the owner goes on: it waits. */
+  | { adoption: "wait" }
+  | { adoption: "follow"; claim: Claim }
+  /** It follows nobody who may not own. */
+  | { adoption: "denied"; claim: Claim }
+  /** Two have gone on: it does not choose. */
+  | { adoption: "contested" };
+
+/** `source`: the group that the replica is of, as the wire has it; `epochId`: the epoch of it. */
+export function adopt(source: string, epochId: string, claims: readonly Claim[]): Adoption {
+  const fitting = claims.filter(({ successor }) => successor.of === epochId);
+  if (fitting.some(({ successor }) => successor.group === source)) return { adoption: "wait" };
+  const able = fitting.filter(({ mayOwn }) => mayOwn);
+  const [claim] = able;
+  if (claim === undefined) {
+    const [denied] = fitting;
+    return denied === undefined ? { adoption: "wait" } : { adoption: "denied", claim: denied };
+  }
+  const isAlone = able.every(({ successor }) => successor.group === claim.successor.group);
+  return isAlone ? { adoption: "follow", claim } : { adoption: "contested" };
+}
+
 /** What a site that owned a group makes of an answer to who owns it now. */
 export type Verdict =
   /** Nobody else: it stays. */

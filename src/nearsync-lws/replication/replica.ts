@@ -19,6 +19,8 @@ export class Replica {
   readonly #parcels = new Parcels<{ bytes: Uint8Array; cursor: string }>();
   #state: Receiver = newReceiver();
   #pipe: Pipe | undefined;
+  /** When its owner told of it last. */
+  heardMs = Number.NEGATIVE_INFINITY;
   #epochId = "";
   /** The owner's headers are durable here up to there. */
   #headers: HeaderMark | null = null;
@@ -90,7 +92,8 @@ export class Replica {
   }
 
   /** The owner has so much, and looked then. */
-  beat({ newest, lookedNs }: Body<"beat">["groups"][number]): void {
+  beat({ newest, lookedNs }: Body<"beat">["groups"][number], nowMs: number): void {
+    this.heardMs = nowMs;
     if (this.#state.link !== "up") return;
     const group = this.#group;
     this.#door({ call: "headersBeat", group, newest, timeNs: lookedNs }, () => undefined);

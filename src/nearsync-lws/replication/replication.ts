@@ -3,7 +3,7 @@
 
 import { HoldfastError } from "../../io-path/errors.js";
 import type { ErrorCode } from "../../io-path/errors.js";
-import { GROUPS_MAX } from "../limits.js";
+import { BEAT_LOST_MS, GROUPS_MAX } from "../limits.js";
 import type { Door, DoorAnswer, DoorCall, DoorPort, Point } from "../machines/door.js";
 import type { Role } from "../peers.js";
 import type { Clock } from "../seams.js";
@@ -144,6 +144,13 @@ export class Replication {
     return owned?.followers.has(peer) === true ? owned.options.epochId : undefined;
   }
 
+  /** Replicas whose owners told of them lately, and send them. */
+  receiving(): string[] {
+    const sinceMs = nowOf(this.#options.clock) - BEAT_LOST_MS;
+    const all = [...this.#replicas].filter(([, one]) => one.pipe !== undefined && one.heardMs >= sinceMs);
+    return all.map(([group]) => group);
+  }
+
   /** The newest recovery point that a replica shows. */
   replicaLsn(group: string): number | null {
     return this.#replicas.get(group)?.state.last ?? null;
@@ -178,7 +185,7 @@ export class Replication {
         }),
       acks: () => [...this.#replicas.values()].flatMap((one) => (one.pipe === pipe ? (one.ack() ?? []) : [])),
       beat: ({ groups }) => {
-        for (const told of groups) mine(told.group)?.beat(told);
+        for (const told of groups) mine(told.group)?.beat(told, nowOf(this.#options.clock));
       },
       beatAck: ({ acks }) => {
         for (const vector of acks) this.#ack(peer, vector);
