@@ -108,6 +108,14 @@ fn sum_of(header: &[u8], body: &[u8]) -> u64 {
     hasher.digest()
 }
 
+/// What stands before the content of a BLOCKS entry.
+pub const BLOCKS_HEAD_BYTES: usize = 15;
+
+/// Says how many blocks the BLOCKS entry has that `entry` begins with: its content is filled in afterwards.
+pub fn set_blocks(entry: &mut [u8], count: u16) {
+    entry[BLOCKS_HEAD_BYTES - 2..BLOCKS_HEAD_BYTES].copy_from_slice(&count.to_le_bytes());
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ChunkEntry<'a> {
     Put { key: &'a [u8], value: &'a [u8] },
@@ -256,6 +264,14 @@ mod tests {
         each_entry(BranchId(1), &raw, |entry| found.push(entry)).unwrap();
         assert_eq!(found, entries);
         assert!(each_entry(BranchId(2), &raw, |_| {}).is_err(), "another volume's");
+        let mut grown = Vec::new();
+        ChunkEntry::Blocks { ino: Ino(5), start: 8, content: &[] }.encode(&mut grown);
+        assert_eq!(grown.len(), BLOCKS_HEAD_BYTES);
+        set_blocks(&mut grown, 1);
+        grown.extend_from_slice(&block);
+        let mut whole = Vec::new();
+        entries[2].encode(&mut whole);
+        assert_eq!(grown, whole, "content that is filled in afterwards");
         let bytes = ChunkHeader { raw_bytes: raw.len() as u32, mends: true, ..header() }.encode(&raw);
         let (decoded, body) = ChunkHeader::decode(&bytes).unwrap();
         assert_eq!((decoded.sequence, decoded.mends, body), (4, true, &raw[..]));

@@ -124,6 +124,16 @@ where
     Ok(promise)
 }
 
+/// The promise fulfils with what is known already.
+pub fn at_once<'env, T>(env: &'env Env, result: Result<T, Error>) -> napi::Result<Object<'env>>
+where
+    T: ToNapiValue + Send + 'static,
+{
+    let (deferred, promise): (JsDeferred<Answer<T>, Resolver<T>>, _) = env.create_deferred()?;
+    deferred.resolve(Box::new(move |_| Ok(answer(result))));
+    Ok(promise)
+}
+
 /// What is thrown for an argument of a wrong type or range.
 pub fn bad_argument(message: impl Into<String>) -> napi::Error {
     napi::Error::new(Status::InvalidArg, message.into())

@@ -6,6 +6,7 @@
 //!   value, and is thrown once, in TypeScript.
 //! - Bytes and log positions are `bigint`, handles and small counts are `number`, paths are bytes.
 
+mod ahead;
 mod call;
 mod clones;
 mod convert;

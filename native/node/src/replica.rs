@@ -1,23 +1,22 @@
 //! Groups between sites: recovery points cut here, batches read here and taken in there. Chunks and cursors are opaque.
 
-use crate::call::{bad_argument, in_thread};
+use crate::ahead::Ahead;
+use crate::call::{at_once, bad_argument, in_thread};
 use crate::convert;
 use crate::pool::pool;
 use crate::registry::Registry;
-use holdfast_store::engine::{self, Delta, Staged};
-use holdfast_store::error::{Error, Kind, Result};
+use holdfast_store::engine::{self, Part, Staged};
+use holdfast_store::error::{Error, Kind};
 use napi::Env;
 use napi::bindgen_prelude::{BigInt, Object, Uint8Array};
 use napi_derive::napi;
-use parking_lot::Mutex;
-use std::sync::Arc;
 
 /// Batches that are being read at the same time at most.
 const DELTAS_MAX: usize = 64;
 /// A description, or a chunk with its header, at most: what a peer may make us copy.
 const BYTES_MAX: usize = 1 << 20;
 
-static DELTAS: Registry<Mutex<Delta>> = Registry::new(DELTAS_MAX);
+static DELTAS: Registry<Ahead> = Registry::new(DELTAS_MAX);
 
 /// A recovery point.
 #[napi(object)]
@@ -353,12 +352,14 @@ pub fn delta_open(
     in_thread(env, "delta-open", move || {
         let delta = pool(handle)?.delta_open(&target, base, until, &cursor)?;
         let full = || Error::new(Kind::Unavailable, format!("{DELTAS_MAX} batches are being read; try again"));
-        DELTAS.add(Arc::new(Mutex::new(delta))).ok_or_else(full)
+        DELTAS.add(Ahead::new(delta)).ok_or_else(full)
     })
 }
 
-fn delta(handle: u32) -> Result<Arc<Mutex<Delta>>> {
-    DELTAS.get(handle).ok_or_else(|| Error::new(Kind::Closed, format!("no batch {handle}: it was closed")))
+impl From<Part> for DeltaPart {
+    fn from(part: Part) -> Self {
+        Self { chunk: part.chunk.into(), cursor: part.cursor.into(), raw_bytes: part.raw_bytes as u32 }
+    }
 }
 
 /// The next chunk of about so many bytes before compression; null: there are no more.
@@ -366,13 +367,13 @@ fn delta(handle: u32) -> Result<Arc<Mutex<Delta>>> {
 pub fn delta_next(env: &Env, handle: f64, bytes: f64) -> napi::Result<Object<'_>> {
     let handle = convert::handle("batch", handle)?;
     let bytes = convert::whole("bytes", bytes, u32::MAX)? as usize;
+    let delta = DELTAS.get(handle);
+    if let Some(part) = delta.as_ref().and_then(|delta| delta.ready()) {
+        return at_once(env, Ok(Some(DeltaPart::from(part))));
+    }
     in_thread(env, "delta-next", move || {
-        let part = delta(handle)?.lock().next_part(bytes)?;
-        Ok(part.map(|part| DeltaPart {
-            chunk: part.chunk.into(),
-            cursor: part.cursor.into(),
-            raw_bytes: part.raw_bytes as u32,
-        }))
+        let closed = || Error::new(Kind::Closed, format!("no batch {handle}: it was closed"));
+        Ok(delta.ok_or_else(closed)?.next(bytes)?.map(DeltaPart::from))
     })
 }
 
@@ -383,6 +384,7 @@ pub fn delta_close(handle: f64) -> napi::Result<bool> {
     // Its pins may touch tables: not on JavaScript's thread.
     match DELTAS.remove(handle) {
         Some(delta) => {
+            delta.close();
             let dropped = holdfast_device::threads::spawn("delta-close", move || drop(delta));
             drop(dropped);
             Ok(true)

@@ -12,8 +12,8 @@ use crate::metadata::tree::{ChangedKeys, Span};
 use holdfast_format::{Lsn, key};
 use std::sync::Arc;
 
-/// Keys of a memtable that are looked at under one lock.
-const CHUNK: usize = 4096;
+/// Keys of a memtable that are looked at under one lock: a part of a batch, which begins a new walk, wants some sixty.
+const CHUNK: usize = 512;
 
 /// A walk over the keys that changed, in order.
 struct Changes {

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::group::{Group, PastLedger, Pin, Span};
 use crate::ledger::{Ledger, Mapped};
 use holdfast_format::cell::level_blocks;
-use holdfast_format::chunk::{ChunkEntry, ChunkHeader};
+use holdfast_format::chunk::{self, ChunkEntry, ChunkHeader};
 use holdfast_format::inode::InodeRecord;
 use holdfast_format::key::{self, Key};
 use holdfast_format::limits::{BLOCK_BYTES, CHUNK_BYTES_TARGET, CURSOR_BYTES_MAX};
@@ -19,7 +19,7 @@ const COMPRESS_LEVEL: i32 = 1;
 /// Runs of blocks that are looked up at once.
 const RUNS_MAX: usize = 64;
 /// Blocks read at once.
-const READ_BLOCKS: u64 = 32;
+const READ_BLOCKS: usize = 32;
 /// Holes cost the reader cells: each counts as much towards a chunk's size.
 const HOLE_WEIGHT: usize = 1024;
 
@@ -74,6 +74,8 @@ pub struct Delta {
     _base: Option<Pin>,
     next: Option<Cursor>,
     is_for_followers: bool,
+    /// Threads that read the content of a part.
+    readers: usize,
 }
 
 impl Delta {
@@ -103,7 +105,13 @@ impl Delta {
         let span = Span { from: base, to: target, is_whole: base == Lsn(0) };
         let mends = group.mends_in(span);
         let group = group.clone();
-        Ok(Self { group, lineage, span, then, mends, _base: of_base, next: Some(next), is_for_followers: false })
+        Ok(Self { group, lineage, span, then, mends, _base: of_base, next: Some(next), is_for_followers: false, readers: 1 })
+    }
+
+    /// The content of a part is read by so many threads: what lies on drives in many small pieces comes one piece after the other else.
+    #[must_use]
+    pub fn with_readers(self, readers: usize) -> Self {
+        Self { readers, ..self }
     }
 
     /// The batch that leads back from `from` to `to`, an earlier point of the same group.
@@ -138,6 +146,7 @@ impl Delta {
             branch: None,
             bytes,
             raw: Vec::with_capacity(bytes + BLOCK_BYTES),
+            wants: Vec::new(),
             weight: 0,
             ino: key::parts(&cursor.key).map_or(Ino(0), |parts| parts.ino),
             covered: cursor.covered,
@@ -161,6 +170,7 @@ impl Delta {
         } else {
             self.read_changes(&mut reader, (&cursor.key, &until))?;
         }
+        self.fill(reader.branch.unwrap_or_default(), &reader.wants, &mut reader.raw)?;
         let header = ChunkHeader {
             branch: reader.branch.unwrap_or(BranchId(GROUP_BRANCH.0 + 1)),
             lineage: self.lineage,
@@ -176,6 +186,32 @@ impl Delta {
         self.next = reader.stop.map(|(key, covered)| Cursor { sequence: cursor.sequence + 1, covered, key });
         let cursor = self.next.as_ref().map(Cursor::encode).unwrap_or_default();
         Ok(Part { chunk, cursor, raw_bytes: reader.raw.len() })
+    }
+
+    /// Reads what the entries have left room for.
+    fn fill(&self, branch: BranchId, wants: &[Want], raw: &mut [u8]) -> Result<()> {
+        let (mut pieces, mut rest, mut passed) = (Vec::new(), raw, 0);
+        for want in wants {
+            let (content, later) = rest[want.at - passed..].split_at_mut(want.blocks * BLOCK_BYTES);
+            passed = want.at + content.len();
+            rest = later;
+            let pieces_of = content.chunks_mut(READ_BLOCKS * BLOCK_BYTES).enumerate();
+            pieces.extend(pieces_of.map(|(at, piece)| (want, want.start + (at * READ_BLOCKS) as u32, piece)));
+        }
+        let read = |(want, start, piece): (&Want, u32, &mut [u8])| {
+            self.then.read_blocks(branch, want.ino, want.levels, start, piece)
+        };
+        if self.readers <= 1 || pieces.len() <= 1 {
+            return pieces.into_iter().try_for_each(read);
+        }
+        let share = pieces.len().div_ceil(self.readers);
+        let mut jobs = Vec::new();
+        while !pieces.is_empty() {
+            let later = pieces.split_off(share.min(pieces.len()));
+            let now = std::mem::replace(&mut pieces, later);
+            jobs.push(move || now.into_iter().try_for_each(read));
+        }
+        holdfast_device::threads::run_parallel("delta-read", jobs).into_iter().collect()
     }
 
     /// Keys that changed, and between them those that go again.
@@ -214,6 +250,15 @@ fn pack(header: &ChunkHeader, raw: &[u8]) -> Result<Vec<u8>> {
     Ok(header.encode(raw))
 }
 
+/// Blocks whose content goes to a place in `raw`.
+struct Want {
+    ino: Ino,
+    levels: u16,
+    start: u32,
+    blocks: usize,
+    at: usize,
+}
+
 /// Turns keys into the entries of one chunk.
 struct Reader<'a> {
     then: &'a PastLedger,
@@ -222,6 +267,8 @@ struct Reader<'a> {
     /// The chunk is full with so many.
     bytes: usize,
     raw: Vec<u8>,
+    /// In the order of `at`; there are zeroes meanwhile.
+    wants: Vec<Want>,
     /// Beside `raw`: what entries cost the reader more than their bytes.
     weight: usize,
     ino: Ino,
@@ -305,7 +352,7 @@ impl Reader<'_> {
                 }
                 match mapped {
                     Mapped::Hole => self.put_hole(first, count),
-                    Mapped::Data => self.put_data(levels, first, count)?,
+                    Mapped::Data => self.put_data(levels, first, count),
                 }
             }
         }
@@ -324,18 +371,34 @@ impl Reader<'_> {
         self.covered = first + count;
     }
 
-    /// As much of it as there is room for, one block at least.
-    fn put_data(&mut self, levels: u16, first: u64, count: u64) -> Result<()> {
-        let mut at = first;
-        while at < first + count && !self.is_full() {
-            let room = self.bytes.saturating_sub(self.raw.len()).div_ceil(BLOCK_BYTES) as u64;
-            let blocks = (first + count - at).min(READ_BLOCKS).min(room.max(1));
-            let mut content = vec![0; blocks as usize * BLOCK_BYTES];
-            self.then.read_blocks(self.branch.unwrap_or_default(), self.ino, levels, at as u32, &mut content)?;
-            ChunkEntry::Blocks { ino: self.ino, start: at as u32, content: &content }.encode(&mut self.raw);
-            at += blocks;
-            self.covered = at;
+    /// As much of it as there is room for, one block at least. What follows on the entry before it becomes part of that.
+    fn put_data(&mut self, levels: u16, first: u64, count: u64) {
+        let room = self.bytes.saturating_sub(self.raw.len() + self.weight).div_ceil(BLOCK_BYTES) as u64;
+        let blocks = count.min(room.max(1)) as usize;
+        let (ino, start, end) = (self.ino, first as u32, self.raw.len());
+        match self.wants.last_mut() {
+            Some(last) if last.continues(ino, levels, start, end) => {
+                last.blocks += blocks;
+                let at = last.at - chunk::BLOCKS_HEAD_BYTES;
+                chunk::set_blocks(&mut self.raw[at..], last.blocks as u16);
+            }
+            _ => {
+                ChunkEntry::Blocks { ino, start, content: &[] }.encode(&mut self.raw);
+                let at = self.raw.len() - chunk::BLOCKS_HEAD_BYTES;
+                chunk::set_blocks(&mut self.raw[at..], blocks as u16);
+                self.wants.push(Want { ino, levels, start, blocks, at: self.raw.len() });
+            }
         }
-        Ok(())
+        self.raw.resize(self.raw.len() + blocks * BLOCK_BYTES, 0);
+        self.covered = first + blocks as u64;
+    }
+}
+
+impl Want {
+    /// Whether these blocks follow on it, in the file and in the chunk.
+    fn continues(&self, ino: Ino, levels: u16, start: u32, end: usize) -> bool {
+        (self.ino, self.levels) == (ino, levels)
+            && u64::from(self.start) + self.blocks as u64 == u64::from(start)
+            && self.at + self.blocks * BLOCK_BYTES == end
     }
 }
