@@ -12,9 +12,9 @@ const HEAP_GROWING_PERCENT = 300;
 
 if (parentPort === null) throw new Error("this file runs in a worker only");
 
-// V8 collects everything each time that memory outside its heap has grown by 8 MiB, which here are 30 chunks: ten times a
-// second, and half of what replication costs. Chunks die young: with room until the small collections come, those do it
-// all. The flag is the process's; what grows by it is what lives, some 10 MiB in either thread.
+// V8 collects everything each time that memory outside its heap has grown by 8 MiB, which here are 30 chunks: ten times
+// a second, and half of what replication costs. Chunks die young: with room until the small collections come, those do
+// it all. The flag is the process's; what grows by it is what lives, some 10 MiB in either thread.
 setFlagsFromString(`--heap-growing-percent=${HEAP_GROWING_PERCENT}`);
 
 const port = parentPort;

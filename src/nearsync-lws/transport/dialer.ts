@@ -63,7 +63,7 @@ async function openChannel(
   const tls = await openTls(options, signal);
   const socket = new WebSocket(`ws://holdfast${path}`, {
     ...socketOptions(bytesMax),
-    // Masks guard proxies that take WebSockets for HTTP; here TLS does. Under a mask of zeroes nothing has to be changed.
+    // Masks guard proxies that take WebSockets for HTTP; here TLS does. Under zeroes nothing has to be changed.
     generateMask: (mask) => void mask.fill(0),
     createConnection: () => tls,
   });
