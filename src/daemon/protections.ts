@@ -165,10 +165,19 @@ export class Protections {
       .map((one) => ({ site: this.#options.peers.nameOf(one).slice(0, 63), fingerprint: one }));
   }
 
-  /** Whom else a group is sent to has changed: who is sent it is told, with a new offer. */
+  /** Whom else a group is sent to has changed: who is sent it is told. */
   async #tellOthers({ group, peer }: StoredProtection): Promise<void> {
-    const others = this.#stored.filter((one) => one.group === group && one.peer !== peer);
-    for (const one of others) {
+    await this.#offerAnew(this.#stored.filter((one) => one.group === group && one.peer !== peer));
+  }
+
+  /** The group is of another epoch from now on: who is sent it is told. */
+  async renew(group: string): Promise<void> {
+    await this.#turns.take(() => this.#offerAnew(this.#stored.filter((one) => one.group === group)));
+  }
+
+  async #offerAnew(protections: readonly StoredProtection[]): Promise<void> {
+    for (const one of protections) {
+      const { group } = one;
       await this.#options.peers.call("unprotect", { group: groupIdOf(group), peer: one.peer });
       await this.#begin(one).catch((error: unknown) => {
         this.#problems.set(keyOf(one), toErrorBody(error).message);

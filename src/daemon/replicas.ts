@@ -32,6 +32,8 @@ export interface ReplicasOptions {
   /** The replica of a group (as the wire has it) was promoted: its owner has to know. */
   promoted: (group: string) => Promise<void>;
   statements: Statements;
+  /** A group (its uuid) that is owned here is of another epoch: who is sent it has to know. */
+  renewed: (group: string) => Promise<void>;
   /** Other replicas of what a group (its uuid) was one of, by the uuid of that. */
   others: (group: string, source: string) => Promise<OtherReplica[]>;
 }
@@ -157,8 +159,10 @@ export class Replicas {
         "only when the other site is gone for good: add --yes",
       );
     }
-    this.revoke((await pool.replication.identity(group)).uuid);
+    const { uuid } = await pool.replication.identity(group);
+    this.revoke(uuid);
     await pool.replication.promote(group, "");
+    await this.#options.renewed(uuid);
     return { group, already: false, recovered, loss: untold(promoting), others: [] };
   }
 

@@ -6,9 +6,9 @@
 
 import { HoldfastError } from "../io-path/errors.js";
 import { wallOf } from "../io-path/history.js";
-import type { SuccessorGroup } from "../io-path/replica.js";
-import { groupIdOf, lineageOf, uuidOf } from "../nearsync-lws/engine-door.js";
-import type { ReturnPlan, Step } from "../nearsync-lws/machines/return.js";
+import type { ReplicaState, SuccessorGroup } from "../io-path/replica.js";
+import { epochIdOf, groupIdOf, lineageOf, uuidOf } from "../nearsync-lws/engine-door.js";
+import type { ReturnPlan, Step, Successor } from "../nearsync-lws/machines/return.js";
 import { findGroup, volumeNames } from "./local-groups.js";
 import type { LocalGroup } from "./local-groups.js";
 import type { Log } from "./log.js";
@@ -75,8 +75,7 @@ export class ReturnSteps {
     if (found !== undefined) {
       const state = await found.pool.replication.state(found.name);
       // One that was promoted may have come from the very group that is its successor now.
-      const follows = state?.isReplica === true && groupIdOf(state.source) === successor.group;
-      return follows ? undefined : found;
+      return state !== null && isFollowerOf(state, successor) ? undefined : found;
     }
     if ((await this.#follower(successor.group)) !== undefined) return undefined;
     throw new HoldfastError("NotFound", `no open pool has ${name}, which became a follower`);
@@ -192,6 +191,11 @@ export class ReturnSteps {
     if (follower?.isReplica === false) return;
     await this.#options.peers.call("askToFollow", { peer, group: successor.group, ...back });
   }
+}
+
+/** What it follows may be its owner of before, in another epoch. */
+export function isFollowerOf({ isReplica, source, lineage }: ReplicaState, successor: Successor): boolean {
+  return isReplica && groupIdOf(source) === successor.group && epochIdOf(lineage) === successor.epochId;
 }
 
 function successorOf({ successor }: ReturnPlan): SuccessorGroup {

@@ -19,7 +19,7 @@ import type { Peers } from "./peers.js";
 import type { YieldAnswer, YieldRequest } from "./protocol.js";
 import type { Protections } from "./protections.js";
 import type { Replicas } from "./replicas.js";
-import { ReturnSteps } from "./return-steps.js";
+import { ReturnSteps, isFollowerOf } from "./return-steps.js";
 import { readReturns, writeReturns } from "./returns-file.js";
 import type { StateFolder } from "./state-folder.js";
 import { SuccessorBook } from "./successors.js";
@@ -208,15 +208,16 @@ export class Returns {
     if (!this.#running.has(group)) {
       const found = await this.#book.find(group);
       // It follows itself, or its fork is gone.
-      if (await this.#isDone(successor.group, found)) return;
+      if (await this.#isDone(successor, found)) return;
       await this.#plan(handover, found ?? (await this.#book.local(group)));
     }
     await this.#placed(group);
   }
 
-  async #isDone(successor: string, found: LocalGroup | undefined): Promise<boolean> {
-    const state = await found?.pool.replication.state(found.name);
-    return (found === undefined || state?.isReplica === true) && (await this.#book.follows(successor));
+  async #isDone(successor: Successor, found: LocalGroup | undefined): Promise<boolean> {
+    if (found === undefined) return await this.#book.follows(successor.group);
+    const state = await found.pool.replication.state(found.name);
+    return state !== null && isFollowerOf(state, successor);
   }
 
   /** What a group of this site becomes; undefined: nothing else, or it is done. */

@@ -92,8 +92,9 @@ function assemble({ folder, runtime, config, log }: Ground): Daemon {
     peers: { call: (method, argument) => peers.call(method, argument) },
   });
   const others = (group: string, source: string) => siblings.others(group, source);
+  const renewed = (group: string) => protections.renew(group);
   const replicas: Replicas = new Replicas({
-    ...{ folder, supervisor, pool, isConnected, promoted, statements, others },
+    ...{ folder, supervisor, pool, isConnected, promoted, statements, others, renewed },
   });
   const peers: Peers = new Peers({
     ...{ folder, config: config.replication, log },
@@ -118,16 +119,7 @@ function assemble({ folder, runtime, config, log }: Ground): Daemon {
   const verifications = new Verifications({ ...parts, every });
   const tests = new TestFailovers({ folder, supervisor, protections, log });
   const routes = [
-    ...createRoutes({
-      supervisor,
-      peers,
-      protections,
-      replicas,
-      handovers,
-      returns,
-      reconciliations,
-      siblings,
-    }),
+    ...createRoutes({ ...parts, handovers, returns, reconciliations, siblings }),
     ...forkRoutes(new Forks(supervisor), returns),
     ...failoverRoutes(handovers, tests),
     ...statementRoutes(replicas),

@@ -303,12 +303,14 @@ describe("whom a replica follows that nobody sends any more", () => {
     assert.equal(adopt(source, epochId, [claim(), claim()]).adoption, "follow");
     assert.equal(adopt(source, epochId, [claim({}, false)]).adoption, "denied");
     assert.equal(adopt(source, epochId, [claim({}, false), claim(other)]).adoption, "follow");
+    assert.equal(adopt(source, epochId, [claim({ group: source }, false)]).adoption, "follow", "taken back");
   });
 
   it("is nobody while its owner goes on, where nobody has gone on from its epoch, or where two have", () => {
     assert.equal(adopt(source, epochId, []).adoption, "wait");
     assert.equal(adopt(source, epochId, [claim({ of: "9".repeat(16) })]).adoption, "wait");
-    assert.equal(adopt(source, epochId, [claim(), claim({ group: source }, false)]).adoption, "wait");
+    const owner = claim({ group: source, epochId }, false);
+    assert.equal(adopt(source, epochId, [claim(), owner]).adoption, "wait");
     assert.equal(adopt(source, epochId, [claim(), claim(other)]).adoption, "contested");
   });
 });

@@ -236,6 +236,30 @@ memory: {ring: ${RING_BYTES}}
     });
   }
 
+  it("names the volumes of files in a group of several", async () => {
+    const names = ["one", "two"];
+    const files = names.map((name) => {
+      const [dir = ""] = a.folders(`mnt-${name}`);
+      a.json("volume", "create", name, "--pool", "p", "--rf", "1", "--group", "both");
+      a.json("mount", name, dir);
+      writeFileSync(join(dir, "file"), "of before");
+      return join(dir, "file");
+    });
+    // The next recovery point is half a minute away.
+    a.json("protect", "both", "--to", "south", "--rpo", "1m");
+    await until(
+      "headers flow",
+      () => protection("both").headers.lagMs !== null && protection("both").has !== null,
+    );
+    for (const file of files) writeFileSync(file, "changed");
+    await until("it is known", () => {
+      const { known } = b.json<LossStatement>("failover", "both", "--statement");
+      const told = known.named.map(({ volume, path }) => `${volume}:${path}`).sort();
+      return told.join(" ") === "both-one:file both-two:file";
+    });
+    assert.match(b.cli("failover", "both", "--statement").stdout, /^both-one:file +[1-9]/m);
+  });
+
   it("raises an alarm when the former owner has something else than was said", async () => {
     const [group, file] = [`v${ROUNDS}`, join(b.state, "statements.json")];
     const warned = () =>

@@ -69,11 +69,11 @@ export async function caughtUp(
   });
 }
 
-/** The newest recovery point of the replica `v` is what its owner's mount shows. */
-export function sameThere(follower: Place, mounted: string): void {
+/** The newest recovery point of the replica is what its owner's mount shows. */
+export function sameThere(follower: Place, mounted: string, group = "v"): void {
   const [seen = ""] = follower.folders("seen");
-  const { localLsn = 0 } = follower.json<VolumeAnswer>("volume", "show", "v").replicaOf ?? {};
-  follower.json("mount", "v", seen, "--at", `lsn:${localLsn}`);
+  const { localLsn = 0 } = follower.json<VolumeAnswer>("volume", "show", group).replicaOf ?? {};
+  follower.json("mount", group, seen, "--at", `lsn:${localLsn}`);
   try {
     run("diff", ["-r", mounted, seen]);
   } finally {

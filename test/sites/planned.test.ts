@@ -419,5 +419,9 @@ describe("a planned change of owner", { skip: without("cc") }, () => {
     lineNow().mend();
     writeFileSync(join(at(a, "u"), "file"), "taken back");
     assert.equal(readFileSync(join(at(a, "u"), "file"), "utf8"), "taken back");
+    // It is another epoch, which the peer takes up by itself.
+    await follows(b, "u", a);
+    sameThere(b, at(a, "u"), "u");
+    assert.deepEqual([...a.json<[]>("fork", "list"), ...b.json<[]>("fork", "list")], []);
   });
 });

@@ -144,8 +144,11 @@ export type Adoption =
 /** `source`: the group that the replica is of, as the wire has it; `epochId`: the epoch of it. */
 export function adopt(source: string, epochId: string, claims: readonly Claim[]): Adoption {
   const fitting = claims.filter(({ successor }) => successor.of === epochId);
-  if (fitting.some(({ successor }) => successor.group === source)) return { adoption: "wait" };
-  const able = fitting.filter(({ mayOwn }) => mayOwn);
+  const isSame = ({ successor }: Claim) => successor.group === source;
+  if (fitting.some((claim) => isSame(claim) && claim.successor.epochId === epochId))
+    return { adoption: "wait" };
+  // One that has given the group away and taken it back is its owner still, in another epoch.
+  const able = fitting.filter((claim) => claim.mayOwn || isSame(claim));
   const [claim] = able;
   if (claim === undefined) {
     const [denied] = fitting;

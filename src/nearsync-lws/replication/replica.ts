@@ -19,7 +19,7 @@ export class Replica {
   readonly #parcels = new Parcels<{ bytes: Uint8Array; cursor: string }>();
   #state: Receiver = newReceiver();
   #pipe: Pipe | undefined;
-  /** When its owner told of it last. */
+  /** When its owner, which is followed, told of it last. */
   heardMs = Number.NEGATIVE_INFINITY;
   #epochId = "";
   /** The owner's headers are durable here up to there. */
@@ -93,8 +93,8 @@ export class Replica {
 
   /** The owner has so much, and looked then. */
   beat({ newest, lookedNs }: Body<"beat">["groups"][number], nowMs: number): void {
-    this.heardMs = nowMs;
     if (this.#state.link !== "up") return;
+    this.heardMs = nowMs;
     const group = this.#group;
     this.#door({ call: "headersBeat", group, newest, timeNs: lookedNs }, () => undefined);
   }
