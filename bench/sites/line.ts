@@ -13,11 +13,10 @@ import { makeFile, percentile, watching, writeSteadily } from "./writing.js";
 const LINE_BYTES = 2 ** 20;
 const CHANGE_MIB = 10;
 const LOOK_MS = 100;
+const SAY_EVERY = 200;
 const TICK_MS = 5;
 /** Bytes of one connection that wait in the line itself: a router has a queue, too. */
 const QUEUE_BYTES = 32 * 1024;
-/** Looks before so much waits say nothing: the line is not yet what is waited for. */
-const BACKLOG_MIN = 4 * 2 ** 20;
 /** Blocks are random and seldom met twice: what the writer changes is what is to be sent. */
 const FILE_MIB = 1024;
 
@@ -108,28 +107,31 @@ export async function measureLine(place: Place, wishes: Wishes): Promise<Figure[
       const begun = performance.now();
       const work = writeSteadily(path, { mib, rate: CHANGE_MIB, seconds, seed: 3 });
       const beats: number[] = [];
-      const ratios: number[] = [];
-      let backlog = 0;
-      await watching(work, LOOK_MS, async () => {
-        const { lag, bytesSent, roundTripMs } = await sites.protection("data");
-        if (roundTripMs !== null) beats.push(roundTripMs);
+      const headers: number[] = [];
+      let [backlog, rpoMs] = [0, 0];
+      const look = async () => {
+        const told = await sites.protection("data");
+        if (told.roundTripMs !== null) beats.push(told.roundTripMs);
+        if (told.headers.lagMs !== null) headers.push(told.headers.lagMs);
         const elapsed = Math.min((performance.now() - begun) / 1000, seconds);
-        backlog = elapsed * CHANGE_MIB * 2 ** 20 - (bytesSent - first);
-        if (backlog < BACKLOG_MIN || lag.rpoMs === null) return;
-        ratios.push(lag.rpoMs / 1000 / (backlog / LINE_BYTES));
-        if (ratios.length % 50 === 0) {
-          place.say(
-            `${elapsed.toFixed(0)} s: RPO ${(lag.rpoMs / 1000).toFixed(1)} s, backlog ${(backlog / 2 ** 20).toFixed(0)} MiB`,
-          );
+        backlog = Math.max(backlog, elapsed * CHANGE_MIB * 2 ** 20 - (told.bytesSent - first));
+        rpoMs = Math.max(rpoMs, told.lag.rpoMs ?? 0);
+        if (beats.length % SAY_EVERY === 1) {
+          const waits = `${(backlog / 2 ** 20).toFixed(0)} MiB`;
+          place.say(`${elapsed.toFixed(0)} s: RPO at most ${(rpoMs / 1000).toFixed(1)} s, backlog ${waits}`);
         }
-      });
+      };
+      await watching(work, LOOK_MS, look);
       const ended = performance.now();
       place.say("waiting until the peer has everything");
-      await sites.caughtUp("data");
+      await watching(sites.caughtUp("data"), LOOK_MS, look);
       const after = (performance.now() - ended) / 1000;
+      // While it grows, the RPO cannot be older than the writing; it is at its most when the last batch arrives.
+      const ratio = rpoMs / 1000 / (backlog / LINE_BYTES);
       figures.note("line-beat", 0, percentile(beats, 0.99), { looks: beats.length });
-      figures.note("line-rpo-least", 0, 1 / percentile(ratios, 0.05), { looks: ratios.length });
-      figures.note("line-rpo-most", 0, percentile(ratios, 0.95));
+      figures.note("line-headers", 0, percentile(headers, 0.99), { looks: headers.length });
+      figures.note("line-rpo-least", 0, 1 / ratio, { rpoMs, backlog });
+      figures.note("line-rpo-most", 0, ratio);
       figures.note("line-after", 0, after / (backlog / LINE_BYTES), { after, backlog });
     });
   } finally {

@@ -72,7 +72,11 @@ impl Group {
     }
 
     fn moment(&self) -> Moment {
-        Moment { wall: self.now(), boottime_ns: self.options.clock.boottime_ns(), boot_id: self.options.boot_id }
+        Moment { wall: self.now(), boottime_ns: self.boottime_ns(), boot_id: self.options.boot_id }
+    }
+
+    pub(crate) fn boottime_ns(&self) -> u64 {
+        self.options.clock.boottime_ns()
     }
 
     pub(super) fn point_draft(&self, kind: OpKind, effects: Effects) -> OpDraft<'static> {

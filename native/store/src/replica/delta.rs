@@ -20,6 +20,8 @@ const COMPRESS_LEVEL: i32 = 1;
 const RUNS_MAX: usize = 64;
 /// Blocks read at once.
 const READ_BLOCKS: usize = 32;
+/// Out of memory a part comes in a tenth of it.
+const SLOW_NS: u64 = 2_000_000;
 /// Holes cost the reader cells: each counts as much towards a chunk's size.
 const HOLE_WEIGHT: usize = 1024;
 
@@ -74,8 +76,10 @@ pub struct Delta {
     _base: Option<Pin>,
     next: Option<Cursor>,
     is_for_followers: bool,
-    /// Threads that read the content of a part.
+    /// Threads that read the content of a part, where that is slow.
     readers: usize,
+    /// The content of the newest part came from drives, as its time tells.
+    is_slow: bool,
 }
 
 impl Delta {
@@ -105,13 +109,13 @@ impl Delta {
         let span = Span { from: base, to: target, is_whole: base == Lsn(0) };
         let mends = group.mends_in(span);
         let group = group.clone();
-        Ok(Self { group, lineage, span, then, mends, _base: of_base, next: Some(next), is_for_followers: false, readers: 1 })
+        Ok(Self { group, lineage, span, then, mends, _base: of_base, next: Some(next), is_for_followers: false, readers: 1, is_slow: false })
     }
 
-    /// The content of a part is read by so many threads: what lies on drives in many small pieces comes one piece after the other else.
+    /// The content of a part is read by so many threads while it comes from drives: in many small pieces, one after the other else.
     #[must_use]
     pub fn with_readers(self, readers: usize) -> Self {
-        Self { readers, ..self }
+        Self { readers, is_slow: readers > 1, ..self }
     }
 
     /// The batch that leads back from `from` to `to`, an earlier point of the same group.
@@ -170,7 +174,9 @@ impl Delta {
         } else {
             self.read_changes(&mut reader, (&cursor.key, &until))?;
         }
+        let begun_ns = self.group.boottime_ns();
         self.fill(reader.branch.unwrap_or_default(), &reader.wants, &mut reader.raw)?;
+        self.is_slow = self.group.boottime_ns().saturating_sub(begun_ns) > SLOW_NS;
         let header = ChunkHeader {
             branch: reader.branch.unwrap_or(BranchId(GROUP_BRANCH.0 + 1)),
             lineage: self.lineage,
@@ -201,7 +207,7 @@ impl Delta {
         let read = |(want, start, piece): (&Want, u32, &mut [u8])| {
             self.then.read_blocks(branch, want.ino, want.levels, start, piece)
         };
-        if self.readers <= 1 || pieces.len() <= 1 {
+        if self.readers <= 1 || !self.is_slow || pieces.len() <= 1 {
             return pieces.into_iter().try_for_each(read);
         }
         let share = pieces.len().div_ceil(self.readers);
