@@ -310,7 +310,7 @@ impl Run {
         }
         match answer {
             // It waits for the copies that the volume asks for: it need not be answered while they cannot be had.
-            Err(_) if self.shape.beyond || mounted.rf == 3 && self.count_struck() > 1 => Ok(false),
+            Err(_) if self.shape.beyond || self.too_thin(mounted.rf) => Ok(false),
             Err(_) => Err(Violation::new(Check::Wedged, format!("{name}: fsync was not answered"))),
             Ok(Ok(())) => {
                 self.promised(&mounted.group, changed);

@@ -321,6 +321,11 @@ impl Run {
         self.members.iter().any(|member| member.struck)
     }
 
+    /// Two of three copies away, or what is left of a pool of two: `min_write_copies` stops writes, and fsync waits.
+    pub fn too_thin(&self, rf: u8) -> bool {
+        rf == 3 && (self.count_struck() > 1 || self.sound_drives() < 2)
+    }
+
     /// Whether this error may come now; `rf` of the volume concerned, 0: the pool's own work.
     pub fn excuse(&mut self, what: &str, error: &Error, rf: u8) -> Verdict {
         self.say(format!("   {what}: {:?}: {error}", error.kind));
@@ -334,9 +339,7 @@ impl Run {
             Kind::Conflict | Kind::Invalid | Kind::Fenced => self.shape.beyond && struck > 0,
             _ => false,
         };
-        // Two of three copies away, or what is left of a pool of two: `min_write_copies` stops writes.
-        let thin = rf == 3 && error.kind == Kind::Unavailable && (struck > 1 || self.sound_drives() < 2);
-        if excused || thin {
+        if excused || error.kind == Kind::Unavailable && self.too_thin(rf) {
             return Ok(());
         }
         let check = match error.kind {
