@@ -6,7 +6,7 @@
 //!   growing `beat`, and says which lock file its writer holds.
 //! - A pool that was left open is opened at once only by proof that its owner is gone: on this boot of the kernel, we hold
 //!   the very lock file that it held. (A program that runs holds its inode, so that the number cannot come back.) Else the
-//!   superblocks are watched for `WATCH_NS`, and any change refuses.
+//!   superblocks are watched for `WATCH_NS`, and a change that no misread slot explains refuses.
 //! - A program that was held up looks at its superblocks before it writes again: somebody else may have come meanwhile.
 
 use super::Pool;
@@ -17,9 +17,12 @@ use crate::error::{Error, Kind, Result};
 use holdfast_device::{Clock, Drive, Source};
 use holdfast_format::Uuid;
 use holdfast_format::superblock::{Holder, Mark, SUPERBLOCK_BYTES, Superblock};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
+/// So many superblocks a drive shows that nobody writes: one of its two slots may have been misread at one look, and not at the
+/// next.
+const STILL_SIGNS: usize = 2;
 /// How long superblocks must stand still before another owner counts as gone.
 pub(super) const WATCH_NS: u64 = 5_000_000_000;
 /// Between two looks meanwhile.
@@ -29,7 +32,7 @@ const TRUST_NS: u64 = 2_000_000_000;
 /// A look waits this long for a drive.
 const LOOK_PATIENCE_NS: u64 = 250_000_000;
 const _: () = assert!(2 * LOOK_PATIENCE_NS < TRUST_NS, "a look with a drive that is late is still good for something");
-const _: () = assert!(2 * TRUST_NS < WATCH_NS, "who waits sees the owner's beat, or the owner has stopped writing");
+const _: () = assert!(2 * TRUST_NS + LOOK_NS < WATCH_NS, "who waits sees two beats, or the owner has stopped writing");
 
 /// The lock that we hold on a drive, as its superblock names it.
 pub(super) fn holder_of(drive: &dyn Drive, boot_id: [u8; 16]) -> Holder {
@@ -58,16 +61,17 @@ pub(super) fn await_silence(
     if watched.is_empty() {
         return Ok(());
     }
+    let sign = |block: &Superblock| (block.instance, block.beat, block.writes);
+    let mut seen: Vec<_> = watched.iter().map(|(_, before)| BTreeSet::from([sign(before)])).collect();
     let end_ns = clock.boottime_ns() + WATCH_NS;
     while clock.boottime_ns() < end_ns {
         clock.sleep(LOOK_NS);
-        for (drive, before) in &watched {
-            let moved = match read(*drive) {
-                Ok(Found::Valid(now)) => (now.instance, now.beat, now.writes) != (before.instance, before.beat, before.writes),
-                // Nothing that a living owner would write.
-                Ok(_) | Err(_) => false,
-            };
-            if moved {
+        for ((drive, before), seen) in watched.iter().zip(&mut seen) {
+            // All else is nothing that a living owner would write.
+            if let Ok(Found::Valid(now)) = read(*drive) {
+                seen.insert(sign(&now));
+            }
+            if seen.len() > STILL_SIGNS {
                 return Err(Error::new(
                     Kind::Conflict,
                     format!(
