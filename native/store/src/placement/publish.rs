@@ -279,7 +279,8 @@ impl Pool {
     /// nothing of it
     /// has happened, except when no drive is left to write to (`Unavailable`): then a later open decides.
     pub fn publish(&self, edit: Edit) -> Result<()> {
-        self.check_open()?;
+        // What the last drive may hold of an edit that failed is in memory already: nothing is made upon that.
+        self.check_writable()?;
         self.maintain()?;
         let mut journal = self.journal.lock();
         self.announce_edit(&mut journal, &edit)?;
