@@ -48,7 +48,8 @@ for (let op = 0; op < ${OPS_MAX}; op += 1) {
   const file = draw(4);
   const syncs = draw(6) === 0;
   if (syncs) fsyncSync(files[file]);
-  else writeSync(files[file], block, 0, block.length, draw(64) * block.length);
+  // The kernel asks for each side of a page boundary by itself: the kill may come between.
+  else if (writeSync(files[file], block, 0, block.length, draw(64) * block.length) < block.length) process.exit(0);
   // It is at work still when the owner is killed.
   Atomics.wait(pause, 0, 0, 1);
   appendFileSync(log, (syncs ? "sync " : "write ") + file + " " + Date.now() + "\\n");
@@ -160,7 +161,7 @@ memory: {ring: ${RING_BYTES}}
 
     const { recovered, known, unknown } = said;
     const done = noted(log);
-    let writesLost = 0;
+    let bytesLost = 0;
     const exact = { known: {}, unknown: {}, total: {} };
     const cutMs = Date.parse(recovered.time ?? "");
     const rpoMs = shown.lag.rpoMs ?? Number.POSITIVE_INFINITY;
@@ -178,12 +179,12 @@ memory: {ring: ${RING_BYTES}}
       const writes = done.filter(({ what }) => what === "write");
       const all = await of(0, newest);
       const inAll = all.bytes / WRITE_BYTES;
-      assert.ok([writes.length, writes.length + 1].includes(inAll), `${inAll} of ${writes.length} writes`);
+      assert.ok(inAll >= writes.length && inAll <= writes.length + 1, `${inAll} of ${writes.length} writes`);
       const before = (ms: number) => writes.filter(({ atMs }) => atMs < ms).length;
-      const within = async (lsn: number) => (await of(0, lsn)).bytes / WRITE_BYTES;
+      const within = async (lsn: number) => Math.floor((await of(0, lsn)).bytes / WRITE_BYTES);
       const kept = await within(recovered.lsn);
       assert.ok(kept >= before(cutMs), "what was written before the cut is recovered");
-      writesLost = inAll - kept;
+      bytesLost = all.bytes - (await of(0, recovered.lsn)).bytes;
       exact.known = sumsOf(exactly);
       exact.unknown = sumsOf(await of(known.lastLsn, newest));
       exact.total = sumsOf(await of(recovered.lsn, newest));
@@ -219,7 +220,7 @@ memory: {ring: ${RING_BYTES}}
       assert.ok(isExact, part);
       assert.deepEqual({ ops, bytes, files, fsynced }, exact[part], part);
     }
-    assert.equal(again.total.bytes, writesLost * WRITE_BYTES);
+    assert.equal(again.total.bytes, bytesLost);
     assert.ok(again.total.named.every(({ volume }) => volume === group));
     assert.match(b.cli("failover", group, "--statement").stdout, /reconciled with north.*lost in all: LSN/s);
     const fork = await until("there is a fork", () =>
