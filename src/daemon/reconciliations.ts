@@ -13,6 +13,7 @@ import type { Account, AccountQuestion } from "../nearsync-lws/replication/quest
 import { toErrorBody } from "./failure.js";
 import { findGroup } from "./local-groups.js";
 import type { Log } from "./log.js";
+import { Looks } from "./looks.js";
 import type { Peers } from "./peers.js";
 import type { FailoverLoss, LossAnswer, LossStatement } from "./protocol-sites.js";
 import type { Replicas } from "./replicas.js";
@@ -33,25 +34,21 @@ const LOOK_MS = 2000;
 
 export class Reconciliations {
   readonly #options: ReconciliationsOptions;
-  #timer: NodeJS.Timeout | undefined;
-  #looking = false;
+  readonly #looks = new Looks(LOOK_MS, () => this.#look());
 
   constructor(options: ReconciliationsOptions) {
     this.#options = options;
   }
 
   start(): void {
-    this.#timer = setInterval(() => void this.#look(), LOOK_MS);
-    this.#timer.unref();
+    this.#looks.start();
   }
 
   stop(): void {
-    clearInterval(this.#timer);
+    this.#looks.stop();
   }
 
   async #look(): Promise<void> {
-    if (this.#looking) return;
-    this.#looking = true;
     const { statements, replicas, peers, log } = this.#options;
     for (const stored of statements.open()) {
       const peer = replicas.ownerOf(stored.source);
@@ -65,7 +62,6 @@ export class Reconciliations {
         );
       });
     }
-    this.#looking = false;
   }
 
   async #reconcile(stored: StoredStatement, peer: string): Promise<void> {

@@ -15,6 +15,7 @@ import { toErrorBody } from "./failure.js";
 import { unlessGone } from "./local-groups.js";
 import type { LocalGroup } from "./local-groups.js";
 import type { Log } from "./log.js";
+import { Looks } from "./looks.js";
 import type { Peers } from "./peers.js";
 import type { OtherReplica } from "./protocol-sites.js";
 import type { Protections } from "./protections.js";
@@ -47,32 +48,26 @@ export class Siblings {
   readonly #options: SiblingsOptions;
   /** Since when nothing is heard of them, by the group here. */
   readonly #silent = new Map<string, { sinceMs: number; problem: string }>();
-  #timer: NodeJS.Timeout | undefined;
-  #looking = false;
+  readonly #looks = new Looks(LOOK_MS, () => this.#look());
 
   constructor(options: SiblingsOptions) {
     this.#options = options;
   }
 
   start(): void {
-    this.#timer = setInterval(() => void this.#look(), LOOK_MS);
-    this.#timer.unref();
+    this.#looks.start();
   }
 
   stop(): void {
-    clearInterval(this.#timer);
+    this.#looks.stop();
   }
 
   async #look(): Promise<void> {
-    if (this.#looking) return;
-    this.#looking = true;
     try {
       const silent = await this.#silentNow();
       for (const replica of silent) await this.#adopt(replica);
     } catch (error) {
       this.#options.log.debug(error, "replicas could not be looked after");
-    } finally {
-      this.#looking = false;
     }
   }
 

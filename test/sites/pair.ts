@@ -25,11 +25,21 @@ export async function startSites(north: Place, south: Place): Promise<void> {
   }
 }
 
-/** The same as peers, which are connected when it returns. */
+export function pair(host: Place, guest: Place): void {
+  const made = host.json<PeerInviteAnswer>("peer", "pair", "--invite", "--listen", "127.0.0.1:0");
+  guest.json("peer", "pair", made.invite);
+}
+
+export async function connected(place: Place, count: number): Promise<void> {
+  await until("the peers are connected", () => {
+    return place.json<PeerAnswer[]>("peer", "list").filter((peer) => peer.connected).length === count;
+  });
+}
+
+/** Two such sites as peers, which are connected when it returns. */
 export async function startPeers(north: Place, south: Place): Promise<void> {
   await startSites(north, south);
-  const made = north.json<PeerInviteAnswer>("peer", "pair", "--invite", "--listen", "127.0.0.1:0");
-  south.json("peer", "pair", made.invite);
+  pair(north, south);
   await until("they are connected", () => north.json<PeerAnswer[]>("peer", "list")[0]?.connected === true);
 }
 

@@ -10,12 +10,11 @@ import type {
   FailoverAnswer,
   ForkAnswer,
   PeerAnswer,
-  PeerInviteAnswer,
   ProtectionAnswer,
   VolumeAnswer,
 } from "../../src/daemon/protocol.js";
 import { Place, until } from "../daemon-fixture.js";
-import { configOf, isCutAfter, sameThere } from "./pair.js";
+import { configOf, connected, isCutAfter, pair, sameThere } from "./pair.js";
 
 const RPO_MS = 400;
 
@@ -25,14 +24,6 @@ describe("two replicas of one owner", () => {
   const mounts = new Map<Place, string>();
 
   const start = (place: Place) => place.start({ config: configOf(place) });
-  const pair = (host: Place, guest: Place) => {
-    const made = host.json<PeerInviteAnswer>("peer", "pair", "--invite", "--listen", "127.0.0.1:0");
-    guest.json("peer", "pair", made.invite);
-  };
-  const connected = (place: Place, count: number) =>
-    until("the peers are connected", () => {
-      return place.json<PeerAnswer[]>("peer", "list").filter((peer) => peer.connected).length === count;
-    });
   const sentFrom = (place: Place) => place.json<ProtectionAnswer[]>("protect", "list");
   const follows = (place: Place) => place.json<VolumeAnswer>("volume", "show", "v").replicaOf !== null;
   const forks = (place: Place) => place.json<ForkAnswer[]>("fork", "list");

@@ -5,15 +5,9 @@ import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
-import type {
-  PeerAnswer,
-  PeerInviteAnswer,
-  ProtectionAnswer,
-  VolumeAnswer,
-  YieldAnswer,
-} from "../../src/daemon/protocol.js";
+import type { PeerAnswer, ProtectionAnswer, VolumeAnswer, YieldAnswer } from "../../src/daemon/protocol.js";
 import { Place, until } from "../daemon-fixture.js";
-import { configOf, isCutAfter } from "./pair.js";
+import { configOf, connected, isCutAfter, pair } from "./pair.js";
 
 describe("two peers that both took over", () => {
   const places = { north: new Place(), east: new Place(), west: new Place() };
@@ -21,14 +15,6 @@ describe("two peers that both took over", () => {
   let [mountEast, mountWest] = ["", ""];
 
   const start = (place: Place) => place.start({ config: configOf(place) });
-  const pair = (host: Place, guest: Place) => {
-    const made = host.json<PeerInviteAnswer>("peer", "pair", "--invite", "--listen", "127.0.0.1:0");
-    guest.json("peer", "pair", made.invite);
-  };
-  const connected = (place: Place, count: number) =>
-    until("the peers are connected", () => {
-      return place.json<PeerAnswer[]>("peer", "list").filter((peer) => peer.connected).length === count;
-    });
   const sentFrom = (place: Place) => place.json<ProtectionAnswer[]>("protect", "list");
   const follows = (place: Place) => place.json<VolumeAnswer>("volume", "show", "v").replicaOf !== null;
   const caughtUp = async (place: Place, count: number): Promise<void> => {
